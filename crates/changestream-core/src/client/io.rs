@@ -1,0 +1,180 @@
+//! The boundary: what goes in, what comes out.
+
+use std::time::{Duration, Instant};
+
+use bson::Timestamp;
+use bytes::Bytes;
+
+use crate::event::ChangeEvent;
+use crate::token::ResumeToken;
+use crate::{Error, ServerAddress};
+
+/// One connection that the machine has asked for. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub(crate) u64);
+
+/// What happens to the machine. Every input is accepted at any time; one that makes no sense, such as bytes of a
+/// connection that is already given up, is ignored.
+#[derive(Debug)]
+pub enum Input {
+    /// The connection is open. For TLS: its handshake is done.
+    Connected {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// Bytes were read into the buffer that `read_buffer` lent.
+    Received {
+        /// From which connection.
+        connection: ConnectionId,
+        /// How many, from the buffer's start.
+        len: usize,
+    },
+    /// The connection could not be opened, or is gone.
+    Disconnected {
+        /// Which one.
+        connection: ConnectionId,
+        /// Why.
+        reason: Disconnected,
+    },
+    /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
+    /// already hold first: a deadline is judged by what has been received.
+    Timeout,
+    /// What the consumer wants now. Holds until it is said anew.
+    Demand(Demand),
+    /// The consumer is done: kill the cursor, end the session, disconnect. [`Output::Closed`] follows, at the latest
+    /// at the deadline.
+    Close {
+        /// Until when the server may be spoken to.
+        deadline: Instant,
+    },
+}
+
+/// What the consumer wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing: no [`Output::Update`] comes.
+    #[default]
+    None,
+    /// The next update, however long it takes. Satisfied by one [`Output::Update`], and then back to
+    /// [`None`](Self::None).
+    Next,
+    /// The next update that at most one getMore brings; [`Update::Idle`] if it brings no change. Satisfied by one
+    /// [`Update::Change`], [`Update::Invalidated`] or [`Update::Idle`].
+    TryNext,
+}
+
+/// Why a connection is gone, or was never there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disconnected {
+    /// What the operating system or the TLS library says; never a secret.
+    pub message: String,
+    /// Whether it was a time limit of the adapter's that passed.
+    pub timed_out: bool,
+}
+
+/// What the machine wants. Match exhaustively: each variant is an order.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a connection: answer with [`Input::Connected`] or [`Input::Disconnected`]. The machine gives up by itself
+    /// when it takes too long.
+    Connect {
+        /// The name by which inputs call it.
+        connection: ConnectionId,
+        /// Where to.
+        address: ServerAddress,
+    },
+    /// Write these bytes, after all that were to be written to this connection before.
+    Transmit {
+        /// Where to.
+        connection: ConnectionId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Close the connection, or give up opening it. What is still to be written to it is to be written first, if the
+    /// socket takes it without waiting. No input names it any more.
+    Disconnect {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// Something for the consumer. Comes only while there is a [`Demand`].
+    Update(Update),
+    /// Nothing until an input comes; [`Input::Timeout`] is due at the deadline, if there is one.
+    Wait(Option<Deadline>),
+    /// The end: nothing but this comes any more. `Ok` after the stream's own end (an invalidate event, or `Close`).
+    Closed(Result<(), Error>),
+}
+
+/// When the machine wants to be called, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// What for.
+    pub reason: DeadlineReason,
+}
+
+/// What a deadline is for: told for logs and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadlineReason {
+    /// A connection should be open by then (`connectTimeoutMS`).
+    Connect,
+    /// The handshake should be answered by then (`connectTimeoutMS`).
+    Handshake,
+    /// A command should be answered by then.
+    Reply,
+    /// A server may be checked again then (`minHeartbeatFrequencyMS`, `cooldownMS`).
+    Scan,
+    /// A server should be found by then (`serverSelectionTimeoutMS`).
+    ServerSelection,
+    /// The next attempt to resume.
+    ResumeBackoff,
+    /// The end of [`Input::Close`].
+    Close,
+}
+
+/// What a stream tells its consumer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Update {
+    /// A change event. The stream's resume token has moved past it.
+    Change(ChangeEvent),
+    /// The server had no change within the await time, but the position moved on: store the token, or a quiet stream
+    /// falls off the oplog.
+    Idle(Idle),
+    /// A resumable error occurred: the stream is about to resume from its token.
+    Resuming(Resuming),
+    /// The stream has resumed. Nothing was lost.
+    Resumed {
+        /// The server that it now reads from.
+        server: ServerAddress,
+    },
+    /// The last event was an invalidate event: what was watched is gone, and the stream ends. A new stream can
+    /// `start_after` this token.
+    Invalidated {
+        /// The invalidate event's token.
+        token: ResumeToken,
+    },
+}
+
+/// The position of a stream that had nothing to deliver.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Idle {
+    /// Where the stream stands; none only with servers before 4.2 and before the first event.
+    pub token: Option<ResumeToken>,
+    /// The server's `operationTime` of that reply: what the token's cluster time lags behind.
+    pub operation_time: Option<Timestamp>,
+}
+
+/// An attempt to resume.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Resuming {
+    /// 1 for the first attempt since the last successful getMore.
+    pub attempt: u32,
+    /// What made it necessary.
+    pub cause: Error,
+    /// How long it waits before it starts.
+    pub delay: Duration,
+}

@@ -1,0 +1,21 @@
+//! A MongoDB change-stream client as a pure state machine.
+
+pub mod address;
+pub mod client;
+pub mod error;
+pub mod event;
+pub mod options;
+pub mod random;
+pub mod read_preference;
+pub mod session;
+pub mod token;
+pub mod wire;
+
+pub use address::ServerAddress;
+pub use client::Update;
+pub use error::{Error, ErrorKind, ServerError};
+pub use event::ChangeEvent;
+pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, WatchOptions};
+pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
+pub use session::Session;
+pub use token::ResumeToken;

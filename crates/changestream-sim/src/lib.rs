@@ -1,0 +1,1 @@
+//! A simulated MongoDB deployment: pure, deterministic, with elections and faults to order.
