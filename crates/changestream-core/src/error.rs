@@ -39,6 +39,21 @@ impl Error {
         })
     }
 
+    /// A connection that could not be made, broke, or stayed silent past its deadline.
+    pub fn network(message: impl Into<String>, timed_out: bool) -> Self {
+        Self::new(ErrorKind::Network {
+            message: message.into(),
+            timed_out,
+        })
+    }
+
+    /// Bytes that are not the protocol.
+    pub fn protocol(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Protocol {
+            message: message.into(),
+        })
+    }
+
     /// What failed.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind

@@ -8,6 +8,7 @@ pub mod options;
 pub mod random;
 pub mod read_preference;
 pub mod session;
+pub mod stream;
 pub mod token;
 pub mod wire;
 

@@ -15,6 +15,13 @@ pub struct ChangeEvent {
 }
 
 impl ChangeEvent {
+    pub(crate) fn from_reply(raw: Bytes) -> Result<Self, crate::Error> {
+        let doc = RawDocument::from_bytes(&raw).map_err(|_| crate::Error::new(crate::ErrorKind::MissingResumeToken))?;
+        let Ok(Some(id)) = doc.get("_id") else { return Err(crate::Error::new(crate::ErrorKind::MissingResumeToken)) };
+        let token = ResumeToken::slice_of(&raw, id);
+        Ok(Self::new(raw, token))
+    }
+    pub(crate) fn is_invalidate(&self) -> bool { self.as_raw().get_str("operationType") .is_ok_and(|t| t == "invalidate") }
     pub(crate) fn new(raw: Bytes, token: ResumeToken) -> Self {
         Self { raw, token }
     }

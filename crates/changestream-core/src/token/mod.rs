@@ -55,6 +55,9 @@ impl ResumeToken {
         })
     }
 
+    /// TEMP
+    pub fn cluster_time(&self) -> Option<bson::Timestamp> { None }
+
     /// The token at `value`, which lies in `whole`: a slice of it if it is a document, else a copy.
     pub(crate) fn slice_of(whole: &Bytes, value: RawBsonRef<'_>) -> Self {
         match value.as_document() {
