@@ -9,6 +9,7 @@ pub mod random;
 pub mod read_preference;
 pub mod session;
 pub mod token;
+pub mod uri;
 pub mod wire;
 
 pub use address::ServerAddress;
@@ -19,3 +20,4 @@ pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, W
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
 pub use session::Session;
 pub use token::ResumeToken;
+pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};
