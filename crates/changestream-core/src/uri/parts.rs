@@ -172,9 +172,15 @@ impl<'a> Parts<'a> {
 impl<'a> Pair<'a> {
     fn parse(raw: &'a str, number: usize) -> Result<Self, UriError> {
         let invalid = |reason: &str| UriError::new(UriPlace::Pair { number }, reason);
-        let (key, value) = raw
-            .split_once('=')
-            .ok_or_else(|| invalid("it must have the form option=value"))?;
+        let (key, value) = match raw.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (raw, None),
+        };
+        if key.contains('@') {
+            // No option is called so: the question mark in front of it is part of a password.
+            return Err(UriError::new(UriPlace::UserInfo, ENCODE_USER_INFO));
+        }
+        let value = value.ok_or_else(|| invalid("it must have the form option=value"))?;
         let key = decode(key).map_err(invalid)?.to_ascii_lowercase();
         if key.is_empty() {
             return Err(invalid("the option's name is missing"));
