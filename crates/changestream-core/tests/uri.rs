@@ -204,6 +204,13 @@ fn semicolons_separate_only_where_there_is_no_ampersand() {
         (Some("rs0"), Some(true))
     );
     assert_eq!(parsed.warnings.len(), 1);
+    assert_eq!(
+        parse("mongodb://h/?appName=a;b")
+            .options
+            .app_name
+            .as_deref(),
+        Some("a;b")
+    );
     let parsed = parse("mongodb://h/?appName=a;b&tls=true&");
     assert_eq!(parsed.options.app_name.as_deref(), Some("a;b"));
     assert!(parsed.warnings.is_empty());

@@ -8,7 +8,7 @@
 //!
 //! - An option given twice takes its last value, with a warning; only `readPreferenceTags` adds up. A proxy option
 //!   given twice is an error.
-//! - Pairs are separated by `&`; by `;` only where there is no `&`, with a warning.
+//! - Pairs are separated by `&`; by `;`, with a warning, only where there is no `&` and each piece is a pair.
 //! - Lists and `key:value` lists (`compressors`, `readPreferenceTags`, `authMechanismProperties`) are decoded before
 //!   they are split at commas: **a value that holds a comma, such as a `TOKEN_RESOURCE`, cannot be given in a
 //!   connection string**. Set it by code.

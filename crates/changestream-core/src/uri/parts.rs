@@ -136,7 +136,12 @@ impl<'a> Parts<'a> {
 
     pub(super) fn pairs(&self) -> Result<Pairs<'a>, UriError> {
         let query = self.query.unwrap_or_default();
-        let semicolons = query.contains(';') && !query.contains('&');
+        // Legacy support: only where every piece is a pair of its own, else the semicolon is part of a value.
+        let semicolons = !query.contains('&')
+            && query.contains(';')
+            && query
+                .split(';')
+                .all(|raw| raw.is_empty() || raw.contains('='));
         let list = query
             .split(if semicolons { ';' } else { '&' })
             .enumerate()
