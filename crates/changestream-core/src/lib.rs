@@ -10,6 +10,7 @@ pub mod read_preference;
 pub mod session;
 pub mod stream;
 pub mod token;
+pub mod uri;
 pub mod wire;
 
 pub use address::ServerAddress;
@@ -20,3 +21,4 @@ pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, W
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
 pub use session::Session;
 pub use token::ResumeToken;
+pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};
