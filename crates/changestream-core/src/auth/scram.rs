@@ -18,6 +18,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -97,7 +98,7 @@ impl Scram {
                 "the server's SCRAM nonce does not extend the client's",
             ));
         }
-        let keys = keys(self.hash, &server_first.salt, server_first.iterations)?;
+        let ScramKeys(keys) = keys(self.hash, &server_first.salt, server_first.iterations)?;
         let without_proof = format!("c={},r={}", BASE64.encode(GS2_HEADER), server_first.nonce);
         let signed = format!(
             "{},{},{without_proof}",
@@ -150,9 +151,11 @@ impl fmt::Debug for ServerProof {
     }
 }
 
-/// What a password gives with one salt and iteration count.
+/// What a password gives with one salt and iteration count. Clones share it.
 #[derive(Clone)]
-pub struct ScramKeys {
+pub struct ScramKeys(Arc<Keys>);
+
+struct Keys {
     client_key: Vec<u8>,
     server_key: Vec<u8>,
 }
@@ -161,10 +164,15 @@ impl ScramKeys {
     /// Derives the keys from a password that is already prepared. Takes time in proportion to the iterations.
     pub fn derive(hash: Hash, password: &[u8], salt: &[u8], iterations: u32) -> Self {
         let salted = hash.pbkdf2(password, salt, iterations);
-        Self {
+        Self(Arc::new(Keys {
             client_key: hash.hmac(&salted, b"Client Key"),
             server_key: hash.hmac(&salted, b"Server Key"),
-        }
+        }))
+    }
+
+    /// Whether both come from one derivation.
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
