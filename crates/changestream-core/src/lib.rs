@@ -1,7 +1,9 @@
 //! A MongoDB change-stream client as a pure state machine.
 
 pub mod address;
+pub mod auth;
 pub mod client;
+pub mod connection;
 pub mod error;
 pub mod event;
 pub mod options;
