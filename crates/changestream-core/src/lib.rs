@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod client;
+mod depth;
 pub mod error;
 pub mod event;
 pub mod options;
