@@ -4,6 +4,7 @@ pub mod address;
 pub mod auth;
 pub mod client;
 pub mod connection;
+mod depth;
 pub mod error;
 pub mod event;
 pub mod options;

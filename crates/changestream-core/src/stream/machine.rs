@@ -12,7 +12,7 @@ use super::{
     Command, CommandReply, Expects, Farewell, Server, Start, StreamInput, StreamOutput, StreamStats,
 };
 use crate::client::{Demand, Idle, Resuming, Update};
-use crate::event::ChangeEvent;
+use crate::event::{ChangeEvent, OperationType};
 use crate::options::{ResumePolicy, Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
@@ -579,7 +579,9 @@ impl StreamMachine {
 
     fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
         let event = match arrived.batch.next() {
-            Ok(Some(event)) => ChangeEvent::from_reply(event).map_err(Error::from),
+            Ok(Some(event)) => {
+                ChangeEvent::from_reply(event).map_err(|_| Error::new(ErrorKind::MissingResumeToken))
+            }
             Ok(None) => return Delivery::Again,
             Err(error) => Err(error),
         };
@@ -598,7 +600,7 @@ impl StreamMachine {
             self.inbox.push_front(Item::Batch(arrived));
             return Delivery::Update(Update::Change(event));
         }
-        if arrived.is_final && event.is_invalidate() {
+        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
             self.inbox.push_front(Item::Update(Update::Invalidated {
                 token: event.resume_token().clone(),
             }));
