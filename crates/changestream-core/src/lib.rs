@@ -9,6 +9,7 @@ pub mod random;
 pub mod read_preference;
 pub mod session;
 pub mod token;
+pub mod topology;
 pub mod wire;
 
 pub use address::ServerAddress;
