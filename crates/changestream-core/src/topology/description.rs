@@ -145,7 +145,7 @@ pub const MIN_WIRE_VERSION: i32 = 8;
 pub const MAX_WIRE_VERSION: i32 = 29;
 
 /// The most servers that a topology grows to by what servers report. Seeds are all kept.
-pub const MAX_SERVERS: usize = 1024;
+pub const MAX_SERVERS: usize = 256;
 
 const MIN_SERVER_VERSION: &str = "4.2";
 

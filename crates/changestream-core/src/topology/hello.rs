@@ -181,7 +181,10 @@ impl HelloReply {
 
 /// The most addresses that are taken from each of a reply's `hosts`, `passives` and `arbiters`. A replica set has at
 /// most 50 members.
-pub const MAX_HOSTS: usize = 256;
+pub const MAX_HOSTS: usize = 128;
+
+/// The longest address, in bytes, that is taken from a reply: DNS names have at most 253.
+pub const MAX_ADDRESS: usize = 272;
 
 /// The most entries that are taken from a reply's other lists, and from its tags.
 pub const MAX_LIST: usize = 64;
@@ -263,7 +266,7 @@ fn texts(value: RawBsonRef<'_>) -> Vec<String> {
 fn address(value: RawBsonRef<'_>) -> Option<ServerAddress> {
     value
         .as_str()
-        .filter(|text| text.len() <= MAX_TEXT)?
+        .filter(|text| text.len() <= MAX_ADDRESS)?
         .parse()
         .ok()
 }

@@ -33,14 +33,20 @@ impl Topology {
         if description.servers.is_empty() {
             message.push_str("it has no servers");
         }
-        if let Some(removal) = &description.last_removal {
-            push(&mut message, format_args!("; {removal}"));
+        let lost = !description
+            .servers
+            .values()
+            .any(|server| server.server_type.is_known());
+        if let (true, Some(removal)) = (lost, &description.last_removal) {
+            push(&mut message, format_args!("; {}", shortened(removal)));
         }
         message
     }
 }
 
 const SHOWN_SERVERS: usize = 16;
+
+const SHOWN_CHARACTERS: usize = 300;
 
 fn push_servers<'a>(
     message: &mut String,
@@ -56,7 +62,7 @@ fn push_servers<'a>(
             format_args!("{} is {}", server.address, server.server_type),
         );
         match (&server.error, server.last_update_time) {
-            (Some(error), _) => push(message, format_args!(" ({error})")),
+            (Some(error), _) => push(message, format_args!(" ({})", shortened(error))),
             (None, None) => message.push_str(" (not checked yet)"),
             (None, Some(_)) => {}
         }
@@ -80,6 +86,12 @@ fn push_read_preference(message: &mut String, preference: &ReadPreference) {
             format_args!(", at most {} s stale", limit.as_secs_f64()),
         );
     }
+}
+
+/// A peer's words must not flood a log.
+fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(SHOWN_CHARACTERS);
+    end.and_then(|(at, _)| text.get(..at)).unwrap_or(text)
 }
 
 fn push(message: &mut String, text: std::fmt::Arguments<'_>) {

@@ -19,6 +19,7 @@ mod round_trip;
 mod scan;
 mod selection;
 mod server;
+mod settings;
 mod snapshot;
 mod staleness;
 mod state;
@@ -31,13 +32,14 @@ pub use description::{
     MAX_SERVERS, MAX_WIRE_VERSION, MIN_WIRE_VERSION, TopologyDescription, TopologyType,
 };
 pub use event::TopologyEvent;
-pub use hello::{HelloReply, InvalidHello, MAX_HOSTS, MAX_LIST, MAX_TEXT};
+pub use hello::{HelloReply, InvalidHello, MAX_ADDRESS, MAX_HOSTS, MAX_LIST, MAX_TEXT};
 pub use round_trip::RoundTripTimes;
 pub use scan::{COOLDOWN, MIN_HEARTBEAT_FREQUENCY};
 pub use selection::{
     Operation, SelectionCriteria, SelectionError, in_latency_window, less_loaded, suitable_servers,
 };
 pub use server::{ServerDescription, ServerType, TopologyVersion};
+pub use settings::{InvalidTopologySettings, TopologySettings};
 pub use snapshot::Snapshot;
 pub use staleness::{IDLE_WRITE_PERIOD, SMALLEST_MAX_STALENESS};
-pub use state::{Changes, InvalidTopologySettings, Topology, TopologySettings};
+pub use state::{Changes, Topology};

@@ -132,9 +132,11 @@ impl Topology {
         !self.settings.load_balanced && self.scan.is_stale(now, self.settings.heartbeat_frequency)
     }
 
-    /// Asks for a scan: no server suits.
+    /// Asks for a scan, because no server suits. Without effect while one is under way: see first what it finds.
     pub fn mark_stale(&mut self) {
-        self.scan.mark_stale();
+        if !self.is_scanning() {
+            self.scan.mark_stale();
+        }
     }
 
     /// Whether a scan is under way.
@@ -186,7 +188,8 @@ impl Topology {
             .collect()
     }
 
-    /// When the next server may be checked: at once, or after its pause. None if each one is under check.
+    /// When [`poll_check`](Self::poll_check) next has a server to hand out if the topology is stale then: at once, or
+    /// after a pause. None if what is to be checked is under check.
     pub fn next_check_at(&self, now: Instant) -> Option<Instant> {
         if self.settings.load_balanced {
             return None;

@@ -1,7 +1,6 @@
 //! The topology: what is known, what was tried, and what changed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,91 +9,12 @@ use bson::oid::ObjectId;
 use super::application_error::StateChange;
 use super::scan::{Check, Next, Scan};
 use super::{
-    ApplicationError, HelloReply, SelectionCriteria, SelectionError, ServerDescription, ServerType,
-    TopologyDescription, TopologyEvent, TopologyType, selection,
+    ApplicationError, HelloReply, InvalidTopologySettings, SelectionCriteria, SelectionError,
+    ServerDescription, ServerType, TopologyDescription, TopologyEvent, TopologySettings,
+    TopologyType, selection,
 };
 use crate::ServerAddress;
 use crate::random::Random;
-
-/// How a topology starts, and how it behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopologySettings {
-    /// The servers to start with; at least one.
-    pub seeds: Vec<ServerAddress>,
-    /// `replicaSet`: the deployment must be the replica set of this name.
-    pub replica_set: Option<String>,
-    /// `directConnection`: use the one seed, whatever it is.
-    pub direct_connection: bool,
-    /// `loadBalanced`: the one seed is a load balancer.
-    pub load_balanced: bool,
-    /// `heartbeatFrequencyMS`: how old a scan may be before a selection scans anew. Default 60 s, at least 500 ms.
-    pub heartbeat_frequency: Duration,
-    /// `localThresholdMS`: how much slower than the fastest suitable server another one may be. Default 15 ms.
-    pub local_threshold: Duration,
-    /// `cooldownMS`: the pause after a check that failed with a network error. 5 s, as the specification fixes it;
-    /// anything else is for simulations. At most an hour.
-    pub cooldown: Duration,
-    /// Whether [`Topology::poll_event`] has anything to say. Default false.
-    pub record_events: bool,
-}
-
-impl TopologySettings {
-    /// The defaults, with these seeds.
-    pub fn new(seeds: impl IntoIterator<Item = ServerAddress>) -> Self {
-        Self {
-            seeds: seeds.into_iter().collect(),
-            replica_set: None,
-            direct_connection: false,
-            load_balanced: false,
-            heartbeat_frequency: Duration::from_secs(60),
-            local_threshold: Duration::from_millis(15),
-            cooldown: super::COOLDOWN,
-            record_events: false,
-        }
-    }
-
-    fn validate(&self) -> Result<(), InvalidTopologySettings> {
-        let reason = if self.seeds.is_empty() {
-            "at least one host is needed"
-        } else if self.direct_connection && self.seeds.len() > 1 {
-            "directConnection=true cannot be used with several hosts"
-        } else if self.load_balanced && self.seeds.len() > 1 {
-            "loadBalanced=true cannot be used with several hosts"
-        } else if self.load_balanced && self.direct_connection {
-            "loadBalanced=true cannot be used with directConnection=true"
-        } else if self.load_balanced && self.replica_set.is_some() {
-            "loadBalanced=true cannot be used with replicaSet"
-        } else {
-            return Ok(());
-        };
-        Err(InvalidTopologySettings(reason))
-    }
-
-    fn initial_type(&self) -> TopologyType {
-        if self.load_balanced {
-            TopologyType::LoadBalanced
-        } else if self.direct_connection {
-            TopologyType::Single
-        } else if self.replica_set.is_some() {
-            TopologyType::ReplicaSetNoPrimary
-        } else {
-            TopologyType::Unknown
-        }
-    }
-}
-
-/// Settings that contradict each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidTopologySettings(&'static str);
-
-impl fmt::Display for InvalidTopologySettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for InvalidTopologySettings {}
 
 /// What is known of a deployment by one user of it, and what is to be checked when.
 ///
@@ -167,10 +87,7 @@ impl Topology {
     }
 
     fn without_servers(mut settings: TopologySettings) -> Self {
-        settings.heartbeat_frequency = settings
-            .heartbeat_frequency
-            .max(super::MIN_HEARTBEAT_FREQUENCY);
-        settings.cooldown = settings.cooldown.min(MAX_COOLDOWN);
+        settings.clamp();
         Self {
             settings,
             description: Arc::default(),
@@ -237,10 +154,13 @@ impl Topology {
         let Some(current) = self.description.servers.get(address) else {
             return Changes::default();
         };
+        let server_known = current.server_type.is_known();
         let round_trip_before = current.round_trip.clone();
         self.end_check(address, now, Next::Pause);
-        // "The driver MUST not close the connection when this label is encountered": it says nothing of the server.
-        if self.settings.load_balanced || reply.is_overloaded() {
+        // "The driver MUST not close the connection when this label is encountered": it says nothing of the server but,
+        // where nothing else is known, why that is so.
+        let overloaded = reply.is_overloaded();
+        if self.settings.load_balanced || (overloaded && server_known) {
             self.finish_scan(now);
             return Changes::default();
         }
@@ -253,7 +173,7 @@ impl Topology {
             }
         }
         let mut changes = self.update(server);
-        if failed {
+        if failed && !overloaded {
             changes.pool_cleared = self.clear_pool(address, None);
         }
         self.finish_scan(now);
@@ -484,8 +404,6 @@ impl Topology {
         true
     }
 }
-
-const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 
 const MAX_EVENTS: usize = 1024;
 
