@@ -14,6 +14,7 @@ pub mod session;
 pub mod stream;
 pub mod token;
 pub mod uri;
+pub mod topology;
 pub mod wire;
 
 pub use address::ServerAddress;

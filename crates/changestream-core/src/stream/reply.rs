@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use crate::token::ResumeToken;
+use crate::topology::TopologyVersion;
 use crate::{Error, ServerError};
 
 /// A command's reply with the fields that every command shares.
@@ -59,6 +60,12 @@ impl CommandReply {
         reply.error = (!ok).then_some(failure);
         reply.body = body;
         Ok(reply)
+    }
+
+    /// `topologyVersion`: how new the server's view of itself is. Errors carry it.
+    pub(crate) fn topology_version(&self) -> Option<TopologyVersion> {
+        let reply = RawDocument::from_bytes(&self.body).ok()?;
+        TopologyVersion::parse(reply.get_document("topologyVersion").ok()?)
     }
 
     /// The cursor in the reply of an aggregate or a getMore.
@@ -126,6 +133,12 @@ impl ClusterTime {
             time: document.get_timestamp("clusterTime").ok()?,
             document: document.to_owned(),
         })
+    }
+
+    /// The cluster time that a reply carries.
+    pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
+        let reply = RawDocument::from_bytes(reply).ok()?;
+        Self::new(reply.get_document("$clusterTime").ok()?)
     }
 
     /// The time itself.
