@@ -266,7 +266,7 @@ fn texts(value: RawBsonRef<'_>) -> Vec<String> {
 fn address(value: RawBsonRef<'_>) -> Option<ServerAddress> {
     value
         .as_str()
-        .filter(|text| text.len() <= MAX_ADDRESS)?
+        .filter(|text| text.len() <= MAX_ADDRESS && !text.contains(char::is_control))?
         .parse()
         .ok()
 }

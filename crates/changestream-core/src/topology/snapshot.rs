@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::scan::{Check, Next, Scan};
 use super::{
     Changes, InvalidTopologySettings, ServerDescription, ServerType, Topology, TopologyDescription,
-    TopologySettings, TopologyVersion,
+    TopologySettings, TopologyType, TopologyVersion,
 };
 
 /// What was known of a deployment at some time: its description, with the servers' round trip times. Cheap to clone.
@@ -158,17 +158,24 @@ impl TopologyDescription {
         (self.max_election_id, self.max_set_version)
     }
 
-    /// Takes over the highest election seen, if it is higher by either order of comparison.
+    /// Takes over the highest election seen, if it is not lower by either order of comparison, and that the deployment
+    /// is a replica set, if nothing is known of that yet.
     fn raise_election(&mut self, other: &Self) -> bool {
-        if self.set_name != other.set_name
-            || self.election() == other.election()
-            || self.max_election_id > other.max_election_id
-            || self.max_set_version > other.max_set_version
-        {
-            return false;
+        let unknown = self.topology_type == TopologyType::Unknown && self.set_name.is_none();
+        let discovered =
+            unknown && other.topology_type.is_replica_set() && other.set_name.is_some();
+        if discovered {
+            self.topology_type = TopologyType::ReplicaSetNoPrimary;
+            self.set_name.clone_from(&other.set_name);
         }
-        (self.max_election_id, self.max_set_version) = other.election();
-        true
+        let raised = self.set_name == other.set_name
+            && self.election() != other.election()
+            && self.max_election_id <= other.max_election_id
+            && self.max_set_version <= other.max_set_version;
+        if raised {
+            (self.max_election_id, self.max_set_version) = other.election();
+        }
+        discovered || raised
     }
 
     fn is_news(&self, server: &ServerDescription) -> bool {

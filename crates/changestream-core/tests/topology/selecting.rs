@@ -1,0 +1,240 @@
+//! Selection, and what is said when there is none.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bson::rawdoc;
+use changestream_core::random::Random;
+use changestream_core::topology::{
+    HelloReply, SelectionCriteria, SelectionError, Topology, TopologyEvent,
+};
+use changestream_core::{ReadPreference, ReadPreferenceMode};
+
+use crate::world::{World, address, mongos, primary, secondary, settings, standalone};
+
+fn criteria(mode: ReadPreferenceMode) -> SelectionCriteria {
+    SelectionCriteria::read(ReadPreference::new(mode))
+}
+
+fn sharded() -> World {
+    let mut world = World::new(&["a", "b", "c", "d"]);
+    world.checks();
+    for name in ["a", "b", "c", "d"] {
+        world.hello(name, &mongos());
+    }
+    world
+}
+
+#[test]
+fn a_choice_is_a_function_of_the_seed_and_reaches_each_server() {
+    let world = sharded();
+    let choices = |seed: u8| {
+        let mut random = Random::new([seed; 32]);
+        let criteria = criteria(ReadPreferenceMode::Primary);
+        let choose = || {
+            world
+                .topology
+                .select(&criteria, &mut random)
+                .unwrap()
+                .unwrap()
+        };
+        std::iter::repeat_with(choose).take(64).collect::<Vec<_>>()
+    };
+    assert_eq!(choices(1), choices(1));
+    assert_ne!(choices(1), choices(2));
+    assert_eq!(choices(1).into_iter().collect::<BTreeSet<_>>().len(), 4);
+}
+
+#[test]
+fn only_servers_near_the_fastest_one_are_chosen() {
+    let mut world = sharded();
+    let reply = HelloReply::parse(&mongos()).unwrap();
+    for _ in 0..20 {
+        let slow = Some(Duration::from_millis(200));
+        world
+            .topology
+            .handle_hello(world.now, &address("b"), reply.clone(), slow);
+    }
+    let mut random = Random::new([0; 32]);
+    for _ in 0..100 {
+        let chosen = world
+            .topology
+            .select(&criteria(ReadPreferenceMode::Primary), &mut random)
+            .unwrap();
+        assert_ne!(chosen, Some(address("b")));
+    }
+}
+
+#[test]
+fn an_unreliable_round_trip_is_not_counted_and_an_unknown_server_has_none() {
+    let mut world = World::new(&["a"]);
+    world.checks();
+    let average = |world: &World| {
+        world
+            .topology
+            .server(&address("a"))
+            .unwrap()
+            .round_trip
+            .average()
+    };
+    world.hello("a", &standalone());
+    assert_eq!(average(&world), Some(Duration::from_millis(5)));
+    let reply = HelloReply::parse(&standalone()).unwrap();
+    world
+        .topology
+        .handle_hello(world.now, &address("a"), reply, None);
+    assert_eq!(average(&world), Some(Duration::from_millis(5)));
+    world.refuse("a");
+    assert_eq!(average(&world), None);
+}
+
+#[test]
+fn a_deployment_that_is_too_old_or_too_new_is_refused_in_the_words_of_the_specification() {
+    let refused = |min: i32, max: i32| {
+        let mut world = World::new(&["a"]);
+        world.checks();
+        world.hello(
+            "a",
+            &rawdoc! { "ok": 1, "minWireVersion": min, "maxWireVersion": max },
+        );
+        world
+            .topology
+            .select(
+                &criteria(ReadPreferenceMode::Primary),
+                &mut Random::new([0; 32]),
+            )
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        refused(0, 7).unwrap_err(),
+        "Server at a:27017 reports wire version 7, but this version of changestream requires at least 8 (MongoDB 4.2)."
+    );
+    assert_eq!(
+        refused(99, 100).unwrap_err(),
+        "Server at a:27017 requires wire version 99, but this version of changestream only supports up to 29."
+    );
+    assert_eq!(refused(0, 8), Ok(Some(address("a"))));
+    assert_eq!(refused(29, 99), Ok(Some(address("a"))));
+}
+
+#[test]
+fn a_read_preference_that_contradicts_itself_is_refused() {
+    let world = sharded();
+    let mut wrong = criteria(ReadPreferenceMode::Primary);
+    wrong.read_preference.tag_sets = vec![[("dc".to_owned(), "ny".to_owned())].into()];
+    let refused = world.topology.select(&wrong, &mut Random::new([0; 32]));
+    assert!(matches!(
+        refused,
+        Err(SelectionError::InvalidReadPreference(_))
+    ));
+}
+
+#[test]
+fn a_failed_selection_says_what_was_looked_for_and_what_each_server_said_last() {
+    let mut world = World::new(&["a", "b", "c"]);
+    world.checks();
+    world.refuse("a");
+    let hosts = ["a:27017", "b:27017", "c:27017"];
+    world.hello("b", &secondary("b:27017", &hosts, None));
+    assert_eq!(
+        world
+            .topology
+            .selection_error_message(&criteria(ReadPreferenceMode::Primary)),
+        "looked for a server to read from with mode primary; the topology is ReplicaSetNoPrimary (replica set \"rs\"): \
+         a:27017 is Unknown (connection refused), b:27017 is RSSecondary, c:27017 is Unknown (not checked yet)"
+    );
+}
+
+#[test]
+fn a_failed_selection_says_why_the_last_server_is_gone() {
+    let mut settings = settings(&["a"]);
+    settings.replica_set = Some("other".to_owned());
+    let mut world = World::with(settings);
+    world.checks();
+    world.hello("a", &primary("a:27017", &["a:27017"]));
+    let message = world
+        .topology
+        .selection_error_message(&criteria(ReadPreferenceMode::Primary));
+    assert!(
+        message.ends_with(
+            "it has no servers; a:27017 was taken out: its replica set is named \"rs\", not \"other\""
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_failed_selection_takes_one_short_line_whatever_the_servers_say() {
+    let names: Vec<String> = (0..100).map(|number| format!("db{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(&names);
+    for name in world.checks() {
+        let message = "line one\nline two\r\u{1b}[31m ä".repeat(1000);
+        world
+            .topology
+            .handle_check_failure(world.now, &address(&name), &message, true);
+    }
+    let message = world
+        .topology
+        .selection_error_message(&criteria(ReadPreferenceMode::Nearest));
+    assert!(!message.chars().any(char::is_control));
+    assert!(message.len() < 10_000, "{}", message.len());
+    assert!(message.ends_with(" and 84 more"));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let refused = |change: fn(&mut changestream_core::topology::TopologySettings)| {
+        let mut settings = settings(&["a", "b"]);
+        change(&mut settings);
+        Topology::new(settings).is_err()
+    };
+    assert!(!refused(|_| {}));
+    assert!(refused(|settings| settings.seeds.clear()));
+    assert!(refused(|settings| settings.direct_connection = true));
+    assert!(refused(|settings| settings.load_balanced = true));
+    assert!(refused(|settings| {
+        settings.seeds.pop();
+        settings.load_balanced = true;
+        settings.replica_set = Some("rs".to_owned());
+    }));
+}
+
+#[test]
+fn closing_takes_all_servers_out_and_is_the_last_event() {
+    let mut settings = settings(&["a", "b"]);
+    settings.record_events = true;
+    let mut world = World::with(settings);
+    while world.topology.poll_event().is_some() {}
+    world.topology.close();
+    world.topology.close();
+    let events: Vec<_> = std::iter::from_fn(|| world.topology.poll_event()).collect();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [
+                TopologyEvent::ServerClosed { .. },
+                TopologyEvent::ServerClosed { .. },
+                TopologyEvent::DescriptionChanged { .. },
+                TopologyEvent::Closed
+            ]
+        ),
+        "{events:?}"
+    );
+    assert_eq!(world.checks(), [""; 0]);
+}
+
+#[test]
+fn events_that_nobody_polls_do_not_pile_up_without_end() {
+    let mut settings = settings(&["a"]);
+    settings.record_events = true;
+    let mut world = World::with(settings);
+    for _ in 0..3_000 {
+        world.hello("a", &mongos());
+        world.refuse("a");
+    }
+    assert_eq!(
+        std::iter::from_fn(|| world.topology.poll_event()).count(),
+        1024
+    );
+}

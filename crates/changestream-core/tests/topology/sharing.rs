@@ -1,0 +1,180 @@
+//! What several streams of one client tell each other.
+
+use std::collections::BTreeMap;
+
+use bson::oid::ObjectId;
+use bson::{RawDocumentBuf, rawdoc};
+use changestream_core::ServerAddress;
+use changestream_core::random::Random;
+use changestream_core::topology::{ServerDescription, ServerType, Snapshot, TopologyType};
+
+use crate::world::{World, address, elected, primary, refusal, secondary};
+
+const HOSTS: [&str; 3] = ["a:27017", "b:27017", "c:27017"];
+
+#[test]
+fn a_snapshot_can_be_sent_to_and_used_by_several_threads() {
+    fn check<T: Send + Sync + Clone>() {}
+    check::<Snapshot>();
+}
+
+#[test]
+fn a_second_stream_knows_what_the_first_one_learned_and_need_not_scan() {
+    let mut first = World::new(&["a"]);
+    first.checks();
+    first.hello("a", &primary("a:27017", &["a:27017"]));
+    let mut second = World::from_snapshot(first.now, &["a"], &first.topology.snapshot());
+    assert_eq!(second.topology.description(), first.topology.description());
+    assert!(!second.topology.is_stale(second.now));
+    second.pass(60_000);
+    assert_eq!(second.checks(), ["a:27017"]);
+}
+
+#[test]
+fn members_known_by_other_names_than_the_seeds_are_taken_over() {
+    let mut shared = World::new(&["localhost"]).topology.snapshot();
+    let mut stream = World::new(&["localhost"]);
+    stream.checks();
+    stream.hello("localhost", &primary("db1:27017", &["db1:27017"]));
+    stream.checks();
+    stream.hello("db1", &primary("db1:27017", &["db1:27017"]));
+    shared.merge(&stream.topology.snapshot());
+    assert_eq!(
+        shared.description().topology_type,
+        TopologyType::ReplicaSetWithPrimary
+    );
+
+    let mut failed = World::new(&["localhost"]);
+    failed.now = stream.now;
+    failed.checks();
+    failed.refuse("localhost");
+    failed.pass(1);
+    stream.pass(2);
+    stream.hello("db1", &primary("db1:27017", &["db1:27017"]));
+    let changes = failed.topology.merge(&stream.topology.snapshot());
+    assert_eq!(changes.added, [address("db1")]);
+    assert_eq!(changes.removed, [address("localhost")]);
+    assert_eq!(failed.server_type("db1"), ServerType::RsPrimary);
+}
+
+#[test]
+fn older_news_of_a_failure_do_not_undo_a_recovery() {
+    let mut first = World::new(&["a"]);
+    first.checks();
+    first.refuse("a");
+    let older = first.topology.snapshot();
+    first.pass(10);
+    first.hello("a", &primary("a:27017", &["a:27017"]));
+    let mut known = first.topology.snapshot();
+    known.merge(&older);
+    assert_eq!(known.description(), first.topology.description());
+    let mut merged = older.clone();
+    merged.merge(&first.topology.snapshot());
+    assert_eq!(merged.description(), first.topology.description());
+}
+
+#[test]
+fn a_primary_of_an_older_election_does_not_come_back() {
+    let mut old = World::new(&["a"]);
+    let mut new = World::new(&["a"]);
+    new.now = old.now;
+    for (world, elected_one, election) in [(&mut old, "a", 1), (&mut new, "b", 2)] {
+        world.checks();
+        world.hello("a", &secondary("a:27017", &HOSTS, None));
+        let me = format!("{elected_one}:27017");
+        world.hello(elected_one, &elected(&me, &HOSTS, election));
+    }
+    // The stale primary answered after the new one did.
+    old.pass(50);
+    old.hello("a", &elected("a:27017", &HOSTS, 1));
+    let mut merged = new.topology.snapshot();
+    merged.merge(&old.topology.snapshot());
+    let merged = merged.description();
+    assert_eq!(merged.primary().unwrap().address, address("b"));
+    assert_eq!(
+        merged.max_election_id,
+        new.topology.description().max_election_id
+    );
+}
+
+#[test]
+fn merging_never_goes_back_in_time() {
+    let mut random = Random::new([11; 32]);
+    let start = World::new(&["a"]).now;
+    for _ in 0..300 {
+        let mut streams: Vec<World> = (0..3).map(|_| World::new(&HOSTS)).collect();
+        let mut now = start;
+        let mut counters = [0i64; 3];
+        for _ in 0..40 {
+            now += std::time::Duration::from_millis(random.below(900) as u64);
+            let stream = &mut streams[random.below(3)];
+            stream.now = now;
+            act(stream, &mut random, &mut counters);
+            let (from, to) = (random.below(3), random.below(3));
+            let news = streams[from].topology.snapshot();
+            let before = streams[to].topology.snapshot();
+            streams[to].topology.merge(&news);
+            expect_not_older(&before, &streams[to].topology.snapshot(), &news);
+            let mut again = streams[to].topology.snapshot();
+            again.merge(&news);
+            assert_eq!(again.description(), streams[to].topology.description());
+        }
+    }
+}
+
+fn act(stream: &mut World, random: &mut Random, counters: &mut [i64; 3]) {
+    let at = random.below(3);
+    let name = HOSTS[at];
+    if random.below(2) == 0 {
+        counters[at] += 1;
+    }
+    let reply = match random.below(5) {
+        0 => {
+            stream.refuse(name);
+            return;
+        }
+        1 => refusal(11602, &[]),
+        2 => elected(name, &HOSTS, random.below(5) as u8),
+        _ => secondary(name, &HOSTS, Some(HOSTS[random.below(3)])),
+    };
+    stream.hello(name, &versioned(reply, counters[at]));
+}
+
+fn versioned(mut reply: RawDocumentBuf, counter: i64) -> RawDocumentBuf {
+    let process = ObjectId::from_bytes([1; 12]);
+    let version = rawdoc! { "processId": process, "counter": counter };
+    reply.append(bson::cstr!("topologyVersion"), version);
+    reply
+}
+
+/// Of each server the newer one of two views stays, unless a newer election makes it stale.
+fn expect_not_older(before: &Snapshot, after: &Snapshot, news: &Snapshot) {
+    let election = |snapshot: &Snapshot| {
+        let description = snapshot.description();
+        (description.max_election_id, description.max_set_version)
+    };
+    assert!(election(after) >= election(before));
+    assert!(election(after) >= election(news));
+    let servers = |snapshot: &Snapshot| -> BTreeMap<ServerAddress, ServerDescription> {
+        snapshot.description().servers.clone()
+    };
+    let earlier = servers(before);
+    for (address, server) in servers(after) {
+        let Some(earlier) = earlier.get(&address) else {
+            continue;
+        };
+        let marked_stale = server
+            .error
+            .as_ref()
+            .is_some_and(|error| error.contains("stale"));
+        let counted = earlier
+            .topology_version
+            .zip(server.topology_version)
+            .map(|(earlier, later)| (earlier.counter, later.counter));
+        let in_order = match counted {
+            Some((earlier, later)) => earlier <= later,
+            None => earlier.last_update_time <= server.last_update_time,
+        };
+        assert!(in_order || marked_stale, "{earlier:?} became {server:?}");
+    }
+}
