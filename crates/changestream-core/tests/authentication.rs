@@ -1,5 +1,5 @@
 //! Authentication over a connection, against a server that knows SCRAM, keeps the rules or breaks them.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod support;
 

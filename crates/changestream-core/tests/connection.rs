@@ -1,5 +1,5 @@
 //! One socket's life: hello, requests and replies, exhaust, deadlines, failure.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod support;
 
@@ -51,7 +51,7 @@ fn a_server_known_to_understand_hello_and_a_load_balancer_get_hello() {
     let hello = World::new(balanced).connect();
     assert!(!hello.is_legacy);
     assert_eq!(hello.command.get_i32("hello").unwrap(), 1);
-    assert_eq!(hello.command.get_bool("loadBalanced").unwrap(), true);
+    assert!(hello.command.get_bool("loadBalanced").unwrap());
 }
 
 #[test]
@@ -242,35 +242,57 @@ fn requests_before_readiness_wait_for_it() {
 }
 
 #[test]
+fn a_request_that_waits_can_be_changed_and_forgotten() {
+    let mut world = World::new(settings(None));
+    let dropped = world.send(&doc! { "ping": 1 }, false, None);
+    let kept = world.send(&doc! { "ping": 2 }, false, None);
+    world.connection.forget(dropped);
+    world
+        .connection
+        .set_reply_timeout(world.now, kept, Some(Duration::from_millis(250)));
+    world.greet(&hello_reply());
+    world.now += Duration::from_secs(1);
+    world.authenticate();
+    assert_eq!(world.request().id, kept);
+    let deadline = world.connection.deadline().unwrap();
+    assert_eq!(deadline.at, world.now + Duration::from_millis(250));
+}
+
+#[test]
+fn what_is_printed_shows_no_bytes_that_are_written() {
+    let credential = Credential::new("user", "pencil", "admin", None);
+    let mut world = World::new(settings(Some(credential)));
+    world.connection.handle_connected(world.now);
+    let output = world.connection.poll_output().unwrap();
+    let text = format!("{output:?} {:?}", world.connection);
+    assert!(
+        text.contains("bytes)") && text.contains("greeting"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("pencil") && !text.contains("n=user"),
+        "{text}"
+    );
+}
+
+#[test]
 fn replies_that_contradict_their_requests_fail_the_connection() {
     let body = rawdoc! { "ok": 1 };
-    let with_sequence = |id| encode_op_msg(1, id, Flags::NONE, &body, &[("docs", &[&body])]);
-    let cases: [(&str, Box<dyn Fn(i32) -> bytes::Bytes>); 5] = [
-        (
-            "never sent",
-            Box::new(|id: i32| {
-                encode_op_msg(
-                    1,
-                    id.wrapping_add(1),
-                    Flags::NONE,
-                    &rawdoc! { "ok": 1 },
-                    &[],
-                )
-            }),
-        ),
-        (
-            "moreToCome",
-            Box::new(|id| encode_op_msg(1, id, Flags::MORE_TO_COME, &rawdoc! { "ok": 1 }, &[])),
-        ),
-        (
-            "OP_REPLY",
-            Box::new(|id| encode_op_reply(1, id, &rawdoc! { "ok": 1 })),
-        ),
-        (
-            "sent a request",
-            Box::new(|id| encode_op_query(id, "admin.$cmd", &rawdoc! { "ok": 1 })),
-        ),
-        ("sequences", Box::new(with_sequence)),
+    type Answer<'a> = &'a dyn Fn(i32) -> bytes::Bytes;
+    let cases: [(&str, Answer<'_>); 5] = [
+        ("never sent", &|id| {
+            encode_op_msg(1, id.wrapping_add(1), Flags::NONE, &body, &[])
+        }),
+        ("moreToCome", &|id| {
+            encode_op_msg(1, id, Flags::MORE_TO_COME, &body, &[])
+        }),
+        ("OP_REPLY", &|id| encode_op_reply(1, id, &body)),
+        ("sent a request", &|id| {
+            encode_op_query(id, "admin.$cmd", &body)
+        }),
+        ("sequences", &|id| {
+            encode_op_msg(1, id, Flags::NONE, &body, &[("docs", &[&body])])
+        }),
     ];
     for (words, bytes) in cases {
         let mut world = World::ready();

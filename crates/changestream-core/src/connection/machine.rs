@@ -1,6 +1,7 @@
 //! [`Connection`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,6 @@ use crate::wire::{self, Flags, FrameReader, Message};
 /// [`send`](Self::send); each may be called at any time, and one that makes no sense is ignored. After each, take the
 /// outputs with [`poll_output`](Self::poll_output) until there is none. After [`ConnectionOutput::Failed`] nothing
 /// comes any more.
-#[derive(Debug)]
 pub struct Connection {
     settings: Arc<ConnectionSettings>,
     address: ServerAddress,
@@ -41,7 +41,6 @@ pub struct Connection {
     state: State,
 }
 
-#[derive(Debug)]
 enum State {
     /// The socket is being opened.
     Connecting {
@@ -72,7 +71,6 @@ enum State {
     Failed,
 }
 
-#[derive(Debug)]
 struct Held {
     request_id: i32,
     bytes: Bytes,
@@ -212,7 +210,7 @@ impl Connection {
         let message = match &self.state {
             State::Connecting { .. } => format!("could not connect: {message}"),
             State::Greeting { .. } => format!(
-                "the connection was closed during the handshake: {message}; does the server require TLS (tls=true)?"
+                "the connection was closed during the handshake: {message}; do both sides agree about TLS (tls=true)?"
             ),
             State::Authenticating { .. } => {
                 format!("the connection was closed during authentication: {message}")
@@ -310,14 +308,19 @@ impl Connection {
         request_id
     }
 
-    /// Gives the reply to a request that is under way this long from now, instead of what the request said.
+    /// Gives the reply to a request that is under way this long from now, instead of what the request said. One that
+    /// is not sent yet gets it from its sending.
     pub fn set_reply_timeout(&mut self, now: Instant, request_id: i32, timeout: Option<Duration>) {
+        for held in self.held.iter_mut().filter(|h| h.request_id == request_id) {
+            held.timeout = timeout;
+        }
         self.exchanges.set_timeout(now, request_id, timeout);
     }
 
     /// Lets the replies to a request that is under way come unnoticed, without a deadline. The connection is not idle
-    /// before they have come.
+    /// before they have come. A request that is not sent yet is not sent.
     pub fn forget(&mut self, request_id: i32) {
+        self.held.retain(|held| held.request_id != request_id);
         self.exchanges.forget(request_id);
     }
 
@@ -560,7 +563,29 @@ impl Connection {
     }
 }
 
+/// Without the buffers: what is written while authenticating belongs in no log.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("address", &self.address)
+            .field("state", &self.state.name())
+            .field("exchanges", &self.exchanges)
+            .finish_non_exhaustive()
+    }
+}
+
 impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Connecting { .. } => "connecting",
+            Self::Greeting { .. } => "greeting",
+            Self::Greeted { .. } => "greeted",
+            Self::Authenticating { .. } => "authenticating",
+            Self::Ready { .. } => "ready",
+            Self::Failed => "failed",
+        }
+    }
+
     fn server_mut(&mut self) -> Option<&mut Server> {
         match self {
             Self::Greeted { server, .. }
