@@ -14,6 +14,7 @@ use super::exchange::{Exchanges, Purpose, after};
 use super::hello::{self, Dialect};
 use super::incoming::Incoming;
 use super::server::{Server, readable};
+use super::state::State;
 use super::{ConnectionOutput, ConnectionSettings, Reply, Request, reply};
 use crate::ServerAddress;
 use crate::auth::{Conversation, Next, refused_by_server};
@@ -39,36 +40,6 @@ pub struct Connection {
     /// Requests that wait for the connection to be ready.
     held: Vec<Held>,
     state: State,
-}
-
-enum State {
-    /// The socket is being opened.
-    Connecting {
-        give_up: Option<Instant>,
-        dialect: Dialect,
-    },
-    /// The first hello is on its way.
-    Greeting {
-        give_up: Option<Instant>,
-        dialect: Dialect,
-        speculative: Option<Conversation>,
-    },
-    /// The first hello is answered, and nobody has authenticated.
-    Greeted {
-        server: Server,
-        /// The first hello's answer: later ones say nothing about authentication.
-        handshake: Bytes,
-        speculative: Option<Conversation>,
-    },
-    Authenticating {
-        server: Server,
-        give_up: Option<Instant>,
-        conversation: Conversation,
-    },
-    Ready {
-        server: Server,
-    },
-    Failed,
 }
 
 struct Held {
@@ -134,12 +105,12 @@ impl Connection {
 
     /// The server's last answer to hello.
     pub fn hello_reply(&self) -> Option<&Bytes> {
-        self.server().map(|server| &server.hello)
+        self.state.server().map(|server| &server.hello)
     }
 
     /// `maxWireVersion` of the server's last answer to hello.
     pub fn max_wire_version(&self) -> Option<i32> {
-        self.server()?.max_wire_version
+        self.state.server()?.max_wire_version
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and why.
@@ -266,7 +237,7 @@ impl Connection {
     /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
     /// handshake, if it is still under way.
     pub fn check(&mut self, now: Instant) {
-        let Some(server) = self.server() else {
+        let Some(server) = self.state.server() else {
             return;
         };
         let dialect = server.dialect;
@@ -552,15 +523,6 @@ impl Connection {
     fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
-
-    fn server(&self) -> Option<&Server> {
-        match &self.state {
-            State::Greeted { server, .. }
-            | State::Authenticating { server, .. }
-            | State::Ready { server } => Some(server),
-            State::Connecting { .. } | State::Greeting { .. } | State::Failed => None,
-        }
-    }
 }
 
 /// Without the buffers: what is written while authenticating belongs in no log.
@@ -571,28 +533,6 @@ impl fmt::Debug for Connection {
             .field("state", &self.state.name())
             .field("exchanges", &self.exchanges)
             .finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Connecting { .. } => "connecting",
-            Self::Greeting { .. } => "greeting",
-            Self::Greeted { .. } => "greeted",
-            Self::Authenticating { .. } => "authenticating",
-            Self::Ready { .. } => "ready",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn server_mut(&mut self) -> Option<&mut Server> {
-        match self {
-            Self::Greeted { server, .. }
-            | Self::Authenticating { server, .. }
-            | Self::Ready { server } => Some(server),
-            Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
-        }
     }
 }
 

@@ -39,6 +39,7 @@ mod machine;
 mod metadata;
 pub mod reply;
 mod server;
+mod state;
 
 use std::fmt;
 use std::time::{Duration, Instant};
