@@ -1,6 +1,5 @@
 //! The wire codec: whole messages, cut messages, lying messages, mangled messages.
-#![allow(clippy::wildcard_enum_match_arm, reason = "tests panic on all else")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 use bson::{RawDocumentBuf, rawdoc};
 use bytes::Bytes;

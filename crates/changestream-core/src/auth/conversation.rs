@@ -11,14 +11,12 @@ use crate::error::ErrorKind;
 use crate::random::Random;
 
 /// One authentication, from the client's first message to the server's proof.
-#[derive(Debug)]
 pub(crate) struct Conversation {
     mechanism: Mechanism,
     step: Step,
 }
 
 /// What the next reply is an answer to.
-#[derive(Debug)]
 enum Step {
     /// The client's first message.
     First(Scram),
@@ -29,7 +27,6 @@ enum Step {
 }
 
 /// What follows a reply.
-#[derive(Debug)]
 pub(crate) enum Next {
     /// Send this command; its reply goes on with this conversation.
     Continue(Conversation, RawDocumentBuf),

@@ -38,7 +38,7 @@ pub const MIN_ITERATIONS: u32 = 4096;
 /// The most iterations that a server may ask for.
 ///
 /// The count comes from a server that has proved nothing yet, and the derivation blocks the thread: a million is
-/// about half a second. Servers default to 10,000 (SHA-1) and 15,000 (SHA-256).
+/// less than a second on today's machines. Servers default to 10,000 (SHA-1) and 15,000 (SHA-256).
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// The hash function of a SCRAM mechanism.

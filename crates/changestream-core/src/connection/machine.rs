@@ -1,6 +1,7 @@
 //! [`Connection`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::exchange::{Exchanges, Purpose, after};
 use super::hello::{self, Dialect};
 use super::incoming::Incoming;
 use super::server::{Server, readable};
+use super::state::State;
 use super::{ConnectionOutput, ConnectionSettings, Reply, Request, reply};
 use crate::ServerAddress;
 use crate::auth::{Conversation, Next, refused_by_server};
@@ -27,7 +29,6 @@ use crate::wire::{self, Flags, FrameReader, Message};
 /// [`send`](Self::send); each may be called at any time, and one that makes no sense is ignored. After each, take the
 /// outputs with [`poll_output`](Self::poll_output) until there is none. After [`ConnectionOutput::Failed`] nothing
 /// comes any more.
-#[derive(Debug)]
 pub struct Connection {
     settings: Arc<ConnectionSettings>,
     address: ServerAddress,
@@ -41,38 +42,6 @@ pub struct Connection {
     state: State,
 }
 
-#[derive(Debug)]
-enum State {
-    /// The socket is being opened.
-    Connecting {
-        give_up: Option<Instant>,
-        dialect: Dialect,
-    },
-    /// The first hello is on its way.
-    Greeting {
-        give_up: Option<Instant>,
-        dialect: Dialect,
-        speculative: Option<Conversation>,
-    },
-    /// The first hello is answered, and nobody has authenticated.
-    Greeted {
-        server: Server,
-        /// The first hello's answer: later ones say nothing about authentication.
-        handshake: Bytes,
-        speculative: Option<Conversation>,
-    },
-    Authenticating {
-        server: Server,
-        give_up: Option<Instant>,
-        conversation: Conversation,
-    },
-    Ready {
-        server: Server,
-    },
-    Failed,
-}
-
-#[derive(Debug)]
 struct Held {
     request_id: i32,
     bytes: Bytes,
@@ -136,12 +105,12 @@ impl Connection {
 
     /// The server's last answer to hello.
     pub fn hello_reply(&self) -> Option<&Bytes> {
-        self.server().map(|server| &server.hello)
+        self.state.server().map(|server| &server.hello)
     }
 
     /// `maxWireVersion` of the server's last answer to hello.
     pub fn max_wire_version(&self) -> Option<i32> {
-        self.server()?.max_wire_version
+        self.state.server()?.max_wire_version
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and why.
@@ -212,7 +181,7 @@ impl Connection {
         let message = match &self.state {
             State::Connecting { .. } => format!("could not connect: {message}"),
             State::Greeting { .. } => format!(
-                "the connection was closed during the handshake: {message}; does the server require TLS (tls=true)?"
+                "the connection was closed during the handshake: {message}; do both sides agree about TLS (tls=true)?"
             ),
             State::Authenticating { .. } => {
                 format!("the connection was closed during authentication: {message}")
@@ -268,7 +237,7 @@ impl Connection {
     /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
     /// handshake, if it is still under way.
     pub fn check(&mut self, now: Instant) {
-        let Some(server) = self.server() else {
+        let Some(server) = self.state.server() else {
             return;
         };
         let dialect = server.dialect;
@@ -310,14 +279,19 @@ impl Connection {
         request_id
     }
 
-    /// Gives the reply to a request that is under way this long from now, instead of what the request said.
+    /// Gives the reply to a request that is under way this long from now, instead of what the request said. One that
+    /// is not sent yet gets it from its sending.
     pub fn set_reply_timeout(&mut self, now: Instant, request_id: i32, timeout: Option<Duration>) {
+        for held in self.held.iter_mut().filter(|h| h.request_id == request_id) {
+            held.timeout = timeout;
+        }
         self.exchanges.set_timeout(now, request_id, timeout);
     }
 
     /// Lets the replies to a request that is under way come unnoticed, without a deadline. The connection is not idle
-    /// before they have come.
+    /// before they have come. A request that is not sent yet is not sent.
     pub fn forget(&mut self, request_id: i32) {
+        self.held.retain(|held| held.request_id != request_id);
         self.exchanges.forget(request_id);
     }
 
@@ -549,25 +523,16 @@ impl Connection {
     fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
-
-    fn server(&self) -> Option<&Server> {
-        match &self.state {
-            State::Greeted { server, .. }
-            | State::Authenticating { server, .. }
-            | State::Ready { server } => Some(server),
-            State::Connecting { .. } | State::Greeting { .. } | State::Failed => None,
-        }
-    }
 }
 
-impl State {
-    fn server_mut(&mut self) -> Option<&mut Server> {
-        match self {
-            Self::Greeted { server, .. }
-            | Self::Authenticating { server, .. }
-            | Self::Ready { server } => Some(server),
-            Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
-        }
+/// Without the buffers: what is written while authenticating belongs in no log.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("address", &self.address)
+            .field("state", &self.state.name())
+            .field("exchanges", &self.exchanges)
+            .finish_non_exhaustive()
     }
 }
 

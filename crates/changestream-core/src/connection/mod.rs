@@ -39,7 +39,9 @@ mod machine;
 mod metadata;
 pub mod reply;
 mod server;
+mod state;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use bson::RawDocumentBuf;
@@ -81,7 +83,6 @@ pub struct Request {
 }
 
 /// What a [`Connection`] wants, or has to say. Match exhaustively: each variant is an order.
-#[derive(Debug)]
 pub enum ConnectionOutput {
     /// Write these bytes.
     Transmit(Bytes),
@@ -98,6 +99,22 @@ pub enum ConnectionOutput {
     Reply(Reply),
     /// The connection is of no use any more: close it. Nothing follows.
     Failed(Error),
+}
+
+/// Without the bytes that are written: some of them authenticate.
+impl fmt::Debug for ConnectionOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transmit(bytes) => write!(f, "Transmit({} bytes)", bytes.len()),
+            Self::Hello { round_trip, .. } => f
+                .debug_struct("Hello")
+                .field("round_trip", round_trip)
+                .finish_non_exhaustive(),
+            Self::Ready => f.write_str("Ready"),
+            Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
 }
 
 /// An answer to a [`Request`].

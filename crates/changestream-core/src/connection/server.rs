@@ -8,7 +8,6 @@ use super::reply;
 use crate::wire::DEFAULT_MAX_MESSAGE_SIZE;
 
 /// What the server has said about itself last.
-#[derive(Debug)]
 pub(super) struct Server {
     pub(super) hello: Bytes,
     pub(super) max_wire_version: Option<i32>,

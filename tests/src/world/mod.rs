@@ -1,0 +1,485 @@
+//! A world in one process: streams, a simulated deployment, and a network between them, on one fake clock.
+//!
+//! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
+//! choose. A test arranges a world, steps it, and looks at what came out.
+
+mod network;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::{Document, RawDocumentBuf};
+use changestream_core::client::{
+    ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Idle, Input, Output, Snapshot,
+};
+use changestream_core::connection::ClientMetadata;
+use changestream_core::random::Random;
+use changestream_core::wire::{self, FrameReader, Message};
+use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
+use changestream_sim::{self as sim, Deployment};
+
+pub use network::{Conditions, Network};
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    /// The time, everywhere.
+    pub now: Instant,
+    /// The deployment, for its controls.
+    pub deployment: Deployment,
+    /// The wires.
+    pub network: Network,
+    streams: Vec<Stream>,
+    random: Random,
+    writer: Option<Writer>,
+    steps: u64,
+}
+
+/// Names a stream of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(usize);
+
+#[derive(Debug)]
+struct Stream {
+    machine: ClientMachine,
+    /// Taken out of the machine by a demand, not yet by the test.
+    updates: VecDeque<Update>,
+    closed: Option<Result<(), Error>>,
+    deadline: Option<Deadline>,
+}
+
+/// A connection straight into the deployment, for tests that write.
+#[derive(Debug)]
+struct Writer {
+    member: usize,
+    connection: sim::ConnectionId,
+    reader: FrameReader,
+    next_request: i32,
+}
+
+/// What a try of [`World::try_next`] brought.
+#[derive(Debug)]
+pub enum Tried {
+    /// An event.
+    Event(ChangeEvent),
+    /// Nothing within one getMore.
+    Nothing(Idle),
+    /// The end.
+    End(Result<(), Error>),
+}
+
+impl World {
+    /// A world with that deployment.
+    pub fn new(config: sim::Config, seed: [u8; 32]) -> Self {
+        let now = epoch();
+        let mut random = Random::new(seed);
+        let mut sim_seed = [0; 32];
+        random.fill(&mut sim_seed);
+        let deployment = config.seed(sim_seed).build(now).expect("the test's deployment makes sense");
+        let mut world = Self {
+            now,
+            deployment,
+            network: Network::new(random.fork()),
+            streams: Vec::new(),
+            random,
+            writer: None,
+            steps: 0,
+        };
+        world.settle();
+        world
+    }
+
+    /// A replica set of three members of server 4.4, seed 1.
+    pub fn replica_set() -> Self {
+        Self::new(Deployment::replica_set(3), [1; 32])
+    }
+
+    /// A stream to the deployment's own connection string, not yet open.
+    pub fn watch(&mut self, scope: &Scope, options: WatchOptions) -> StreamId {
+        self.watch_by(&self.deployment.uri(), None, scope, options)
+            .expect("the test's options make sense")
+    }
+
+    /// A stream by that connection string, with what other streams have learned.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::new`].
+    pub fn watch_by(
+        &mut self,
+        uri: &str,
+        snapshot: Option<Snapshot>,
+        scope: &Scope,
+        options: WatchOptions,
+    ) -> Result<StreamId, Error> {
+        let uri: ConnectionString = uri.parse().map_err(Error::from)?;
+        let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new())?);
+        let mut seed = [0; 32];
+        self.random.fill(&mut seed);
+        let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
+        self.streams.push(Stream {
+            machine,
+            updates: VecDeque::new(),
+            closed: None,
+            deadline: None,
+        });
+        Ok(StreamId(self.streams.len() - 1))
+    }
+
+    /// Opens the stream.
+    ///
+    /// # Errors
+    /// What opening it failed with.
+    pub fn open(&mut self, id: StreamId) -> Result<(), Error> {
+        self.run_until(|world| {
+            let stream = &world.streams[id.0];
+            stream.machine.is_open() || stream.closed.is_some()
+        });
+        match &self.streams[id.0].closed {
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// A stream that is open.
+    pub fn watching(&mut self, scope: &Scope, options: WatchOptions) -> StreamId {
+        let id = self.watch(scope, options);
+        self.open(id).expect("the stream opens");
+        id
+    }
+
+    /// The next update, none after the end.
+    pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
+        self.demand(id, Demand::Next);
+        self.run_until(|world| world.has_something(id));
+        let stream = &mut self.streams[id.0];
+        if let Some(update) = stream.updates.pop_front() {
+            return Some(Ok(update));
+        }
+        match &stream.closed {
+            Some(Err(error)) => Some(Err(error.clone())),
+            Some(Ok(())) | None => None,
+        }
+    }
+
+    /// The next event, none after the end.
+    pub fn next(&mut self, id: StreamId) -> Option<Result<ChangeEvent, Error>> {
+        loop {
+            match self.next_update(id)? {
+                Ok(Update::Change(event)) => return Some(Ok(event)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// The next event, which has to come.
+    #[track_caller]
+    pub fn event(&mut self, id: StreamId) -> ChangeEvent {
+        match self.next(id) {
+            Some(Ok(event)) => event,
+            other => panic!("expected an event, got {other:?}"),
+        }
+    }
+
+    /// The error that the stream has to end with.
+    #[track_caller]
+    pub fn failure(&mut self, id: StreamId) -> Error {
+        match self.next(id) {
+            Some(Err(error)) => error,
+            other => panic!("expected an error, got {other:?}"),
+        }
+    }
+
+    /// What at most one getMore brings.
+    pub fn try_next(&mut self, id: StreamId) -> Tried {
+        loop {
+            self.demand(id, Demand::TryNext);
+            self.run_until(|world| world.has_something(id));
+            let stream = &mut self.streams[id.0];
+            match stream.updates.pop_front() {
+                Some(Update::Change(event)) => return Tried::Event(event),
+                Some(Update::Idle(idle)) => return Tried::Nothing(idle),
+                Some(_) => {}
+                None => return Tried::End(stream.closed.clone().expect("it has ended")),
+            }
+        }
+    }
+
+    /// Says what the consumer wants, without stepping the world.
+    pub fn demand(&mut self, id: StreamId, demand: Demand) {
+        self.input(id, Input::Demand(demand));
+    }
+
+    /// Closes the stream, within five seconds.
+    pub fn close(&mut self, id: StreamId) {
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(id, Input::Close { deadline });
+        self.run_until(|world| world.streams[id.0].closed.is_some());
+    }
+
+    /// The stream's machine, to be asked.
+    pub fn machine(&self, id: StreamId) -> &ClientMachine {
+        &self.streams[id.0].machine
+    }
+
+    /// The commands that members received, oldest first, but for hellos and those of the writer: what a command
+    /// monitor would show of the streams.
+    pub fn commands(&self) -> Vec<Document> {
+        const NOT_ASKED_FOR: [&str; 5] = ["hello", "ismaster", "isMaster", "saslStart", "saslContinue"];
+        let writer = self.writer.as_ref().map(|writer| writer.connection);
+        self.deployment
+            .commands()
+            .filter(|record| Some(record.connection) != writer && !NOT_ASKED_FOR.contains(&record.name.as_str()))
+            .map(|record| record.body.clone())
+            .collect()
+    }
+
+    /// The names of [`commands`](Self::commands).
+    pub fn command_names(&self) -> Vec<String> {
+        self.commands()
+            .iter()
+            .filter_map(|command| command.keys().next().cloned())
+            .collect()
+    }
+
+    /// Runs a command at the primary, as an ordinary client would, and returns the reply, whatever it says.
+    ///
+    /// Time stands still for the streams meanwhile, unless the command waits.
+    pub fn command(&mut self, db: &str, mut command: Document) -> Document {
+        let primary = loop {
+            match self.deployment.primary() {
+                Some(member) => break member,
+                None => self.step(),
+            }
+        };
+        if self.writer.as_ref().is_none_or(|writer| writer.member != primary) {
+            let connection = self.deployment.new_connection();
+            self.deployment.handle_input(
+                self.now,
+                sim::Input::Accepted {
+                    member: primary,
+                    connection,
+                },
+            );
+            self.writer = Some(Writer {
+                member: primary,
+                connection,
+                reader: FrameReader::new(),
+                next_request: 1,
+            });
+        }
+        command.insert("$db", db);
+        let body = RawDocumentBuf::try_from(&command).expect("the test's command is BSON");
+        let writer = self.writer.as_mut().expect("just made");
+        writer.next_request += 1;
+        let bytes = wire::encode_op_msg(writer.next_request, 0, wire::Flags::NONE, &body, &[]);
+        let connection = writer.connection;
+        self.deployment.handle_input(
+            self.now,
+            sim::Input::Received {
+                connection,
+                bytes: &bytes,
+            },
+        );
+        loop {
+            self.settle();
+            let writer = self.writer.as_mut().expect("the deployment keeps the writer's connection");
+            if let Some(frame) = writer.reader.next_frame().expect("the deployment speaks the protocol") {
+                let Ok(Message::Msg(reply)) = Message::decode(&frame) else {
+                    panic!("the deployment answers OP_MSG with OP_MSG")
+                };
+                let reply = RawDocumentBuf::from_bytes(reply.body.to_vec()).expect("a document");
+                return reply.try_into().expect("a document");
+            }
+            self.step();
+        }
+    }
+
+    /// As [`command`](Self::command); the reply has to say ok.
+    #[track_caller]
+    pub fn run(&mut self, db: &str, command: Document) -> Document {
+        let shown = command.to_string();
+        let reply = self.command(db, command);
+        assert_eq!(reply.get("ok"), Some(&bson::Bson::Double(1.0)), "{shown}: {reply}");
+        reply
+    }
+
+    /// Inserts documents.
+    #[track_caller]
+    pub fn insert(&mut self, db: &str, collection: &str, documents: impl IntoIterator<Item = Document>) {
+        let documents: Vec<_> = documents.into_iter().collect();
+        self.run(db, bson::doc! { "insert": collection, "documents": documents });
+    }
+
+    /// Lets this much time pass.
+    pub fn advance(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.next_time().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// Steps until the condition holds. A world that does not get there within an hour of its time, or in a million
+    /// steps, is stuck: that is a failure.
+    #[track_caller]
+    pub fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(3600);
+        let last = self.steps + 1_000_000;
+        self.settle();
+        while !condition(self) {
+            assert!(self.now < end && self.steps < last, "stuck at {:?}", self.streams);
+            self.step();
+        }
+    }
+
+    /// Moves on to the next moment at which something happens.
+    #[track_caller]
+    pub fn step(&mut self) {
+        self.steps += 1;
+        let Some(at) = self.next_time() else {
+            panic!("nothing will ever happen: {:?}", self.streams)
+        };
+        self.now = self.now.max(at);
+        self.deliver();
+        self.deployment.handle_input(self.now, sim::Input::Timeout);
+        for id in (0..self.streams.len()).map(StreamId) {
+            if self.streams[id.0].deadline.is_some_and(|deadline| deadline.at <= self.now) {
+                self.input(id, Input::Timeout);
+            }
+        }
+        self.settle();
+    }
+
+    fn has_something(&self, id: StreamId) -> bool {
+        let stream = &self.streams[id.0];
+        !stream.updates.is_empty() || stream.closed.is_some()
+    }
+
+    fn input(&mut self, id: StreamId, input: Input) {
+        self.streams[id.0].machine.handle_input(self.now, input);
+    }
+
+    /// The next moment at which something happens by itself.
+    fn next_time(&mut self) -> Option<Instant> {
+        let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
+        let deployment = match self.deployment.poll_output(self.now) {
+            sim::Output::Deadline(at) => at,
+            output => {
+                self.obey_deployment(output);
+                Some(self.now)
+            }
+        };
+        [streams, deployment, self.network.next_arrival()].into_iter().flatten().min()
+    }
+
+    /// Lets everybody say what they have to say.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for index in 0..self.streams.len() {
+                quiet &= !self.poll_stream(index);
+            }
+            loop {
+                match self.deployment.poll_output(self.now) {
+                    sim::Output::Deadline(_) => break,
+                    output => self.obey_deployment(output),
+                }
+                quiet = false;
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Drains a stream; returns whether it had anything for the network.
+    fn poll_stream(&mut self, index: usize) -> bool {
+        let mut spoke = false;
+        loop {
+            let stream = &mut self.streams[index];
+            match stream.machine.poll_output() {
+                Output::Connect { connection, address } => {
+                    let member = (0..self.deployment.member_count())
+                        .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    self.network.connect(self.now, (index, connection), member);
+                }
+                Output::Transmit { connection, bytes } => {
+                    self.network.send_to_server(self.now, (index, connection), bytes);
+                }
+                Output::Disconnect { connection } => self.network.client_closes(self.now, (index, connection)),
+                Output::Update(update) => {
+                    stream.updates.push_back(update);
+                    continue;
+                }
+                Output::Wait(deadline) => {
+                    stream.deadline = deadline;
+                    return spoke;
+                }
+                Output::Closed(result) => {
+                    stream.closed.get_or_insert(result);
+                    stream.deadline = None;
+                    return spoke;
+                }
+            }
+            spoke = true;
+        }
+    }
+
+    fn obey_deployment(&mut self, output: sim::Output) {
+        match output {
+            sim::Output::Listen { member } => self.network.listen(member),
+            sim::Output::Close { member } => self.network.close(member),
+            sim::Output::Transmit { connection, bytes } => match &mut self.writer {
+                Some(writer) if writer.connection == connection => {
+                    let mut rest = &bytes[..];
+                    while !rest.is_empty() {
+                        let buffer = writer.reader.buffer();
+                        let len = buffer.len().min(rest.len());
+                        buffer[..len].copy_from_slice(&rest[..len]);
+                        writer.reader.filled(len);
+                        rest = &rest[len..];
+                    }
+                }
+                _ => self.network.send_to_client(self.now, connection, bytes),
+            },
+            sim::Output::Disconnect { connection } => {
+                if self.writer.as_ref().is_some_and(|writer| writer.connection == connection) {
+                    self.writer = None;
+                }
+                self.network.server_closes(self.now, connection);
+            }
+            sim::Output::Deadline(_) => {}
+        }
+    }
+
+    /// Brings what has arrived by now to whom it is for.
+    fn deliver(&mut self) {
+        while let Some(arrival) =
+            self.network.poll_arrival(self.now, || self.deployment.new_connection())
+        {
+            arrival.deliver(self);
+        }
+    }
+
+    fn receive(&mut self, id: StreamId, connection: ConnectionId, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let machine = &mut self.streams[id.0].machine;
+            let Some(buffer) = machine.read_buffer(connection) else {
+                return;
+            };
+            let len = buffer.len().min(bytes.len());
+            buffer[..len].copy_from_slice(&bytes[..len]);
+            bytes = &bytes[len..];
+            machine.handle_input(self.now, Input::Received { connection, len });
+        }
+    }
+}
+
+/// Why time starts here: the machines only look at differences.
+#[expect(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
+fn epoch() -> Instant {
+    Instant::now()
+}
