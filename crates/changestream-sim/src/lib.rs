@@ -1,1 +1,6 @@
 //! A simulated MongoDB deployment: pure, deterministic, with elections and faults to order.
+
+pub mod error;
+pub mod keystring;
+pub mod query;
+pub mod token;
