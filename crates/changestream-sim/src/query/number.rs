@@ -202,7 +202,7 @@ impl DecimalParts {
     }
 
     /// The Decimal128 of a finite number; none if it has too many digits or is out of range.
-    fn pack(self) -> Option<Decimal128> {
+    pub(crate) fn pack(self) -> Option<Decimal128> {
         let Self::Finite { negative, coefficient, exponent } = self else {
             return None;
         };
