@@ -1,7 +1,6 @@
 //! Runs the JSON files of the specifications "Server Discovery And Monitoring" (all folders but `unified`, whose files
 //! need a server).
-#![allow(clippy::unwrap_used, reason = "tests")]
-#![allow(clippy::print_stderr, reason = "a failed file is named")]
+#![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
 mod spec_files;
 
