@@ -322,10 +322,8 @@ fn address_of(value: &Value) -> ServerAddress {
 }
 
 fn document(value: &Value) -> Document {
-    match Bson::try_from(value.clone()).unwrap() {
-        Bson::Document(document) => document,
-        other => panic!("{other} is no document"),
-    }
+    let value = Bson::try_from(value.clone()).unwrap();
+    value.as_document().unwrap().clone()
 }
 
 fn raw(value: &Value) -> RawDocumentBuf {
