@@ -1,6 +1,6 @@
 //! Runs the JSON files of the specifications "Server Selection" (but for `logging`, whose files need a server) and
 //! "Max Staleness".
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
 mod spec_files;
 

@@ -24,6 +24,7 @@ pub struct ApplicationError {
 
 /// What went wrong.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ApplicationErrorKind {
     /// Opening, reading or writing a socket failed, or took too long.
     Network {

@@ -8,7 +8,7 @@
 //!
 //! There is no background monitoring. The rules of the specification's single-threaded mode say when to check: before
 //! a selection, if the last scan is older than `heartbeatFrequencyMS` or an error made the topology stale, and as long
-//! as no server suits. Other than in that mode, the servers of a scan are checked in parallel.
+//! as no server suits. One thing differs from that mode: the servers of a scan may be checked in parallel.
 
 mod application_error;
 mod description;

@@ -25,7 +25,7 @@ pub struct TopologySettings {
     /// `cooldownMS`: the pause after a check that failed with a network error. 5 s, as the specification fixes it;
     /// anything else is for simulations. At most an hour.
     pub cooldown: Duration,
-    /// Whether [`Topology::poll_event`] has anything to say. Default false.
+    /// Whether [`Topology::poll_event`](super::Topology::poll_event) has anything to say. Default false.
     pub record_events: bool,
 }
 

@@ -1,14 +1,15 @@
 //! Selection, and what is said when there is none.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bson::rawdoc;
+use bson::{DateTime, rawdoc};
 use changestream_core::random::Random;
 use changestream_core::topology::{
-    HelloReply, SelectionCriteria, SelectionError, Topology, TopologyEvent,
+    HelloReply, SelectionCriteria, SelectionError, ServerDescription, ServerType, Topology,
+    TopologyDescription, TopologyEvent, TopologyType, less_loaded, suitable_servers,
 };
-use changestream_core::{ReadPreference, ReadPreferenceMode};
+use changestream_core::{ReadPreference, ReadPreferenceMode, ServerAddress};
 
 use crate::world::{World, address, mongos, primary, secondary, settings, standalone};
 
@@ -63,6 +64,62 @@ fn only_servers_near_the_fastest_one_are_chosen() {
             .unwrap();
         assert_ne!(chosen, Some(address("b")));
     }
+}
+
+#[test]
+fn of_two_servers_the_less_loaded_one_is_always_chosen_whichever_is_drawn_first() {
+    let world = sharded();
+    let servers: Vec<_> = world
+        .topology
+        .description()
+        .servers
+        .values()
+        .take(2)
+        .collect();
+    let mut random = Random::new([0; 32]);
+    for idle in [address("a"), address("b")] {
+        for _ in 0..100 {
+            let load = |address: &ServerAddress| usize::from(*address != idle);
+            let chosen = less_loaded(&servers, load, &mut random).unwrap();
+            assert_eq!(chosen.address, idle);
+        }
+    }
+    assert_eq!(less_loaded(&[], |_| 0, &mut random), None);
+}
+
+/// `(S.lastUpdateTime - S.lastWriteDate) - (P.lastUpdateTime - P.lastWriteDate) + heartbeatFrequencyMS`
+#[test]
+fn a_lag_behind_the_primary_takes_into_account_when_each_was_asked() {
+    let start = Instant::now();
+    let server = |name: &str, server_type, updated: u64, written: i64| {
+        let mut server = ServerDescription::unknown(address(name));
+        server.server_type = server_type;
+        server.max_wire_version = 25;
+        server.last_update_time = Some(start + Duration::from_secs(updated));
+        server.last_write_date = Some(DateTime::from_millis(written * 1000));
+        server
+    };
+    // Seconds: when each was asked, and what it had written.
+    let is_fresh = |asked: (u64, u64), written: (i64, i64)| {
+        let servers = [
+            server("a", ServerType::RsPrimary, asked.0, written.0),
+            server("b", ServerType::RsSecondary, asked.1, written.1),
+        ];
+        let description = TopologyDescription::new(TopologyType::ReplicaSetWithPrimary, servers);
+        let mut criteria = criteria(ReadPreferenceMode::Secondary);
+        criteria.read_preference.max_staleness = Some(Duration::from_secs(100));
+        let heartbeat = Duration::from_secs(10);
+        !suitable_servers(&description, &criteria, heartbeat)
+            .unwrap()
+            .is_empty()
+    };
+    assert!(is_fresh((0, 0), (90, 0)));
+    assert!(!is_fresh((0, 0), (91, 0)));
+    assert!(is_fresh((20, 0), (110, 0)));
+    assert!(!is_fresh((20, 0), (111, 0)));
+    assert!(is_fresh((0, 20), (70, 0)));
+    assert!(!is_fresh((0, 20), (71, 0)));
+    assert!(!is_fresh((0, 0), (i64::MAX / 1000, i64::MIN / 1000)));
 }
 
 #[test]

@@ -98,6 +98,35 @@ fn a_primary_of_an_older_election_does_not_come_back() {
 }
 
 #[test]
+fn of_two_primaries_without_elections_the_one_seen_last_stays() {
+    let without_election = |me: &str| {
+        rawdoc! { "ok": 1, "isWritablePrimary": true, "setName": "rs", "hosts": HOSTS.iter().copied().collect::<bson::RawArrayBuf>(),
+        "me": me, "maxWireVersion": 25 }
+    };
+    let mut old = World::new(&["a"]);
+    let mut new = World::new(&["a"]);
+    new.now = old.now;
+    new.hello("a", &secondary("a:27017", &HOSTS, None));
+    old.pass(5);
+    old.hello("a", &without_election("a:27017"));
+    new.pass(10);
+    new.hello("b", &without_election("b:27017"));
+    new.topology.merge(&old.topology.snapshot());
+    assert_eq!(new.server_type("b"), ServerType::RsPrimary);
+}
+
+#[test]
+fn a_server_that_another_stream_has_just_checked_is_not_checked_at_once() {
+    let mut first = World::new(&["a", "b"]);
+    first.checks();
+    first.hello("a", &primary("a:27017", &["a:27017", "b:27017"]));
+    assert!(first.topology.is_scanning());
+    let mut second = World::from_snapshot(first.now, &["a", "b"], &first.topology.snapshot());
+    assert!(second.topology.is_stale(second.now));
+    assert_eq!(second.checks(), ["b:27017"]);
+}
+
+#[test]
 fn merging_never_goes_back_in_time() {
     let mut random = Random::new([11; 32]);
     let start = World::new(&["a"]).now;
