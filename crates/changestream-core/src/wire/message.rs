@@ -256,10 +256,7 @@ pub fn encode_op_msg(
     out.put_u8(0);
     out.put_slice(body.as_bytes());
     for (identifier, documents) in sequences {
-        let size = 4
-            + identifier.len()
-            + 1
-            + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
+        let size = 4 + identifier.len() + 1 + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
         out.put_u8(1);
         out.put_i32_le(length(size));
         out.put_slice(identifier.as_bytes());
