@@ -37,7 +37,7 @@ impl Random {
         if bound == 0 {
             return 0;
         }
-        (u128::from(self.next_u64()) * bound as u128 >> 64) as usize
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
     /// A fraction from 0 up to, but not including, 1.

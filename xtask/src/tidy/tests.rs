@@ -68,7 +68,10 @@ fn each_impure_word_is_found_in_a_pure_crate() {
         "Instant::now()",
         "std::time::SystemTime::now()",
         "bson::DateTime::now()",
-        "use std::net::TcpStream;",
+        "use std::net::{IpAddr, TcpStream};",
+        "std::net::ToSocketAddrs",
+        "std::env::var(a)",
+        "started.elapsed()",
         "std::thread::sleep(d)",
         "async fn f() {}",
         "f().await",
@@ -88,8 +91,16 @@ fn each_impure_word_is_found_in_a_pure_crate() {
 
 #[test]
 fn comments_docs_and_strings_may_speak_of_what_is_impure() {
-    let text = "//! Never calls Instant::now.\n/// Not a HashMap. ```let x = f().await;```\nconst A: &str = \"std::net\";\n/* OsRng */\n";
+    let text = "//! Never calls Instant::now.\n/// Not a HashMap. ```let x = f().await;```\nconst A: &str = \"TcpStream\";\n/* OsRng */\n";
     assert_eq!(pure(text), []);
+}
+
+#[test]
+fn addresses_and_build_constants_are_pure() {
+    assert_eq!(
+        pure("use std::net::{IpAddr, Ipv6Addr};\nlet os = std::env::consts::OS;\n"),
+        []
+    );
 }
 
 #[test]

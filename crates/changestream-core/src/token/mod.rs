@@ -1,4 +1,7 @@
-//! Resume tokens: opaque for resuming.
+//! Resume tokens: opaque for resuming, and for those who look closer, explained.
+
+mod inspect;
+mod keystring;
 
 use std::fmt;
 
@@ -6,6 +9,10 @@ use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Bson, Document, RawBson};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::depth::nests_too_deep;
+
+pub use inspect::{TokenInfo, TokenKind, UnknownLayout};
 
 /// A position in a change stream, as the server gave it.
 ///
@@ -19,24 +26,24 @@ enum Repr {
     /// A slice of the reply that it came in, or bytes of its own: a valid document in either case.
     Document(Bytes),
     /// No known server sends anything but a document; a proxy may.
-    Other(RawBson),
+    Other(Box<RawBson>),
 }
 
 impl ResumeToken {
     /// The token that this value is.
     pub fn from_raw_bson(value: RawBson) -> Self {
-        match value {
-            RawBson::Document(document) => Self(Repr::Document(document.into_bytes().into())),
-            other => Self(Repr::Other(other)),
+        if let RawBson::Document(document) = value {
+            return Self(Repr::Document(document.into_bytes().into()));
         }
+        Self(Repr::Other(Box::new(value)))
     }
 
     /// The token as a borrowed BSON value.
     pub fn as_raw_bson(&self) -> RawBsonRef<'_> {
         match &self.0 {
-            Repr::Document(bytes) => {
-                RawBsonRef::Document(RawDocument::from_bytes(bytes).expect("only valid documents are kept"))
-            }
+            Repr::Document(bytes) => RawBsonRef::Document(
+                RawDocument::from_bytes(bytes).expect("only valid documents are kept"),
+            ),
             Repr::Other(value) => value.as_raw_bson_ref(),
         }
     }
@@ -59,7 +66,7 @@ impl ResumeToken {
     pub(crate) fn slice_of(whole: &Bytes, value: RawBsonRef<'_>) -> Self {
         match value.as_document() {
             Some(document) => Self(Repr::Document(whole.slice_ref(document.as_bytes()))),
-            None => Self(Repr::Other(value.into())),
+            None => Self(Repr::Other(Box::new(value.into()))),
         }
     }
 }
@@ -80,6 +87,9 @@ impl TryFrom<Document> for ResumeToken {
 
 impl fmt::Debug for ResumeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.as_document().is_some_and(nests_too_deep) {
+            return f.write_str("ResumeToken(<nested too deep to show>)");
+        }
         match Bson::try_from(self.as_raw_bson()) {
             Ok(value) => write!(f, "ResumeToken({value})"),
             Err(_) => f.write_str("ResumeToken(<invalid BSON>)"),

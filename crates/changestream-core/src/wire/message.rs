@@ -31,7 +31,9 @@ impl Message {
         let mut reader = Reader { frame, at: 0 };
         let declared = reader.i32("messageLength")?;
         if usize::try_from(declared) != Ok(frame.len()) {
-            return Err(WireError::Malformed("messageLength is not the frame's length"));
+            return Err(WireError::Malformed(
+                "messageLength is not the frame's length",
+            ));
         }
         let request_id = reader.i32("requestID")?;
         let response_to = reader.i32("responseTo")?;
@@ -79,7 +81,11 @@ pub struct OpMsg {
 }
 
 impl OpMsg {
-    fn decode(mut reader: Reader<'_>, request_id: i32, response_to: i32) -> Result<Self, WireError> {
+    fn decode(
+        mut reader: Reader<'_>,
+        request_id: i32,
+        response_to: i32,
+    ) -> Result<Self, WireError> {
         let flags = Flags::from_bits(reader.u32("flagBits")?);
         if flags.unknown_required() {
             return Err(WireError::Flags(flags.bits()));
@@ -89,6 +95,7 @@ impl OpMsg {
         }
         let mut body = None;
         let mut sequences = Vec::new();
+        let mut budget = MAX_SEQUENCE_PARTS;
         while reader.remaining() > 0 {
             match reader.u8("section kind")? {
                 0 => {
@@ -96,7 +103,7 @@ impl OpMsg {
                         return Err(WireError::Malformed("two sections of kind 0"));
                     }
                 }
-                1 => sequences.push(DocumentSequence::decode(&mut reader)?),
+                1 => sequences.push(DocumentSequence::decode(&mut reader, &mut budget)?),
                 kind => return Err(WireError::SectionKind(kind)),
             }
         }
@@ -121,7 +128,8 @@ pub struct DocumentSequence {
 }
 
 impl DocumentSequence {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+    fn decode(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Self, WireError> {
+        spend(budget)?;
         let start = reader.at;
         let size = usize::try_from(reader.i32("section size")?)
             .map_err(|_| WireError::Malformed("negative section size"))?;
@@ -132,16 +140,27 @@ impl DocumentSequence {
         let identifier = reader.cstring("section identifier")?;
         let mut documents = Vec::new();
         while reader.at < end {
+            spend(budget)?;
             documents.push(reader.document("document of a sequence")?);
         }
         if reader.at != end {
-            return Err(WireError::Malformed("a section's documents exceed its size"));
+            return Err(WireError::Malformed(
+                "a section's documents exceed its size",
+            ));
         }
         Ok(Self {
             identifier,
             documents,
         })
     }
+}
+
+/// Counts a part of a sequence, so that a message of tiny parts does not take a multiple of its size in memory.
+fn spend(budget: &mut usize) -> Result<(), WireError> {
+    *budget = budget
+        .checked_sub(1)
+        .ok_or(WireError::Malformed("too many documents in its sequences"))?;
+    Ok(())
 }
 
 /// An OP_QUERY that carries a command, as the legacy hello does.
@@ -184,7 +203,11 @@ pub struct LegacyReply {
 }
 
 impl LegacyReply {
-    fn decode(mut reader: Reader<'_>, request_id: i32, response_to: i32) -> Result<Self, WireError> {
+    fn decode(
+        mut reader: Reader<'_>,
+        request_id: i32,
+        response_to: i32,
+    ) -> Result<Self, WireError> {
         reader.u32("responseFlags")?;
         reader.i32("cursorID")?;
         reader.i32("cursorID")?;
@@ -256,7 +279,8 @@ pub fn encode_op_msg(
     out.put_u8(0);
     out.put_slice(body.as_bytes());
     for (identifier, documents) in sequences {
-        let size = 4 + identifier.len() + 1 + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
+        let size =
+            4 + identifier.len() + 1 + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
         out.put_u8(1);
         out.put_i32_le(length(size));
         out.put_slice(identifier.as_bytes());
@@ -291,7 +315,12 @@ pub fn encode_op_query(request_id: i32, namespace: &str, query: &RawDocument) ->
 /// Encodes the answer to an OP_QUERY.
 pub fn encode_op_reply(request_id: i32, response_to: i32, document: &RawDocument) -> Bytes {
     const AWAIT_CAPABLE: u32 = 1 << 3;
-    let mut out = start(request_id, response_to, OP_REPLY, 20 + document.as_bytes().len());
+    let mut out = start(
+        request_id,
+        response_to,
+        OP_REPLY,
+        20 + document.as_bytes().len(),
+    );
     out.put_u32_le(AWAIT_CAPABLE);
     out.put_i64_le(0);
     out.put_i32_le(0);
@@ -383,7 +412,9 @@ impl Reader<'_> {
     /// A checksum is verified before sections are read; from then on its four bytes are out of bounds.
     fn checksum_len(&self) -> usize {
         match self.frame.get(HEADER_LEN) {
-            Some(flags) if self.at > HEADER_LEN && self.is_op_msg() && flags & 1 == 1 => CHECKSUM_LEN,
+            Some(flags) if self.at > HEADER_LEN && self.is_op_msg() && flags & 1 == 1 => {
+                CHECKSUM_LEN
+            }
             _ => 0,
         }
     }
@@ -455,7 +486,9 @@ impl Reader<'_> {
             return Err(WireError::Truncated(part));
         }
         if rest[len - 1] != 0 {
-            return Err(WireError::Malformed("a document does not end with a zero byte"));
+            return Err(WireError::Malformed(
+                "a document does not end with a zero byte",
+            ));
         }
         let document = self.frame.slice(self.at..self.at + len);
         self.at += len;
@@ -467,4 +500,7 @@ const OP_REPLY: i32 = 1;
 const OP_QUERY: i32 = 2004;
 const OP_MSG: i32 = 2013;
 const CHECKSUM_LEN: usize = 4;
+/// Sections of kind 1 and documents in them, together. A server takes 100,000 documents of each kind
+/// (`maxWriteBatchSize`), and no command has more than two kinds.
+const MAX_SEQUENCE_PARTS: usize = 1 << 18;
 const MIN_DOCUMENT_LEN: usize = 5;

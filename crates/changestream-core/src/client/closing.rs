@@ -1,0 +1,116 @@
+//! Taking leave: the cursor is killed, the session ended, the sockets closed.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bson::RawDocumentBuf;
+
+use super::machine::{Phase, Stage};
+use super::{ClientMachine, ConnectionId};
+use crate::Error;
+use crate::stream::Farewell;
+
+/// A leave that is being taken.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) deadline: Instant,
+    /// The connection that the last commands go over.
+    pub(super) connection: ConnectionId,
+    /// What is to be sent once the connection is ready.
+    commands: Vec<RawDocumentBuf>,
+    /// The requests that are not answered yet.
+    awaited: BTreeSet<i32>,
+}
+
+impl ClientMachine {
+    /// The consumer is done.
+    pub(super) fn close(&mut self, deadline: Instant) {
+        if matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) {
+            return;
+        }
+        let Some(farewell) = self.stream.close() else {
+            return self.closed(Ok(()));
+        };
+        let Phase::Attached(attached, _) = self.phase else {
+            return self.closed(Ok(()));
+        };
+        // A server works off one connection's requests in order: behind a getMore that waits for changes, a
+        // killCursors would wait as well. Behind a load balancer it has to: another connection may lead elsewhere.
+        let connection = if farewell.busy && !self.settings.options.load_balanced {
+            self.drop_links_but(None);
+            self.open_link(farewell.server)
+        } else {
+            attached
+        };
+        self.phase = Phase::Closing(Closing {
+            deadline,
+            connection,
+            commands: farewell.commands,
+            awaited: BTreeSet::new(),
+        });
+        if connection == attached {
+            self.send_farewell(connection);
+        }
+    }
+
+    /// The connection for the farewell has come one step further.
+    pub(super) fn continue_closing(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match link.stage {
+            Stage::Opening | Stage::Checking => {}
+            Stage::Greeted => self.on_link(id, |link| link.connection.authenticate(now)),
+            Stage::Ready => self.send_farewell(id),
+        }
+    }
+
+    fn send_farewell(&mut self, id: ConnectionId) {
+        let Phase::Closing(closing) = &mut self.phase else {
+            return;
+        };
+        let commands = std::mem::take(&mut closing.commands);
+        let requests: Vec<_> = commands
+            .into_iter()
+            .filter_map(|command| self.send_on(id, command, None))
+            .collect();
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.awaited.extend(requests);
+            if closing.awaited.is_empty() {
+                self.finish_closing();
+            }
+        }
+    }
+
+    pub(super) fn on_farewell_reply(&mut self, request: i32) {
+        let Phase::Closing(closing) = &mut self.phase else {
+            return;
+        };
+        closing.awaited.remove(&request);
+        if closing.awaited.is_empty() && closing.commands.is_empty() {
+            self.finish_closing();
+        }
+    }
+
+    pub(super) fn finish_closing(&mut self) {
+        self.closed(Ok(()));
+    }
+
+    /// The stream has ended by itself. The server is told without waiting for what it says to that: the consumer
+    /// wants to know the end now.
+    pub(super) fn end(&mut self, result: Result<(), Error>, farewell: Option<Farewell>) {
+        if let (Phase::Attached(attached, _), Some(farewell)) = (&self.phase, farewell)
+            && !farewell.busy
+        {
+            let attached = *attached;
+            for command in farewell.commands {
+                self.send_on(attached, command, None);
+            }
+        }
+        self.closed(result);
+    }
+
+    fn closed(&mut self, result: Result<(), Error>) {
+        self.drop_links_but(None);
+        self.phase = Phase::Closed(result);
+    }
+}

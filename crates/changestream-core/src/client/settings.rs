@@ -1,0 +1,99 @@
+//! What all streams of one client have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Error;
+use crate::auth::{Credential, Mechanism};
+use crate::connection::{ClientMetadata, ConnectionSettings};
+use crate::topology::{Topology, TopologySettings};
+use crate::uri::{self, AuthMechanism, ClientOptions};
+
+/// What all streams of one client have in common: checked options, and what a handshake says.
+///
+/// Streams of the same settings share the keys that SCRAM derives from the password, so that only the first one pays
+/// for the derivation.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    pub(super) options: ClientOptions,
+    pub(super) connection: Arc<ConnectionSettings>,
+    pub(super) topology: TopologySettings,
+}
+
+impl ClientSettings {
+    /// Checks the options against each other.
+    ///
+    /// `metadata` is what every handshake tells the server of this program.
+    ///
+    /// # Errors
+    /// Options contradict each other, or ask for what is not built in.
+    pub fn new(options: ClientOptions, metadata: ClientMetadata) -> Result<Self, Error> {
+        options.validate()?;
+        let credential = options.credential.as_ref().map(credential).transpose()?;
+        let connection = ConnectionSettings {
+            app_name: options.app_name.clone(),
+            credential,
+            load_balanced: options.load_balanced,
+            connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
+            metadata,
+        };
+        let topology = topology(&options);
+        // The settings are the same for each stream: what is wrong with them is said once, here.
+        Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        Ok(Self {
+            options,
+            connection: Arc::new(connection),
+            topology,
+        })
+    }
+
+    /// The options.
+    pub fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+}
+
+fn topology(options: &ClientOptions) -> TopologySettings {
+    let mut settings = TopologySettings::new(options.hosts.iter().cloned());
+    settings.replica_set.clone_from(&options.replica_set);
+    settings.direct_connection = options.direct_connection.unwrap_or(false);
+    settings.load_balanced = options.load_balanced;
+    settings.heartbeat_frequency = options.heartbeat_frequency();
+    settings.local_threshold = options.local_threshold;
+    settings
+}
+
+fn credential(credential: &uri::Credential) -> Result<Credential, Error> {
+    let mechanism = credential.mechanism.map(mechanism).transpose()?;
+    if let Some(mechanism) = mechanism {
+        mechanism.scram_hash()?;
+    }
+    let (Some(username), Some(password)) = (&credential.username, &credential.password) else {
+        return Err(Error::invalid_argument(
+            "authentication needs a user name and a password: mongodb://user:password@host",
+        ));
+    };
+    Ok(Credential::new(
+        username,
+        password.reveal(),
+        &credential.source,
+        mechanism,
+    ))
+}
+
+fn mechanism(mechanism: AuthMechanism) -> Result<Mechanism, Error> {
+    Ok(match mechanism {
+        AuthMechanism::ScramSha1 => Mechanism::ScramSha1,
+        AuthMechanism::ScramSha256 => Mechanism::ScramSha256,
+        AuthMechanism::MongoDbX509 => Mechanism::MongodbX509,
+        AuthMechanism::Plain => Mechanism::Plain,
+        AuthMechanism::MongoDbAws => Mechanism::MongodbAws,
+        AuthMechanism::MongoDbOidc => Mechanism::MongodbOidc,
+        AuthMechanism::Gssapi => Mechanism::Gssapi,
+        AuthMechanism::MongoDbCr => {
+            return Err(Error::invalid_argument(
+                "MONGODB-CR is gone from servers since 4.0: use SCRAM-SHA-256 or SCRAM-SHA-1",
+            ));
+        }
+    })
+}

@@ -1,0 +1,580 @@
+//! [`Connection`].
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::raw::cstr;
+use bson::{RawDocument, RawDocumentBuf};
+use bytes::Bytes;
+
+use super::exchange::{Exchanges, Purpose, after};
+use super::hello::{self, Dialect};
+use super::incoming::Incoming;
+use super::server::{Server, readable};
+use super::{ConnectionOutput, ConnectionSettings, Reply, Request, reply};
+use crate::ServerAddress;
+use crate::auth::{Conversation, Next, refused_by_server};
+use crate::client::{Deadline, DeadlineReason, Disconnected};
+use crate::error::{Error, ErrorKind};
+use crate::random::Random;
+use crate::wire::{self, Flags, FrameReader, Message};
+
+/// One connection to one server, from the moment that it is opened.
+///
+/// Inputs are the `handle_*` methods and the orders [`authenticate`](Self::authenticate), [`check`](Self::check) and
+/// [`send`](Self::send); each may be called at any time, and one that makes no sense is ignored. After each, take the
+/// outputs with [`poll_output`](Self::poll_output) until there is none. After [`ConnectionOutput::Failed`] nothing
+/// comes any more.
+#[derive(Debug)]
+pub struct Connection {
+    settings: Arc<ConnectionSettings>,
+    address: ServerAddress,
+    random: Random,
+    reader: FrameReader,
+    outputs: VecDeque<ConnectionOutput>,
+    last_request_id: i32,
+    exchanges: Exchanges,
+    /// Requests that wait for the connection to be ready.
+    held: Vec<Held>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The socket is being opened.
+    Connecting {
+        give_up: Option<Instant>,
+        dialect: Dialect,
+    },
+    /// The first hello is on its way.
+    Greeting {
+        give_up: Option<Instant>,
+        dialect: Dialect,
+        speculative: Option<Conversation>,
+    },
+    /// The first hello is answered, and nobody has authenticated.
+    Greeted {
+        server: Server,
+        /// The first hello's answer: later ones say nothing about authentication.
+        handshake: Bytes,
+        speculative: Option<Conversation>,
+    },
+    Authenticating {
+        server: Server,
+        give_up: Option<Instant>,
+        conversation: Conversation,
+    },
+    Ready {
+        server: Server,
+    },
+    Failed,
+}
+
+#[derive(Debug)]
+struct Held {
+    request_id: i32,
+    bytes: Bytes,
+    purpose: Purpose,
+    timeout: Option<Duration>,
+}
+
+impl Connection {
+    /// A connection that is being opened. The connect timeout starts.
+    ///
+    /// `hello_ok` is what an earlier hello of this server said: whether it said `helloOk`. A server that has
+    /// changed its mind since fails the handshake; forget what it said then.
+    pub fn new(
+        settings: Arc<ConnectionSettings>,
+        address: ServerAddress,
+        hello_ok: bool,
+        mut random: Random,
+        now: Instant,
+    ) -> Self {
+        let mut reader = FrameReader::new();
+        reader.set_max_message_size(MAX_HANDSHAKE_MESSAGE);
+        let state = State::Connecting {
+            give_up: after(now, connect_timeout(&settings)),
+            dialect: Dialect::of_handshake(settings.load_balanced, hello_ok),
+        };
+        Self {
+            last_request_id: random.next_u64() as i32,
+            settings,
+            address,
+            random,
+            reader,
+            outputs: VecDeque::new(),
+            exchanges: Exchanges::default(),
+            held: Vec::new(),
+            state,
+        }
+    }
+
+    /// The server that it leads to.
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// Whether requests are sent.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    /// Whether hello is answered, nothing is under way and nothing is awaited.
+    pub fn is_idle(&self) -> bool {
+        match self.state {
+            State::Greeted { .. } | State::Ready { .. } => {
+                self.exchanges.is_empty() && self.held.is_empty() && self.reader.pending() == 0
+            }
+            State::Connecting { .. }
+            | State::Greeting { .. }
+            | State::Authenticating { .. }
+            | State::Failed => false,
+        }
+    }
+
+    /// The server's last answer to hello.
+    pub fn hello_reply(&self) -> Option<&Bytes> {
+        self.server().map(|server| &server.hello)
+    }
+
+    /// `maxWireVersion` of the server's last answer to hello.
+    pub fn max_wire_version(&self) -> Option<i32> {
+        self.server()?.max_wire_version
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why.
+    pub fn deadline(&self) -> Option<Deadline> {
+        let own = match &self.state {
+            State::Connecting { give_up, .. } => give_up.map(|at| (at, DeadlineReason::Connect)),
+            State::Greeting { give_up, .. } | State::Authenticating { give_up, .. } => {
+                give_up.map(|at| (at, DeadlineReason::Handshake))
+            }
+            State::Greeted { .. } | State::Ready { .. } | State::Failed => None,
+        };
+        let reply = self
+            .exchanges
+            .deadline()
+            .map(|(at, _)| (at, DeadlineReason::Reply));
+        own.into_iter()
+            .chain(reply)
+            .min_by_key(|(at, _)| *at)
+            .map(|(at, reason)| Deadline { at, reason })
+    }
+
+    /// What it wants next.
+    pub fn poll_output(&mut self) -> Option<ConnectionOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Where the next bytes from the socket go. Never empty.
+    pub fn read_buffer(&mut self) -> &mut [u8] {
+        self.reader.buffer()
+    }
+
+    /// The socket is open, TLS and all: hello goes out.
+    pub fn handle_connected(&mut self, now: Instant) {
+        let State::Connecting { give_up, dialect } = self.state else {
+            return;
+        };
+        let (command, speculative) = hello::handshake(&self.settings, dialect, &mut self.random);
+        self.state = State::Greeting {
+            give_up,
+            dialect,
+            speculative,
+        };
+        let request_id = self.next_request_id();
+        self.exchanges
+            .open(now, request_id, Purpose::Handshake, None);
+        self.transmit(dialect.encode(request_id, command));
+    }
+
+    /// That many bytes were read into [`read_buffer`](Self::read_buffer).
+    pub fn handle_received(&mut self, now: Instant, len: usize) {
+        if self.has_failed() || len == 0 {
+            return;
+        }
+        self.reader.filled(len);
+        self.exchanges.heard(now);
+        while !self.has_failed() {
+            match self.reader.next_frame() {
+                Ok(Some(frame)) => self.handle_frame(now, &frame),
+                Ok(None) => return,
+                Err(error) => self.fail_protocol(error.to_string()),
+            }
+        }
+    }
+
+    /// The socket could not be opened, or is closed.
+    pub fn handle_disconnected(&mut self, _now: Instant, reason: Disconnected) {
+        let Disconnected { message, timed_out } = reason;
+        let message = match &self.state {
+            State::Connecting { .. } => format!("could not connect: {message}"),
+            State::Greeting { .. } => format!(
+                "the connection was closed during the handshake: {message}; does the server require TLS (tls=true)?"
+            ),
+            State::Authenticating { .. } => {
+                format!("the connection was closed during authentication: {message}")
+            }
+            State::Greeted { .. } | State::Ready { .. } => {
+                format!("the connection was closed: {message}")
+            }
+            State::Failed => return,
+        };
+        self.fail(Error::new(ErrorKind::Network { message, timed_out }));
+    }
+
+    /// Time has passed. Harmless before the [`deadline`](Self::deadline).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Some(Deadline { at, reason }) = self.deadline() else {
+            return;
+        };
+        if now < at {
+            return;
+        }
+        let limit = self.settings.connect_timeout;
+        let message = match (reason, self.exchanges.deadline()) {
+            (DeadlineReason::Connect, _) => {
+                format!("not connected within {limit:?} (connectTimeoutMS)")
+            }
+            (DeadlineReason::Reply, Some((_, silence))) => {
+                format!("the server was silent for {silence:?} while its reply was awaited")
+            }
+            (_, _) => format!("the handshake was not done within {limit:?} (connectTimeoutMS)"),
+        };
+        self.fail(Error::new(ErrorKind::Network {
+            message,
+            timed_out: true,
+        }));
+    }
+
+    /// After [`ConnectionOutput::Hello`]: authenticates, if there is a credential and the server is one that has users
+    /// (an arbiter has none). [`ConnectionOutput::Ready`] follows.
+    pub fn authenticate(&mut self, now: Instant) {
+        let state = mem::replace(&mut self.state, State::Failed);
+        let State::Greeted {
+            server,
+            handshake,
+            speculative,
+        } = state
+        else {
+            self.state = state;
+            return;
+        };
+        self.begin_authentication(now, server, &handshake, speculative);
+    }
+
+    /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
+    /// handshake, if it is still under way.
+    pub fn check(&mut self, now: Instant) {
+        let Some(server) = self.server() else {
+            return;
+        };
+        let dialect = server.dialect;
+        let request_id = self.next_request_id();
+        let timeout = connect_timeout(&self.settings);
+        self.exchanges
+            .open(now, request_id, Purpose::Check, timeout);
+        self.transmit(dialect.encode(request_id, hello::check(dialect)));
+    }
+
+    /// Sends a command; [`ConnectionOutput::Reply`] follows. One that comes before the connection is ready is sent
+    /// when it is.
+    ///
+    /// Returns the number by which the reply names its request.
+    pub fn send(&mut self, now: Instant, request: Request) -> i32 {
+        let request_id = self.next_request_id();
+        let flags = if request.exhaust_allowed {
+            Flags::EXHAUST_ALLOWED
+        } else {
+            Flags::NONE
+        };
+        let held = Held {
+            request_id,
+            bytes: wire::encode_op_msg(request_id, 0, flags, &request.body, &[]),
+            purpose: Purpose::Command {
+                exhaust_allowed: request.exhaust_allowed,
+                wanted: true,
+            },
+            timeout: request.reply_timeout,
+        };
+        match self.state {
+            State::Ready { .. } => self.release(now, held),
+            State::Failed => {}
+            State::Connecting { .. }
+            | State::Greeting { .. }
+            | State::Greeted { .. }
+            | State::Authenticating { .. } => self.held.push(held),
+        }
+        request_id
+    }
+
+    /// Gives the reply to a request that is under way this long from now, instead of what the request said.
+    pub fn set_reply_timeout(&mut self, now: Instant, request_id: i32, timeout: Option<Duration>) {
+        self.exchanges.set_timeout(now, request_id, timeout);
+    }
+
+    /// Lets the replies to a request that is under way come unnoticed, without a deadline. The connection is not idle
+    /// before they have come.
+    pub fn forget(&mut self, request_id: i32) {
+        self.exchanges.forget(request_id);
+    }
+
+    fn handle_frame(&mut self, now: Instant, frame: &Bytes) {
+        let incoming = match Message::decode(frame) {
+            Ok(message) => Incoming::from_message(message),
+            Err(error) => Err(error.to_string()),
+        };
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
+            Err(message) => return self.fail_protocol(message),
+        };
+        let Some(exchange) = self.exchanges.take(incoming.response_to) else {
+            return self.fail_protocol(format!(
+                "a reply to request {}, which was never sent or is answered",
+                incoming.response_to
+            ));
+        };
+        if let Some(message) = incoming.contradicts(&exchange) {
+            return self.fail_protocol(message.to_owned());
+        }
+        let round_trip = now.saturating_duration_since(exchange.since);
+        match exchange.purpose {
+            Purpose::Handshake | Purpose::Check => self.handle_hello(incoming.body, round_trip),
+            Purpose::Authentication => self.handle_authentication(now, &incoming.body),
+            Purpose::Command { wanted, .. } => {
+                if wanted {
+                    self.outputs.push_back(ConnectionOutput::Reply(Reply {
+                        request_id: exchange.request_id,
+                        body: incoming.body,
+                        more_to_come: incoming.more_to_come,
+                        round_trip,
+                        received: now,
+                    }));
+                }
+                if incoming.more_to_come {
+                    self.exchanges.reopen(now, exchange, incoming.request_id);
+                }
+            }
+        }
+    }
+
+    fn handle_hello(&mut self, body: Bytes, round_trip: Duration) {
+        let Some(hello) = readable(&body) else {
+            return self.fail_protocol("the answer to hello is not a readable document".to_owned());
+        };
+        if !reply::is_ok(hello) {
+            let error = reply::server_error(hello);
+            return self.fail(Error::new(ErrorKind::from_server(error)));
+        }
+        if let State::Greeting {
+            dialect,
+            speculative,
+            ..
+        } = &mut self.state
+        {
+            self.state = State::Greeted {
+                server: Server::new(*dialect, body.clone(), hello),
+                handshake: body.clone(),
+                speculative: speculative.take(),
+            };
+        } else if let Some(server) = self.state.server_mut() {
+            *server = Server::new(server.dialect, body.clone(), hello);
+        }
+        self.outputs
+            .push_back(ConnectionOutput::Hello { body, round_trip });
+    }
+
+    fn begin_authentication(
+        &mut self,
+        now: Instant,
+        server: Server,
+        handshake: &Bytes,
+        speculative: Option<Conversation>,
+    ) {
+        let settings = Arc::clone(&self.settings);
+        let (Some(credential), Some(hello)) = (&settings.credential, readable(handshake)) else {
+            return self.become_ready(now, server);
+        };
+        // "If the server is of type RSArbiter, no authentication is possible" (Authentication specification).
+        if reply::is_true(hello, "arbiterOnly") {
+            return self.become_ready(now, server);
+        }
+        let give_up = after(now, connect_timeout(&settings));
+        let mechanism = credential.negotiate(hello);
+        let begun = speculative.filter(|conversation| conversation.mechanism() == mechanism);
+        if let (Some(conversation), Ok(answer)) =
+            (begun, hello.get_document("speculativeAuthenticate"))
+        {
+            return self.advance(now, server, give_up, conversation, answer);
+        }
+        match Conversation::new(credential, mechanism, &mut self.random) {
+            Ok(conversation) => {
+                let mut start = conversation.start();
+                start.append(cstr!("$db"), credential.source());
+                self.state = State::Authenticating {
+                    server,
+                    give_up,
+                    conversation,
+                };
+                self.transmit_authentication(now, &start);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn handle_authentication(&mut self, now: Instant, body: &Bytes) {
+        let Some(answer) = readable(body) else {
+            return self.fail_protocol(
+                "the answer to authentication is not a readable document".to_owned(),
+            );
+        };
+        let state = mem::replace(&mut self.state, State::Failed);
+        let State::Authenticating {
+            server,
+            give_up,
+            conversation,
+        } = state
+        else {
+            self.state = state;
+            return;
+        };
+        match &self.settings.credential {
+            Some(credential) if !reply::is_ok(answer) => {
+                self.fail(refused_by_server(
+                    credential,
+                    conversation.mechanism(),
+                    answer,
+                ));
+            }
+            Some(_) | None => self.advance(now, server, give_up, conversation, answer),
+        }
+    }
+
+    fn advance(
+        &mut self,
+        now: Instant,
+        server: Server,
+        give_up: Option<Instant>,
+        conversation: Conversation,
+        answer: &RawDocument,
+    ) {
+        let settings = Arc::clone(&self.settings);
+        let Some(credential) = &settings.credential else {
+            return self.become_ready(now, server);
+        };
+        match conversation.handle_reply(credential, answer) {
+            Ok(Next::Continue(conversation, command)) => {
+                self.state = State::Authenticating {
+                    server,
+                    give_up,
+                    conversation,
+                };
+                self.transmit_authentication(now, &command);
+            }
+            Ok(Next::Done) => self.become_ready(now, server),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn become_ready(&mut self, now: Instant, server: Server) {
+        self.reader.set_max_message_size(server.max_message_size());
+        self.state = State::Ready { server };
+        self.outputs.push_back(ConnectionOutput::Ready);
+        for held in mem::take(&mut self.held) {
+            self.release(now, held);
+        }
+    }
+
+    fn release(&mut self, now: Instant, held: Held) {
+        self.exchanges
+            .open(now, held.request_id, held.purpose, held.timeout);
+        self.transmit(held.bytes);
+    }
+
+    fn transmit_authentication(&mut self, now: Instant, command: &RawDocumentBuf) {
+        let request_id = self.next_request_id();
+        self.exchanges
+            .open(now, request_id, Purpose::Authentication, None);
+        self.transmit(wire::encode_op_msg(
+            request_id,
+            0,
+            Flags::NONE,
+            command,
+            &[],
+        ));
+    }
+
+    fn transmit(&mut self, bytes: Bytes) {
+        self.outputs.push_back(ConnectionOutput::Transmit(bytes));
+    }
+
+    fn next_request_id(&mut self) -> i32 {
+        self.last_request_id = self.last_request_id.wrapping_add(1);
+        if self.last_request_id == 0 {
+            // `responseTo: 0` is what a message has that answers nothing.
+            self.last_request_id = 1;
+        }
+        self.last_request_id
+    }
+
+    fn fail_protocol(&mut self, message: String) {
+        let greeting = matches!(self.state, State::Greeting { .. });
+        let message = if greeting && !message.ends_with('?') {
+            format!("{message}; is this a MongoDB server?")
+        } else {
+            message
+        };
+        self.fail(Error::new(ErrorKind::Protocol { message }));
+    }
+
+    /// Ends it. What was received before is still handed over; what was to be sent is not sent.
+    fn fail(&mut self, error: Error) {
+        self.state = State::Failed;
+        self.reader = FrameReader::new();
+        self.exchanges.clear();
+        self.held = Vec::new();
+        self.outputs.retain(|output| match output {
+            ConnectionOutput::Transmit(_) => false,
+            ConnectionOutput::Hello { .. }
+            | ConnectionOutput::Ready
+            | ConnectionOutput::Reply(_)
+            | ConnectionOutput::Failed(_) => true,
+        });
+        let error = error.at(self.address.clone());
+        self.outputs.push_back(ConnectionOutput::Failed(error));
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed)
+    }
+
+    fn server(&self) -> Option<&Server> {
+        match &self.state {
+            State::Greeted { server, .. }
+            | State::Authenticating { server, .. }
+            | State::Ready { server } => Some(server),
+            State::Connecting { .. } | State::Greeting { .. } | State::Failed => None,
+        }
+    }
+}
+
+impl State {
+    fn server_mut(&mut self) -> Option<&mut Server> {
+        match self {
+            Self::Greeted { server, .. }
+            | Self::Authenticating { server, .. }
+            | Self::Ready { server } => Some(server),
+            Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
+        }
+    }
+}
+
+fn connect_timeout(settings: &ConnectionSettings) -> Option<Duration> {
+    Some(settings.connect_timeout).filter(|timeout| !timeout.is_zero())
+}
+
+/// The longest message that is accepted from a server before it is authenticated, in bytes. A hello reply is a few
+/// hundred bytes; one of a very large deployment some thousands.
+const MAX_HANDSHAKE_MESSAGE: usize = 1 << 20;

@@ -1,0 +1,116 @@
+//! The connection machine: one socket's life. Hello, authentication, framing, and requests matched with replies.
+//!
+//! It knows no change streams and no topology, and can be driven alone:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::{Duration, Instant};
+//! use changestream_core::ServerAddress;
+//! use changestream_core::connection::{ClientMetadata, Connection, ConnectionOutput, ConnectionSettings};
+//! use changestream_core::random::Random;
+//!
+//! let settings = ConnectionSettings {
+//!     app_name: None,
+//!     credential: None,
+//!     load_balanced: false,
+//!     connect_timeout: Duration::from_secs(10),
+//!     metadata: ClientMetadata::new(),
+//! };
+//! let now = Instant::now(); // the caller's clock: the machine itself has none
+//! let address = ServerAddress::tcp("localhost", 27017);
+//! let mut connection = Connection::new(Arc::new(settings), address, false, Random::new([7; 32]), now);
+//! connection.handle_connected(now);
+//! let Some(ConnectionOutput::Transmit(hello)) = connection.poll_output() else { panic!() };
+//! assert!(hello.windows(8).any(|bytes| bytes == b"isMaster"));
+//! ```
+//!
+//! A connection goes through these states; `Failed` can follow each:
+//!
+//! ```text
+//! Connecting -> Greeting -> Greeted -> Authenticating -> Ready
+//!            connected   Hello     authenticate()      Ready
+//! ```
+
+mod environment;
+mod exchange;
+mod hello;
+mod incoming;
+mod machine;
+mod metadata;
+pub mod reply;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use bson::RawDocumentBuf;
+use bytes::Bytes;
+
+pub use environment::Environment;
+pub use machine::Connection;
+pub use metadata::{ClientMetadata, OperatingSystem};
+
+use crate::Error;
+use crate::auth::Credential;
+
+/// What all connections of a client have in common.
+#[derive(Clone, Debug)]
+pub struct ConnectionSettings {
+    /// `appName`; what exceeds 128 bytes is cut off.
+    pub app_name: Option<String>,
+    /// Whom to authenticate as; nobody if none.
+    pub credential: Option<Credential>,
+    /// Whether the connection goes through a load balancer (`loadBalanced=true`).
+    pub load_balanced: bool,
+    /// How long connecting and the handshake may take together, and authentication, and a later hello, each
+    /// (`connectTimeoutMS`). Zero is no limit.
+    pub connect_timeout: Duration,
+    /// What the handshake says about this client.
+    pub metadata: ClientMetadata,
+}
+
+/// A command to send.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The command, complete with `$db`.
+    pub body: RawDocumentBuf,
+    /// Whether several replies to it are welcome.
+    pub exhaust_allowed: bool,
+    /// How long the connection may be silent before the reply counts as lost. Starts anew with each byte that
+    /// arrives. None is no limit.
+    pub reply_timeout: Option<Duration>,
+}
+
+/// What a [`Connection`] wants, or has to say. Match exhaustively: each variant is an order.
+#[derive(Debug)]
+pub enum ConnectionOutput {
+    /// Write these bytes.
+    Transmit(Bytes),
+    /// The server has answered a hello: that of the handshake, or of [`Connection::check`].
+    Hello {
+        /// The reply's document. Its first level was found to be readable.
+        body: Bytes,
+        /// From the hello's sending to the arrival of the answer.
+        round_trip: Duration,
+    },
+    /// [`Connection::authenticate`] has succeeded: requests are sent from now on.
+    Ready,
+    /// The answer to a request, whether it succeeded (`ok: 1`) or not.
+    Reply(Reply),
+    /// The connection is of no use any more: close it. Nothing follows.
+    Failed(Error),
+}
+
+/// An answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The request that it answers, as [`Connection::send`] numbered it.
+    pub request_id: i32,
+    /// The document: located, not looked into.
+    pub body: Bytes,
+    /// Whether another reply to the same request follows without being asked for.
+    pub more_to_come: bool,
+    /// From the request's sending to the arrival of this reply; from the reply before it, where there is one.
+    pub round_trip: Duration,
+    /// When it arrived.
+    pub received: Instant,
+}

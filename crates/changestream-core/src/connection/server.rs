@@ -1,0 +1,44 @@
+//! What a server says about itself.
+
+use bson::RawDocument;
+use bytes::Bytes;
+
+use super::hello::Dialect;
+use super::reply;
+use crate::wire::DEFAULT_MAX_MESSAGE_SIZE;
+
+/// What the server has said about itself last.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) hello: Bytes,
+    pub(super) max_wire_version: Option<i32>,
+    /// How to say hello to it from now on.
+    pub(super) dialect: Dialect,
+}
+
+impl Server {
+    pub(super) fn new(dialect: Dialect, body: Bytes, hello: &RawDocument) -> Self {
+        let max_wire_version = reply::integer(hello, "maxWireVersion");
+        Self {
+            hello: body,
+            max_wire_version,
+            dialect: dialect.of_check(reply::is_true(hello, "helloOk"), max_wire_version),
+        }
+    }
+
+    pub(super) fn max_message_size(&self) -> usize {
+        readable(&self.hello)
+            .and_then(|hello| reply::integer(hello, "maxMessageSizeBytes"))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(DEFAULT_MAX_MESSAGE_SIZE)
+    }
+}
+
+/// The document, if its first level can be read to the end.
+pub(super) fn readable(body: &Bytes) -> Option<&RawDocument> {
+    let document = RawDocument::from_bytes(body).ok()?;
+    document
+        .iter()
+        .all(|element| element.is_ok())
+        .then_some(document)
+}

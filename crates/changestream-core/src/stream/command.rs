@@ -1,0 +1,258 @@
+//! The commands of a stream, field by field.
+
+use std::time::Duration;
+
+use bson::raw::{CString, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
+use bson::{RawBson, rawdoc};
+
+use super::position::Position;
+use super::{Server, Start};
+use crate::options::{Scope, WatchOptions};
+use crate::{Error, ReadConcern, ReadPreference, ReadPreferenceMode, Session};
+
+/// What every command of one stream has in common, encoded once.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    database: String,
+    /// `aggregate`: a collection's name, or 1.
+    target: RawBson,
+    /// The fields of the `$changeStream` stage but for where to start.
+    stage: RawDocumentBuf,
+    /// The stages after it.
+    pipeline: Vec<RawDocumentBuf>,
+    collation: Option<RawDocumentBuf>,
+    comment: Option<RawBson>,
+    batch_size: Option<u32>,
+    max_await_time: Option<Duration>,
+    read_concern: Option<ReadConcern>,
+    read_preference: ReadPreference,
+    session: Session,
+}
+
+impl Commands {
+    /// Encodes what is common.
+    ///
+    /// # Errors
+    /// A document of the user's cannot be encoded as BSON, for instance because a key holds a zero byte.
+    pub(crate) fn new(scope: &Scope, options: &WatchOptions, session: Session) -> Result<Self, Error> {
+        let (database, target) = match scope {
+            Scope::Collection { database, collection } => {
+                (database.clone(), RawBson::String(collection.clone()))
+            }
+            Scope::Database { database } => (database.clone(), RawBson::Int32(1)),
+            Scope::Cluster => ("admin".to_owned(), RawBson::Int32(1)),
+        };
+        for (what, name) in [("database", Some(database.as_str())), ("collection", collection_name(scope))] {
+            if name.is_some_and(|name| name.is_empty() || name.contains('\0')) {
+                return Err(Error::invalid_argument(format!(
+                    "the name of the {what} is empty or holds a zero byte"
+                )));
+            }
+        }
+        Ok(Self {
+            database,
+            target,
+            stage: stage(scope, options)?,
+            pipeline: options
+                .pipeline
+                .iter()
+                .map(|stage| encode("pipeline", stage))
+                .collect::<Result<_, _>>()?,
+            collation: options
+                .collation
+                .as_ref()
+                .map(|collation| encode("collation", collation))
+                .transpose()?,
+            comment: options
+                .comment
+                .clone()
+                .map(|comment| RawBson::try_from(comment).map_err(|e| not_encodable("comment", &e)))
+                .transpose()?,
+            batch_size: options.batch_size,
+            max_await_time: options.max_await_time,
+            read_concern: options.read_concern.clone(),
+            read_preference: options.read_preference.clone().unwrap_or_default(),
+            session,
+        })
+    }
+
+    /// The aggregate that opens a cursor, from the user's starting point or from where the stream stands.
+    pub(crate) fn aggregate(&self, start: Start, position: &Position, server: &Server) -> RawDocumentBuf {
+        let mut stage = self.stage.clone();
+        match start {
+            Start::Open => position.append_start(&mut stage),
+            Start::Resume => position.append_resume(&mut stage),
+        }
+        let mut pipeline = RawArrayBuf::new();
+        pipeline.push(rawdoc! { "$changeStream": stage });
+        for stage in &self.pipeline {
+            pipeline.push(stage.as_ref());
+        }
+        let mut cursor = RawDocumentBuf::new();
+        if let Some(size) = self.batch_size {
+            append_size(&mut cursor, size);
+        }
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("aggregate"), self.target.as_raw_bson_ref());
+        command.append(cstr!("pipeline"), pipeline);
+        if let Some(collation) = &self.collation {
+            command.append(cstr!("collation"), collation.as_ref());
+        }
+        if let Some(comment) = &self.comment {
+            command.append(cstr!("comment"), comment.as_raw_bson_ref());
+        }
+        command.append(cstr!("cursor"), cursor);
+        if let Some(concern) = &self.read_concern {
+            command.append(cstr!("readConcern"), rawdoc! { "level": concern.level.as_str() });
+        }
+        self.append_session(&mut command, server);
+        command.append(cstr!("$db"), self.database.as_str());
+        if let Some(preference) = read_preference(&self.read_preference, server) {
+            command.append(cstr!("$readPreference"), preference);
+        }
+        command
+    }
+
+    /// The next batch. `namespace` is what the server called the cursor's, `db.collection`.
+    pub(crate) fn get_more(&self, id: i64, namespace: Option<&str>, server: &Server) -> RawDocumentBuf {
+        let (database, collection) = self.split(namespace);
+        let mut command = rawdoc! { "getMore": id, "collection": collection };
+        if let Some(size) = self.batch_size.filter(|size| *size > 0) {
+            append_size(&mut command, size);
+        }
+        if let Some(time) = self.max_await_time {
+            command.append(cstr!("maxTimeMS"), milliseconds(time));
+        }
+        if let Some(comment) = &self.comment
+            && server.max_wire_version >= WIRE_VERSION_OF_COMMENT_ON_GET_MORE
+        {
+            command.append(cstr!("comment"), comment.as_raw_bson_ref());
+        }
+        self.append_session(&mut command, server);
+        command.append(cstr!("$db"), database);
+        command
+    }
+
+    /// Kills a cursor; to be sent to the server that owns it, and to no other.
+    pub(crate) fn kill_cursors(&self, id: i64, namespace: Option<&str>, server: &Server) -> RawDocumentBuf {
+        let (database, collection) = self.split(namespace);
+        let mut cursors = RawArrayBuf::new();
+        cursors.push(id);
+        let mut command = rawdoc! { "killCursors": collection, "cursors": cursors };
+        self.append_session(&mut command, server);
+        command.append(cstr!("$db"), database);
+        command
+    }
+
+    /// Ends the stream's own session.
+    pub(crate) fn end_sessions(&self) -> RawDocumentBuf {
+        let mut sessions = RawArrayBuf::new();
+        sessions.push(self.session.lsid());
+        rawdoc! { "endSessions": sessions, "$db": "admin" }
+    }
+
+    fn append_session(&self, command: &mut RawDocumentBuf, server: &Server) {
+        if server.supports_sessions {
+            command.append(cstr!("lsid"), self.session.lsid());
+        }
+    }
+
+    /// The parts of a cursor's namespace; the database of the aggregate and its target where the server named none.
+    fn split<'a>(&'a self, namespace: Option<&'a str>) -> (&'a str, &'a str) {
+        namespace.and_then(|ns| ns.split_once('.')).unwrap_or_else(|| {
+            let target = self.target.as_raw_bson_ref().as_str();
+            (&self.database, target.unwrap_or("$cmd.aggregate"))
+        })
+    }
+}
+
+/// The `$readPreference` of a command (OP_MSG specification, "Global Command Arguments"; Server Selection
+/// specification, "Passing read preference to mongos and load balancers" and "Topology type: Single").
+fn read_preference(preference: &ReadPreference, server: &Server) -> Option<RawDocumentBuf> {
+    let mode = match (preference.mode, server.is_direct) {
+        (ReadPreferenceMode::Primary, true) => ReadPreferenceMode::PrimaryPreferred,
+        (ReadPreferenceMode::Primary, false) => return None,
+        (mode, _) => mode,
+    };
+    let mut document = rawdoc! { "mode": mode.as_str() };
+    if !preference.tag_sets.is_empty() {
+        let mut sets = RawArrayBuf::new();
+        for set in &preference.tag_sets {
+            let mut tags = RawDocumentBuf::new();
+            for (name, value) in set {
+                // A name with a zero byte was refused when the client was made.
+                if let Ok(name) = CString::try_from(name.as_str()) {
+                    tags.append(&name, value.as_str());
+                }
+            }
+            sets.push(tags);
+        }
+        document.append(cstr!("tags"), sets);
+    }
+    if let Some(staleness) = preference.max_staleness {
+        document.append(
+            cstr!("maxStalenessSeconds"),
+            i64::try_from(staleness.as_secs()).unwrap_or(i64::MAX),
+        );
+    }
+    Some(document)
+}
+
+fn collection_name(scope: &Scope) -> Option<&str> {
+    match scope {
+        Scope::Collection { collection, .. } => Some(collection),
+        Scope::Database { .. } | Scope::Cluster => None,
+    }
+}
+
+fn stage(scope: &Scope, options: &WatchOptions) -> Result<RawDocumentBuf, Error> {
+    let mut stage = RawDocumentBuf::new();
+    if *scope == Scope::Cluster {
+        stage.append(cstr!("allChangesForCluster"), true);
+    }
+    if let Some(value) = &options.full_document {
+        stage.append(cstr!("fullDocument"), value.as_str());
+    }
+    if let Some(value) = &options.full_document_before_change {
+        stage.append(cstr!("fullDocumentBeforeChange"), value.as_str());
+    }
+    if let Some(value) = options.show_expanded_events {
+        stage.append(cstr!("showExpandedEvents"), value);
+    }
+    let extra = encode("extra stage options", &options.extra_stage_options)?;
+    for element in extra.iter_elements().flatten() {
+        if let Ok(value) = element.value() {
+            stage.append(element.key(), value);
+        }
+    }
+    Ok(stage)
+}
+
+fn encode(what: &str, document: &bson::Document) -> Result<RawDocumentBuf, Error> {
+    RawDocumentBuf::try_from(document).map_err(|e| not_encodable(what, &e))
+}
+
+fn not_encodable(what: &str, error: &bson::error::Error) -> Error {
+    Error::invalid_argument(format!("{what}: cannot be encoded as BSON: {error}"))
+}
+
+fn append_size(document: &mut RawDocumentBuf, size: u32) {
+    let value = match i32::try_from(size) {
+        Ok(size) => RawBsonRef::Int32(size),
+        Err(_) => RawBsonRef::Int64(i64::from(size)),
+    };
+    document.append(cstr!("batchSize"), value);
+}
+
+/// Whole milliseconds, rounded up so that a short time never becomes none.
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// Servers before 4.4 refuse a comment on getMore.
+const WIRE_VERSION_OF_COMMENT_ON_GET_MORE: i32 = 9;
+
+/// Appends `$clusterTime` to a command that is about to be sent.
+pub(crate) fn gossip(command: &mut RawDocumentBuf, cluster_time: &RawDocument) {
+    command.append(cstr!("$clusterTime"), cluster_time);
+}

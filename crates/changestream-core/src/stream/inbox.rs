@@ -1,0 +1,78 @@
+//! What has arrived and is not delivered yet, in order.
+
+use std::collections::VecDeque;
+
+use bson::Timestamp;
+
+use super::batch::Batch;
+use crate::Error;
+use crate::client::Update;
+use crate::token::ResumeToken;
+
+/// Replies and what became of them, in the order in which the consumer is to learn of them.
+///
+/// An error waits here too: what arrived before it is delivered first, so that the position it is resumed from is
+/// both the last one received and the last one delivered.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    items: VecDeque<Item>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// Events.
+    Batch(Arrived),
+    /// A reply without events. Its token was cached when it arrived if nothing was ahead of it.
+    Idle {
+        token: Option<ResumeToken>,
+        operation_time: Option<Timestamp>,
+    },
+    /// Something to say.
+    Update(Update),
+    /// A getMore failed.
+    Fault(Error),
+}
+
+/// A batch that is not empty.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) batch: Batch,
+    pub(crate) post_batch_resume_token: Option<ResumeToken>,
+    /// Whether the cursor ended with it.
+    pub(crate) is_final: bool,
+}
+
+impl Inbox {
+    pub(crate) fn push(&mut self, item: Item) {
+        self.items.push_back(item);
+    }
+
+    /// Puts back what is to be delivered next.
+    pub(crate) fn push_front(&mut self, item: Item) {
+        self.items.push_front(item);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Item> {
+        self.items.pop_front()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.items.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn front_is_batch(&self) -> bool {
+        matches!(self.items.front(), Some(Item::Batch(_)))
+    }
+
+    /// Batches held, the one that is being consumed included.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Batch(arrived) => Some(&arrived.batch),
+            Item::Idle { .. } | Item::Update(_) | Item::Fault(_) => None,
+        })
+    }
+}

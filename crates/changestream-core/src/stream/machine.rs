@@ -1,0 +1,673 @@
+//! The machine itself: states and transitions.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::command::Commands;
+use super::inbox::{Arrived, Inbox, Item};
+use super::position::Position;
+use super::reply::CursorReply;
+use super::resumable::{cursor_is_gone, is_resumable, is_retryable_read};
+use super::{
+    Command, CommandReply, Expects, Farewell, Server, Start, StreamInput, StreamOutput, StreamStats,
+};
+use crate::client::{Demand, Idle, Resuming, Update};
+use crate::event::{ChangeEvent, OperationType};
+use crate::options::{ResumePolicy, Scope, WatchOptions};
+use crate::random::Random;
+use crate::token::ResumeToken;
+use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
+
+/// One change stream, from its first aggregate to its end.
+#[derive(Debug)]
+pub struct StreamMachine {
+    commands: Commands,
+    rules: Rules,
+    position: Position,
+    state: State,
+    inbox: Inbox,
+    outbox: VecDeque<StreamOutput>,
+    demand: Demand,
+    /// Whether the getMore that a [`Demand::TryNext`] is worth was sent.
+    tried: bool,
+    opened: bool,
+    /// Resumes since the last successful getMore.
+    attempts: u32,
+    /// getMores in a row that were not answered in time: each doubles the patience, so that a server that needs long
+    /// to scan its log is not asked the same in vain for ever.
+    overdue: u32,
+    /// A cursor that a network error left behind, to be killed if its server is the one selected next.
+    left_behind: Option<(ServerAddress, Cursor)>,
+    stats: StreamStats,
+    random: Random,
+}
+
+/// What the user decided.
+#[derive(Debug)]
+struct Rules {
+    prefetch_batches: usize,
+    prefetch_bytes: usize,
+    resume_policy: ResumePolicy,
+    retry_reads: bool,
+    ends_session: bool,
+    read_preference: ReadPreference,
+    max_await: Duration,
+    open_patience: Duration,
+    get_more_patience: Duration,
+}
+
+/// How long replies may take beyond what the server was told to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For an aggregate.
+    pub open: Duration,
+    /// For a getMore, on top of its await time.
+    pub get_more: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A server was asked for.
+    Selecting(Goal),
+    /// The aggregate is in flight.
+    Opening(Goal, Server),
+    /// There is a cursor.
+    Live(Live),
+    /// A getMore failed; its fault waits in the inbox behind what arrived before.
+    Faulted,
+    /// The next attempt to resume waits for its time.
+    BackingOff(Goal, Instant),
+    /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
+    Exhausted(Server),
+    /// To be reported.
+    Ending(Result<(), Error>, Option<Farewell>),
+    Ended,
+}
+
+#[derive(Debug)]
+struct Live {
+    server: Server,
+    cursor: Cursor,
+    in_flight: bool,
+    /// The last reply was empty: the next getMore waits for the consumer.
+    idle: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Cursor {
+    id: i64,
+    namespace: Option<String>,
+}
+
+/// What an aggregate is to achieve.
+#[derive(Clone, Debug)]
+struct Goal {
+    start: Start,
+    /// Whether this is the second try of a retryable read.
+    retried: bool,
+    /// When what made it necessary happened.
+    since: Instant,
+}
+
+impl StreamMachine {
+    /// A stream that asks for a server at once.
+    ///
+    /// # Errors
+    /// An option cannot be encoded.
+    pub fn new(
+        scope: &Scope,
+        options: &WatchOptions,
+        retry_reads: bool,
+        patience: Patience,
+        mut random: Random,
+        now: Instant,
+    ) -> Result<Self, Error> {
+        let session = options.session.clone().unwrap_or_else(|| Session::new(&mut random));
+        let goal = Goal {
+            start: Start::Open,
+            retried: false,
+            since: now,
+        };
+        let mut machine = Self {
+            commands: Commands::new(scope, options, session)?,
+            rules: Rules {
+                prefetch_batches: options.prefetch_batches,
+                prefetch_bytes: options.prefetch_bytes,
+                resume_policy: options.resume_policy.clone(),
+                retry_reads,
+                ends_session: options.session.is_none(),
+                read_preference: options.read_preference.clone().unwrap_or_default(),
+                max_await: options.max_await_time.unwrap_or(SERVER_DEFAULT_AWAIT).min(FOREVER),
+                open_patience: patience.open.min(FOREVER),
+                get_more_patience: patience.get_more.min(FOREVER),
+            },
+            position: Position::new(options),
+            state: State::Ended,
+            inbox: Inbox::default(),
+            outbox: VecDeque::new(),
+            demand: Demand::None,
+            tried: false,
+            opened: false,
+            attempts: 0,
+            overdue: 0,
+            left_behind: None,
+            stats: StreamStats::default(),
+            random,
+        };
+        machine.select(goal, None);
+        Ok(machine)
+    }
+
+    /// Takes an input in. What does not fit the state is ignored.
+    pub fn handle_input(&mut self, now: Instant, input: StreamInput) {
+        match input {
+            StreamInput::Ready(server) => self.on_ready(server),
+            StreamInput::Reply(reply) => self.on_reply(now, reply),
+            StreamInput::Failed(error) => self.on_failed(now, error),
+            StreamInput::Timeout => self.on_timeout(now),
+            StreamInput::Demand(demand) => self.on_demand(demand),
+        }
+    }
+
+    /// The next thing that the stream wants; none until an input comes.
+    pub fn poll_output(&mut self, now: Instant) -> Option<StreamOutput> {
+        loop {
+            self.fetch();
+            if let Some(output) = self.outbox.pop_front() {
+                return Some(output);
+            }
+            if self.demand != Demand::None {
+                match self.deliver(now) {
+                    Delivery::Update(update) => return Some(StreamOutput::Update(update)),
+                    Delivery::Again => continue,
+                    Delivery::Nothing => {}
+                }
+            }
+            return self.finish();
+        }
+    }
+
+    /// When time alone moves the stream on.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::BackingOff(_, until) => Some(*until),
+            State::Selecting(_)
+            | State::Opening(..)
+            | State::Live(_)
+            | State::Faulted
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => None,
+        }
+    }
+
+    /// Ends the stream from outside. What is left to be told to a server is returned; no output comes any more.
+    pub fn close(&mut self) -> Option<Farewell> {
+        let farewell = self.farewell();
+        self.inbox.clear();
+        self.outbox.clear();
+        self.state = State::Ended;
+        farewell
+    }
+
+    /// The token to resume from: that of the last event handed over, or of the last empty batch.
+    pub fn resume_token(&self) -> Option<&ResumeToken> {
+        self.position.token()
+    }
+
+    /// The read preference that servers are to be selected by.
+    pub fn read_preference(&self) -> &ReadPreference {
+        &self.rules.read_preference
+    }
+
+    /// Whether the first aggregate has succeeded.
+    pub fn is_open(&self) -> bool {
+        self.opened
+    }
+
+    /// Whether an event can be handed over without a further reply.
+    pub fn has_buffered(&self) -> bool {
+        self.inbox.front_is_batch()
+    }
+
+    /// Whether more can come: false once the last event of an exhausted cursor is handed over, or the stream ended.
+    pub fn is_alive(&self) -> bool {
+        match self.state {
+            State::Selecting(_) | State::Opening(..) | State::Live(_) | State::Faulted | State::BackingOff(..) => true,
+            State::Exhausted(_) => self.has_buffered(),
+            State::Ending(..) | State::Ended => false,
+        }
+    }
+
+    /// What the stream has done so far.
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            position_time: self.position.token().and_then(ResumeToken::cluster_time),
+            ..self.stats.clone()
+        }
+    }
+}
+
+/// Inputs.
+impl StreamMachine {
+    fn on_ready(&mut self, server: Server) {
+        let State::Selecting(goal) = &self.state else { return };
+        let goal = goal.clone();
+        if let Some((owner, cursor)) = self.left_behind.take()
+            && owner == server.address
+        {
+            self.kill(&cursor, &server);
+        }
+        let body = self.commands.aggregate(goal.start, &self.position, &server);
+        self.send(body, self.rules.open_patience);
+        self.state = State::Opening(goal, server);
+    }
+
+    fn on_reply(&mut self, now: Instant, reply: CommandReply) {
+        if reply.operation_time > self.stats.operation_time {
+            self.stats.operation_time = reply.operation_time;
+        }
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Opening(goal, server) => match &reply.error {
+                Some(error) => {
+                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address);
+                    self.open_failed(now, goal, error);
+                }
+                None => self.opened(goal, server, &reply),
+            },
+            State::Live(live) if live.in_flight => match &reply.error {
+                Some(error) => {
+                    if live.cursor.id != 0 && !cursor_is_gone(error) {
+                        self.kill(&live.cursor, &live.server);
+                    }
+                    self.faulted(&live.server, Error::new(ErrorKind::from_server(error.clone())));
+                }
+                None => self.fetched(live, &reply),
+            },
+            other => self.state = other,
+        }
+    }
+
+    fn on_failed(&mut self, now: Instant, error: Error) {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Selecting(goal) => self.try_later(now, goal, error),
+            State::Opening(goal, server) => self.open_failed(now, goal, error.at(server.address)),
+            State::Live(live) => {
+                if matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }) {
+                    self.overdue = self.overdue.saturating_add(1);
+                }
+                self.left_behind = Some((live.server.address.clone(), live.cursor));
+                self.faulted(&live.server, error);
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        if let State::BackingOff(goal, until) = &self.state
+            && *until <= now
+        {
+            let goal = goal.clone();
+            self.select(goal, None);
+        }
+    }
+
+    fn on_demand(&mut self, demand: Demand) {
+        if demand == Demand::TryNext && self.demand != Demand::TryNext {
+            self.tried = false;
+        }
+        self.demand = demand;
+    }
+}
+
+/// Opening and resuming.
+impl StreamMachine {
+    fn select(&mut self, goal: Goal, deprioritized: Option<ServerAddress>) {
+        self.outbox.push_back(StreamOutput::SelectServer { deprioritized });
+        self.state = State::Selecting(goal);
+    }
+
+    fn opened(&mut self, goal: Goal, server: Server, reply: &CommandReply) {
+        let cursor = match reply.cursor() {
+            Ok(cursor) => cursor,
+            Err(error) => return self.end(Err(error.at(server.address))),
+        };
+        match goal.start {
+            Start::Open => {
+                let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
+                self.position.opened(reply.operation_time, brought_any, server.max_wire_version);
+                if cursor.batch.is_empty() {
+                    self.position.advanced(cursor.post_batch_resume_token.clone());
+                }
+            }
+            Start::Resume => {
+                self.stats.resumes += 1;
+                self.inbox.push(Item::Update(Update::Resumed {
+                    server: server.address.clone(),
+                }));
+            }
+        }
+        self.opened = true;
+        if goal.start == Start::Resume || !cursor.batch.is_empty() {
+            self.arrived(&cursor, reply);
+        }
+        self.go_on(server, cursor);
+    }
+
+    /// An aggregate failed: once more if it is a retryable read, and else that is that, unless a policy says otherwise.
+    fn open_failed(&mut self, now: Instant, goal: Goal, error: Error) {
+        if self.rules.retry_reads && !goal.retried && is_retryable_read(&error) {
+            tracing::debug!(%error, "retrying the aggregate");
+            let goal = Goal { retried: true, ..goal };
+            return self.select(goal, error.server().cloned());
+        }
+        self.try_later(now, goal, error);
+    }
+
+    /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
+    fn try_later(&mut self, now: Instant, goal: Goal, error: Error) {
+        let limit = match self.rules.resume_policy {
+            ResumePolicy::Specification => Duration::ZERO,
+            ResumePolicy::For(limit) => limit,
+            ResumePolicy::Forever => Duration::MAX,
+        };
+        let transient =
+            is_retryable_read(&error) || matches!(error.kind(), ErrorKind::ServerSelection { .. });
+        let elapsed = now.saturating_duration_since(goal.since);
+        if goal.start == Start::Open || !transient || elapsed >= limit {
+            return self.end(Err(error));
+        }
+        self.resume(now, goal.since, error);
+    }
+
+    /// The fault is next in line: resume, or end.
+    fn face(&mut self, now: Instant, error: Error) {
+        if error.is_resumable() {
+            return self.resume(now, now, error);
+        }
+        self.end(Err(error));
+    }
+
+    fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
+        self.attempts = self.attempts.saturating_add(1);
+        let delay = self.backoff();
+        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
+        self.inbox.push(Item::Update(Update::Resuming(Resuming {
+            attempt: self.attempts,
+            cause,
+            delay,
+        })));
+        let goal = Goal {
+            start: Start::Resume,
+            retried: false,
+            since,
+        };
+        if delay.is_zero() {
+            self.select(goal, None);
+        } else {
+            self.state = State::BackingOff(goal, now + delay);
+        }
+    }
+
+    /// None for the first attempt, then exponential with full jitter.
+    fn backoff(&mut self) -> Duration {
+        let Some(exponent) = self.attempts.checked_sub(2) else {
+            return Duration::ZERO;
+        };
+        let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent.min(16)).min(BACKOFF_MAX);
+        ceiling.mul_f64(self.random.fraction())
+    }
+}
+
+/// Reading on.
+impl StreamMachine {
+    /// Asks for the next batch if there is reason to.
+    fn fetch(&mut self) {
+        let wanted = self.inbox.is_empty() && self.is_waited_for();
+        let State::Live(live) = &mut self.state else { return };
+        if live.in_flight {
+            return;
+        }
+        let ahead = !live.idle && {
+            let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
+            let batches = self.inbox.batches().count();
+            batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
+        };
+        if !wanted && !ahead {
+            return;
+        }
+        live.in_flight = true;
+        let body = self.commands.get_more(
+            live.cursor.id,
+            live.cursor.namespace.as_deref(),
+            &live.server,
+        );
+        let patience = self.rules.get_more_patience.saturating_mul(1 << self.overdue.min(6));
+        let within = self.rules.max_await.saturating_add(patience);
+        self.tried = true;
+        self.send(body, within);
+    }
+
+    fn is_waited_for(&self) -> bool {
+        match self.demand {
+            Demand::None => false,
+            Demand::Next => true,
+            Demand::TryNext => !self.tried,
+        }
+    }
+
+    fn fetched(&mut self, live: Live, reply: &CommandReply) {
+        self.attempts = 0;
+        self.overdue = 0;
+        let cursor = match reply.cursor() {
+            Ok(cursor) => cursor,
+            Err(error) => return self.faulted(&live.server, error),
+        };
+        self.arrived(&cursor, reply);
+        self.go_on(live.server, cursor);
+    }
+
+    fn arrived(&mut self, cursor: &CursorReply, reply: &CommandReply) {
+        let token = cursor.post_batch_resume_token.clone();
+        if cursor.batch.is_empty() {
+            self.stats.empty_batches += 1;
+            if self.inbox.batches().next().is_none() {
+                self.position.advanced(token.clone());
+            }
+            self.inbox.push(Item::Idle {
+                token,
+                operation_time: reply.operation_time,
+            });
+        } else {
+            self.stats.batches += 1;
+            self.inbox.push(Item::Batch(Arrived {
+                batch: cursor.batch.clone(),
+                post_batch_resume_token: token,
+                is_final: cursor.id == 0,
+            }));
+        }
+    }
+
+    fn go_on(&mut self, server: Server, cursor: CursorReply) {
+        self.state = if cursor.id == 0 {
+            State::Exhausted(server)
+        } else {
+            State::Live(Live {
+                server,
+                idle: cursor.batch.is_empty(),
+                in_flight: false,
+                cursor: Cursor {
+                    id: cursor.id,
+                    namespace: cursor.namespace,
+                },
+            })
+        };
+    }
+
+    fn faulted(&mut self, server: &Server, error: Error) {
+        let resumable = is_resumable(&error, server.max_wire_version);
+        let error = error.resumable(resumable).at(server.address.clone());
+        self.inbox.push(Item::Fault(error));
+        self.state = State::Faulted;
+    }
+
+    fn send(&mut self, body: bson::raw::RawDocumentBuf, within: Duration) {
+        self.outbox.push_back(StreamOutput::Send(Command {
+            body,
+            expects: Expects::Reply { within },
+        }));
+    }
+
+    fn kill(&mut self, cursor: &Cursor, server: &Server) {
+        let body = self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
+        self.outbox.push_back(StreamOutput::Send(Command {
+            body,
+            expects: Expects::Nothing,
+        }));
+    }
+}
+
+/// Handing over.
+enum Delivery {
+    Update(Update),
+    /// Something changed that is no update.
+    Again,
+    Nothing,
+}
+
+impl StreamMachine {
+    fn deliver(&mut self, now: Instant) -> Delivery {
+        match self.inbox.pop() {
+            Some(Item::Batch(arrived)) => self.deliver_event(arrived),
+            Some(Item::Idle { token, operation_time }) => {
+                self.position.advanced(token);
+                self.demand = Demand::None;
+                Delivery::Update(Update::Idle(Idle {
+                    token: self.position.token().cloned(),
+                    operation_time,
+                }))
+            }
+            Some(Item::Update(update)) => {
+                let satisfies = matches!(update, Update::Invalidated { .. });
+                if self.demand == Demand::Next || satisfies {
+                    self.demand = Demand::None;
+                }
+                Delivery::Update(update)
+            }
+            Some(Item::Fault(error)) => {
+                self.face(now, error);
+                Delivery::Again
+            }
+            None => self.deliver_nothing(),
+        }
+    }
+
+    /// A try whose getMore is spent, and that brought nothing, is over.
+    fn deliver_nothing(&mut self) -> Delivery {
+        let State::Live(live) = &self.state else {
+            return Delivery::Nothing;
+        };
+        if self.demand != Demand::TryNext || live.in_flight || !self.tried {
+            return Delivery::Nothing;
+        }
+        self.demand = Demand::None;
+        Delivery::Update(Update::Idle(Idle {
+            token: self.position.token().cloned(),
+            operation_time: self.stats.operation_time,
+        }))
+    }
+
+    fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
+        let event = match arrived.batch.next() {
+            Ok(Some(event)) => {
+                ChangeEvent::from_reply(event).map_err(|_| Error::new(ErrorKind::MissingResumeToken))
+            }
+            Ok(None) => return Delivery::Again,
+            Err(error) => Err(error),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.end(Err(error));
+                return Delivery::Again;
+            }
+        };
+        self.stats.events += 1;
+        self.stats.bytes += event.as_raw().as_bytes().len() as u64;
+        self.demand = Demand::None;
+        if !arrived.batch.is_empty() {
+            self.position.delivered(event.resume_token().clone());
+            self.inbox.push_front(Item::Batch(arrived));
+            return Delivery::Update(Update::Change(event));
+        }
+        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
+            self.inbox.push_front(Item::Update(Update::Invalidated {
+                token: event.resume_token().clone(),
+            }));
+        }
+        let token = arrived.post_batch_resume_token;
+        self.position
+            .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
+        Delivery::Update(Update::Change(event))
+    }
+}
+
+/// The end.
+impl StreamMachine {
+    fn end(&mut self, result: Result<(), Error>) {
+        let farewell = self.farewell();
+        let token = self.position.token().cloned();
+        let result = result.map_err(|error| error.with_resume_token(token));
+        self.inbox.clear();
+        self.state = State::Ending(result, farewell);
+    }
+
+    /// Reports the end, once everything before it is delivered.
+    fn finish(&mut self) -> Option<StreamOutput> {
+        if matches!(self.state, State::Exhausted(_)) && self.inbox.is_empty() {
+            self.end(Ok(()));
+        }
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ending(result, farewell) => Some(StreamOutput::End(result, farewell)),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    fn farewell(&self) -> Option<Farewell> {
+        let (server, cursor, busy) = match &self.state {
+            State::Live(live) => (&live.server, Some(&live.cursor), live.in_flight),
+            State::Exhausted(server) => (server, None, false),
+            State::Selecting(_)
+            | State::Opening(..)
+            | State::Faulted
+            | State::BackingOff(..)
+            | State::Ending(..)
+            | State::Ended => return None,
+        };
+        let mut commands = Vec::new();
+        if let Some(cursor) = cursor {
+            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
+        }
+        if self.rules.ends_session && server.supports_sessions {
+            commands.push(self.commands.end_sessions());
+        }
+        Some(Farewell {
+            server: server.address.clone(),
+            commands,
+            busy,
+        })
+    }
+}
+
+/// How long a server waits for a change where maxAwaitTimeMS says nothing.
+const SERVER_DEFAULT_AWAIT: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause between attempts to resume (client backpressure specification's figures).
+const BACKOFF_BASE: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Longer times are cut to this, so that adding them to an instant cannot overflow.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

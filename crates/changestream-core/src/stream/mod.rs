@@ -1,0 +1,122 @@
+//! The stream machine: commands out, replies in.
+//!
+//! It knows the rules of the change-streams specification (which command comes next, what a reply means, which errors
+//! are resumed from, what the resume token is) and nothing of bytes, sockets or topology. Whoever drives it gives it a
+//! server when it asks for one, sends its commands there, and brings the replies back in order.
+//!
+//! ```text
+//!              Ready              reply                       reply with id 0
+//! Selecting ----------> Opening ----------> Live <-> getMore -----------------> Exhausted --> Ended
+//!     ^                    |                 |  error of a getMore
+//!     |                    | error           v
+//!     +--- BackingOff <----+------------- Faulted  (once what came before the error is delivered)
+//! ```
+
+mod batch;
+mod command;
+mod inbox;
+mod machine;
+mod position;
+mod reply;
+mod resumable;
+mod stats;
+
+use std::time::Duration;
+
+use bson::raw::RawDocumentBuf;
+
+pub use machine::{Patience, StreamMachine};
+pub use reply::{ClusterTime, CommandReply};
+pub use stats::StreamStats;
+
+pub(crate) use command::gossip;
+
+use crate::client::{Demand, Update};
+use crate::{Error, ServerAddress};
+
+/// What happens to a stream.
+#[derive(Debug)]
+pub enum StreamInput {
+    /// The server asked for: a connection to it is ready for commands.
+    Ready(Server),
+    /// The answer to the aggregate or getMore in flight.
+    Reply(CommandReply),
+    /// No server was found, or the command in flight got no answer, or the connection is gone.
+    Failed(Error),
+    /// Time has passed.
+    Timeout,
+    /// What the consumer wants.
+    Demand(Demand),
+}
+
+/// What a stream wants.
+#[derive(Debug)]
+pub enum StreamOutput {
+    /// A server by the stream's read preference, and a connection to it: answer with [`StreamInput::Ready`] or
+    /// [`StreamInput::Failed`].
+    SelectServer {
+        /// A server to avoid where there is another: the one that just failed.
+        deprioritized: Option<ServerAddress>,
+    },
+    /// Send this on the connection to the server that was given last. `$clusterTime` is for the sender to add.
+    Send(Command),
+    /// Something for the consumer.
+    Update(Update),
+    /// The end, once; nothing follows. What is left to be told to the server comes along.
+    End(Result<(), Error>, Option<Farewell>),
+}
+
+/// A command of a stream.
+#[derive(Debug)]
+pub struct Command {
+    /// The command with everything but `$clusterTime`.
+    pub body: RawDocumentBuf,
+    /// What its reply is for.
+    pub expects: Expects,
+}
+
+/// What the reply to a command is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expects {
+    /// The reply is to come back as [`StreamInput::Reply`], within this time and the round-trip time; later is a
+    /// network error.
+    Reply {
+        /// The longest silence.
+        within: Duration,
+    },
+    /// Whatever the reply says is of no interest.
+    Nothing,
+}
+
+/// What is to be told to a server when a stream is done with it.
+#[derive(Debug)]
+pub struct Farewell {
+    /// To which server, and no other.
+    pub server: ServerAddress,
+    /// `killCursors`, if there is a cursor, and `endSessions`, if the session is the stream's own.
+    pub commands: Vec<RawDocumentBuf>,
+    /// Whether a getMore is in flight, so that its connection is busy until the server has waited enough.
+    pub busy: bool,
+}
+
+/// The server that a stream reads from, as far as its commands depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its address.
+    pub address: ServerAddress,
+    /// `maxWireVersion` of the connection that was made to it.
+    pub max_wire_version: i32,
+    /// Whether it knows sessions (`logicalSessionTimeoutMinutes`).
+    pub supports_sessions: bool,
+    /// Whether it is the topology's single server and no mongos, so that it must be told that a secondary may answer.
+    pub is_direct: bool,
+}
+
+/// How an aggregate starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// As the user said.
+    Open,
+    /// Where the stream stands.
+    Resume,
+}

@@ -1,0 +1,98 @@
+//! Where a stream stands, and from where a new cursor has to start.
+
+use bson::raw::RawDocumentBuf;
+use bson::{Timestamp, raw::CStr};
+
+use crate::WatchOptions;
+use crate::token::ResumeToken;
+
+/// The token cache of the change-streams specification ("Updating the Cached Resume Token"), and what else decides
+/// how a stream starts anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    resume_after: Option<ResumeToken>,
+    start_after: Option<ResumeToken>,
+    start_at: Option<Timestamp>,
+    /// The cached resume token. A reply without one never erases it.
+    token: Option<ResumeToken>,
+    /// Whether an event was handed over: from then on a stream that began with `startAfter` resumes with
+    /// `resumeAfter`.
+    delivered: bool,
+    /// `operationTime` of the first aggregate, kept where nothing else tells the starting point.
+    opened_at: Option<Timestamp>,
+}
+
+impl Position {
+    pub(crate) fn new(options: &WatchOptions) -> Self {
+        Self {
+            resume_after: options.resume_after.clone(),
+            start_after: options.start_after.clone(),
+            start_at: options.start_at_operation_time,
+            token: options.start_after.clone().or_else(|| options.resume_after.clone()),
+            delivered: false,
+            opened_at: None,
+        }
+    }
+
+    /// The cached resume token.
+    pub(crate) fn token(&self) -> Option<&ResumeToken> {
+        self.token.as_ref()
+    }
+
+    /// An event was handed over.
+    pub(crate) fn delivered(&mut self, token: ResumeToken) {
+        self.delivered = true;
+        self.token = Some(token);
+    }
+
+    /// A batch was empty.
+    pub(crate) fn advanced(&mut self, post_batch_resume_token: Option<ResumeToken>) {
+        if post_batch_resume_token.is_some() {
+            self.token = post_batch_resume_token;
+        }
+    }
+
+    /// The first aggregate succeeded. Its `operationTime` is the starting point of a resume if there is no other:
+    /// no start option was given, and the reply brought neither an event nor a token.
+    pub(crate) fn opened(&mut self, operation_time: Option<Timestamp>, brought_any: bool, wire_version: i32) {
+        let asked = self.resume_after.is_some() || self.start_after.is_some() || self.start_at.is_some();
+        if !asked && !brought_any && wire_version >= WIRE_VERSION_OF_START_AT {
+            self.opened_at = operation_time;
+        }
+    }
+
+    /// Appends the start fields of the first aggregate: what the user gave, all of it. Whether it fits together is
+    /// the server's to say.
+    pub(crate) fn append_start(&self, stage: &mut RawDocumentBuf) {
+        if let Some(token) = &self.resume_after {
+            stage.append(RESUME_AFTER, token.as_raw_bson());
+        }
+        if let Some(token) = &self.start_after {
+            stage.append(START_AFTER, token.as_raw_bson());
+        }
+        if let Some(time) = self.start_at {
+            stage.append(START_AT, time);
+        }
+    }
+
+    /// Appends the one start field of an aggregate that resumes ("Resume Process").
+    pub(crate) fn append_resume(&self, stage: &mut RawDocumentBuf) {
+        if let Some(token) = &self.token {
+            let field = if self.start_after.is_some() && !self.delivered {
+                START_AFTER
+            } else {
+                RESUME_AFTER
+            };
+            stage.append(field, token.as_raw_bson());
+        } else if let Some(time) = self.opened_at.or(self.start_at) {
+            stage.append(START_AT, time);
+        }
+    }
+}
+
+/// `startAtOperationTime` exists since server 4.0.
+const WIRE_VERSION_OF_START_AT: i32 = 7;
+
+const RESUME_AFTER: &CStr = bson::raw::cstr!("resumeAfter");
+const START_AFTER: &CStr = bson::raw::cstr!("startAfter");
+const START_AT: &CStr = bson::raw::cstr!("startAtOperationTime");

@@ -1,0 +1,197 @@
+//! A command's reply, read so far as the machine needs it.
+
+use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
+use bson::{Timestamp, spec::ElementType};
+use bytes::Bytes;
+
+use super::batch::Batch;
+use crate::token::ResumeToken;
+use crate::topology::TopologyVersion;
+use crate::{Error, ServerError};
+
+/// A command's reply with the fields that every command shares.
+#[derive(Clone, Debug)]
+pub struct CommandReply {
+    /// The whole document.
+    pub(crate) body: Bytes,
+    /// The error, if `ok` is not 1.
+    pub(crate) error: Option<ServerError>,
+    /// `operationTime`: when the server ran the command, in cluster time.
+    pub(crate) operation_time: Option<Timestamp>,
+    /// `$clusterTime`, to be gossiped on.
+    pub(crate) cluster_time: Option<ClusterTime>,
+}
+
+impl CommandReply {
+    /// Reads a reply's shared fields. Everything else is located when it is asked for.
+    ///
+    /// # Errors
+    /// The bytes are no BSON document on the outermost level.
+    pub fn parse(body: Bytes) -> Result<Self, Error> {
+        let mut reply = Self {
+            body: Bytes::new(),
+            error: None,
+            operation_time: None,
+            cluster_time: None,
+        };
+        let mut ok = false;
+        let mut failure = ServerError::new(0, "", "");
+        for element in RawDocument::from_bytes(&body).map_err(malformed)?.iter_elements() {
+            let element = element.map_err(malformed)?;
+            let key = element.key().as_str();
+            // The cursor may be megabytes; whoever wants it looks for it.
+            if !matches!(
+                key,
+                "ok" | "code" | "codeName" | "errmsg" | "errorLabels" | "operationTime" | "$clusterTime"
+            ) {
+                continue;
+            }
+            let value = element.value().map_err(malformed)?;
+            match key {
+                "ok" => ok = number(value) == Some(1.0),
+                "code" => failure.code = number(value).map_or(0, |code| code as i32),
+                "codeName" => failure.code_name = text(value),
+                "errmsg" => failure.message = text(value),
+                "errorLabels" => failure.labels = labels(value),
+                "operationTime" => reply.operation_time = value.as_timestamp(),
+                _ => reply.cluster_time = value.as_document().and_then(ClusterTime::new),
+            }
+        }
+        reply.error = (!ok).then_some(failure);
+        reply.body = body;
+        Ok(reply)
+    }
+
+    /// `topologyVersion`: how new the server's view of itself is. Errors carry it.
+    pub(crate) fn topology_version(&self) -> Option<TopologyVersion> {
+        let reply = RawDocument::from_bytes(&self.body).ok()?;
+        TopologyVersion::parse(reply.get_document("topologyVersion").ok()?)
+    }
+
+    /// The cursor in the reply of an aggregate or a getMore.
+    ///
+    /// # Errors
+    /// There is none, or it is not of the specified form. Nothing that a resume would mend.
+    pub(crate) fn cursor(&self) -> Result<CursorReply, Error> {
+        let reply = RawDocument::from_bytes(&self.body).map_err(malformed)?;
+        let cursor = match reply.get("cursor").map_err(malformed)? {
+            Some(RawBsonRef::Document(cursor)) => cursor,
+            _ => return Err(Error::protocol("a reply without `cursor`")),
+        };
+        let mut id = None;
+        let mut namespace = None;
+        let mut batch = None;
+        let mut post_batch_resume_token = None;
+        for element in cursor.iter_elements() {
+            let element = element.map_err(malformed)?;
+            let value = || element.value().map_err(malformed);
+            match element.key().as_str() {
+                "id" => id = value()?.as_i64().or_else(|| value().ok()?.as_i32().map(i64::from)),
+                "ns" => namespace = value()?.as_str().map(str::to_owned),
+                "firstBatch" | "nextBatch" if element.element_type() == ElementType::Array => {
+                    let array = value()?;
+                    let bytes = array.as_array().map(|array| array.as_bytes());
+                    batch = bytes.map(|bytes| Batch::new(self.body.slice_ref(bytes)));
+                }
+                "postBatchResumeToken" => {
+                    post_batch_resume_token = Some(ResumeToken::slice_of(&self.body, value()?));
+                }
+                _ => {}
+            }
+        }
+        Ok(CursorReply {
+            id: id.ok_or_else(|| Error::protocol("a cursor without `id`"))?,
+            namespace,
+            batch: batch.ok_or_else(|| Error::protocol("a cursor without a batch"))?,
+            post_batch_resume_token,
+        })
+    }
+}
+
+/// The cursor in a reply.
+#[derive(Debug)]
+pub(crate) struct CursorReply {
+    /// 0 if the cursor is exhausted.
+    pub(crate) id: i64,
+    /// `ns`: the namespace that a getMore has to name.
+    pub(crate) namespace: Option<String>,
+    pub(crate) batch: Batch,
+    pub(crate) post_batch_resume_token: Option<ResumeToken>,
+}
+
+/// A `$clusterTime` document, signature and all: gossiped as it came (Driver Sessions, "Gossipping the Cluster Time").
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterTime {
+    time: Timestamp,
+    document: RawDocumentBuf,
+}
+
+impl ClusterTime {
+    /// The cluster time in that document; none if there is none.
+    pub fn new(document: &RawDocument) -> Option<Self> {
+        Some(Self {
+            time: document.get_timestamp("clusterTime").ok()?,
+            document: document.to_owned(),
+        })
+    }
+
+    /// The cluster time that a reply carries.
+    pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
+        let reply = RawDocument::from_bytes(reply).ok()?;
+        Self::new(reply.get_document("$clusterTime").ok()?)
+    }
+
+    /// The time itself.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The document, to be sent with a command.
+    pub fn document(&self) -> &RawDocument {
+        &self.document
+    }
+
+    /// Takes the newer of both.
+    pub(crate) fn advance(known: &mut Option<Self>, seen: Option<Self>) {
+        let Some(seen) = seen else { return };
+        if known.as_ref().is_none_or(|known| known.time < seen.time) {
+            *known = Some(seen);
+        }
+    }
+}
+
+fn number(value: RawBsonRef<'_>) -> Option<f64> {
+    value
+        .as_f64()
+        .or_else(|| value.as_i32().map(f64::from))
+        .or_else(|| value.as_i64().map(|n| n as f64))
+        .or_else(|| value.as_bool().map(|b| f64::from(u8::from(b))))
+}
+
+/// A server's text, bounded: it goes into errors that are kept and printed.
+fn text(value: RawBsonRef<'_>) -> String {
+    const LONGEST: usize = 8 << 10;
+    let text = value.as_str().unwrap_or_default();
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn labels(value: RawBsonRef<'_>) -> Vec<String> {
+    const MOST: usize = 32;
+    let Some(array) = value.as_array() else {
+        return Vec::new();
+    };
+    array
+        .into_iter()
+        .map_while(Result::ok)
+        .take(MOST)
+        .map(text)
+        .collect()
+}
+
+fn malformed(error: bson::error::Error) -> Error {
+    Error::protocol(format!("a reply is not valid BSON: {error}"))
+}

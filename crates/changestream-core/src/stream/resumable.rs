@@ -1,0 +1,68 @@
+//! Which errors a stream resumes from, and which aggregates are tried again.
+
+use crate::{Error, ErrorKind, ServerError};
+
+/// Whether the specification lets a stream resume from this failure of a getMore (change-streams specification,
+/// "Resumable Error").
+///
+/// `wire_version` is that of the connection that ran it. Errors of our own making (bytes that are no reply, a missing
+/// token, a close) are never resumable, though no server sent them: resuming would meet them again for ever.
+pub(crate) fn is_resumable(error: &Error, wire_version: i32) -> bool {
+    match error.kind() {
+        ErrorKind::Network { .. } => true,
+        ErrorKind::Protocol { .. }
+        | ErrorKind::InvalidArgument { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::Authentication { .. }
+        | ErrorKind::MissingResumeToken
+        | ErrorKind::Decode { .. }
+        | ErrorKind::Closed => false,
+        ErrorKind::HistoryLost(e)
+        | ErrorKind::TokenNotFound(e)
+        | ErrorKind::InvalidToken(e)
+        | ErrorKind::EventTooLarge(e)
+        | ErrorKind::PreImageMissing(e)
+        | ErrorKind::NotAReplicaSet(e)
+        | ErrorKind::Server(e) => is_resumable_server_error(e, wire_version),
+    }
+}
+
+fn is_resumable_server_error(error: &ServerError, wire_version: i32) -> bool {
+    if error.code == CURSOR_NOT_FOUND {
+        return true;
+    }
+    if wire_version >= WIRE_VERSION_OF_LABEL {
+        return error.has_label("ResumableChangeStreamError");
+    }
+    RESUMABLE_BEFORE_LABEL.contains(&error.code)
+}
+
+/// Whether an aggregate that failed so is tried once more (Retryable Reads specification, "Retryable Error").
+pub(crate) fn is_retryable_read(error: &Error) -> bool {
+    match (error.kind(), error.server_error()) {
+        (ErrorKind::Network { .. }, _) => true,
+        (_, Some(e)) => RETRYABLE_READ.contains(&e.code),
+        (_, None) => false,
+    }
+}
+
+/// Whether the server has no cursor any more after this error, so that there is none to kill.
+pub(crate) fn cursor_is_gone(error: &ServerError) -> bool {
+    const CURSOR_KILLED: i32 = 237;
+    matches!(error.code, CURSOR_NOT_FOUND | CURSOR_KILLED)
+}
+
+const CURSOR_NOT_FOUND: i32 = 43;
+
+/// From server 4.4 on the server itself says what is resumable.
+const WIRE_VERSION_OF_LABEL: i32 = 9;
+
+/// The list of the change-streams specification for servers before 4.4.
+const RESUMABLE_BEFORE_LABEL: [i32; 17] = [
+    6, 7, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
+];
+
+/// The list of the Retryable Reads specification.
+const RETRYABLE_READ: [i32; 13] = [
+    6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,
+];

@@ -1,0 +1,311 @@
+//! Everything that a client can be told, by a connection string or by code.
+
+use std::time::Duration;
+
+use super::credential::Credential;
+use super::secret::Secret;
+use crate::address::ServerAddress;
+use crate::read_preference::{ReadConcern, ReadPreference};
+
+/// How a client reaches a deployment, and how it behaves there (URI Options specification).
+///
+/// [`ConnectionString`](super::ConnectionString) makes one from text. By code, start from the defaults and change
+/// what differs; [`validate`](Self::validate) says whether the whole makes sense.
+///
+/// ```
+/// use changestream_core::{ClientOptions, Credential, ServerAddress};
+///
+/// let mut options = ClientOptions::default();
+/// options.hosts = vec![ServerAddress::tcp("db1.example.com", 27017)];
+/// options.replica_set = Some("rs0".into());
+/// options.credential = Some(Credential::new("alice", "secret"));
+/// options.validate()?;
+/// # Ok::<(), changestream_core::uri::UriError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// The seed list, as given. Default: `localhost:27017`.
+    pub hosts: Vec<ServerAddress>,
+    /// The database that the connection string names; a period in it is kept.
+    pub default_database: Option<String>,
+    /// `appName`: named in the server's logs. At most 128 bytes.
+    pub app_name: Option<String>,
+    /// User name, password and how they are proved. Default: no authentication.
+    pub credential: Option<Credential>,
+    /// `replicaSet`: the set that the members must belong to.
+    pub replica_set: Option<String>,
+    /// `directConnection`: `true` talks to the one host alone, whatever it is; `false` and `None` discover the
+    /// deployment behind it.
+    pub direct_connection: Option<bool>,
+    /// `loadBalanced`: the host is a load balancer in front of mongos. Default: false.
+    pub load_balanced: bool,
+    /// `connectTimeoutMS`: limit of making a connection and its handshake. `None` (0 in the string) is no limit.
+    /// Default: 10 seconds.
+    pub connect_timeout: Option<Duration>,
+    /// `socketTimeoutMS`, deprecated: limit of one send or receive. `None` (0 in the string) is no limit, the default.
+    pub socket_timeout: Option<Duration>,
+    /// `timeoutMS`: limit of a whole operation. `None` is not set, zero is no limit.
+    pub timeout: Option<Duration>,
+    /// `serverSelectionTimeoutMS`: how long a suitable server is sought. Zero looks once. Default: 30 seconds.
+    pub server_selection_timeout: Duration,
+    /// `serverSelectionTryOnce`: whether selection gives up after one scan instead of after the timeout. `None` leaves
+    /// it to the client.
+    pub server_selection_try_once: Option<bool>,
+    /// `localThresholdMS`: how much slower than the nearest server a server may answer and still be selected.
+    /// Default: 15 milliseconds.
+    pub local_threshold: Duration,
+    /// `heartbeatFrequencyMS`: the age at which what is known of a server must be looked at again; at least 500
+    /// milliseconds. `None` is 60 seconds, the default of single-threaded monitoring:
+    /// see [`heartbeat_frequency`](Self::heartbeat_frequency).
+    pub heartbeat_frequency: Option<Duration>,
+    /// `serverMonitoringMode`. Kept as data: this client monitors nothing in the background.
+    pub server_monitoring_mode: Option<ServerMonitoringMode>,
+    /// `readPreference`, `readPreferenceTags`, `maxStalenessSeconds`. Default: primary.
+    ///
+    /// A maximum staleness under 90 seconds, or under the heartbeat frequency and 10 seconds, is refused when a member
+    /// of a replica set is selected, as the Server Selection specification says, since other deployments allow it.
+    pub read_preference: ReadPreference,
+    /// `readConcernLevel`.
+    pub read_concern: Option<ReadConcern>,
+    /// `w`, `wTimeoutMS`, `journal`. Kept as data: a change stream writes nothing.
+    pub write_concern: WriteConcern,
+    /// `retryReads`: whether a failed read is tried once more. Default: true.
+    pub retry_reads: bool,
+    /// `retryWrites`. Kept as data. Default: true.
+    pub retry_writes: bool,
+    /// `maxAdaptiveRetries`: how often a request that an overloaded server refused is tried again. `None` is the
+    /// default of the Client Backpressure specification.
+    pub max_adaptive_retries: Option<u32>,
+    /// `enableOverloadRetargeting`: whether such a retry seeks another server. `None` is the specification's default.
+    pub enable_overload_retargeting: Option<bool>,
+    /// `compressors`, in order of preference. Default: none.
+    pub compressors: Vec<Compressor>,
+    /// `zlibCompressionLevel`, -1 to 9. `None` and -1 are zlib's default, 0 is none, 9 the densest.
+    pub zlib_compression_level: Option<i32>,
+    /// `tls` or `ssl`. See [`tls_enabled`](Self::tls_enabled).
+    pub tls: Option<bool>,
+    /// All `tls*` options.
+    pub tls_options: TlsOptions,
+    /// Connection pool options. Kept as data: a stream has a connection of its own.
+    pub pool: PoolOptions,
+    /// SOCKS5 proxy.
+    pub proxy: ProxyOptions,
+    /// `srvMaxHosts`: only with `mongodb+srv://`.
+    pub srv_max_hosts: Option<u32>,
+    /// `srvServiceName`: only with `mongodb+srv://`.
+    pub srv_service_name: Option<String>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            hosts: vec![ServerAddress::tcp("localhost", ServerAddress::DEFAULT_PORT)],
+            default_database: None,
+            app_name: None,
+            credential: None,
+            replica_set: None,
+            direct_connection: None,
+            load_balanced: false,
+            connect_timeout: Some(DEFAULT_CONNECT_TIMEOUT),
+            socket_timeout: None,
+            timeout: None,
+            server_selection_timeout: DEFAULT_SERVER_SELECTION_TIMEOUT,
+            server_selection_try_once: None,
+            local_threshold: DEFAULT_LOCAL_THRESHOLD,
+            heartbeat_frequency: None,
+            server_monitoring_mode: None,
+            read_preference: ReadPreference::default(),
+            read_concern: None,
+            write_concern: WriteConcern::default(),
+            retry_reads: true,
+            retry_writes: true,
+            max_adaptive_retries: None,
+            enable_overload_retargeting: None,
+            compressors: Vec::new(),
+            zlib_compression_level: None,
+            tls: None,
+            tls_options: TlsOptions::default(),
+            pool: PoolOptions::default(),
+            proxy: ProxyOptions::default(),
+            srv_max_hosts: None,
+            srv_service_name: None,
+        }
+    }
+}
+
+impl ClientOptions {
+    /// The least `heartbeatFrequencyMS` (SDAM specification, "heartbeatFrequencyMS").
+    pub const MIN_HEARTBEAT_FREQUENCY: Duration = Duration::from_millis(500);
+
+    /// The longest `appName` in bytes (MongoDB Handshake specification).
+    pub const MAX_APP_NAME_BYTES: usize = 128;
+
+    /// Whether connections use TLS: what [`tls`](Self::tls) says; where it says nothing, whether any of
+    /// [`tls_options`](Self::tls_options) is set, so that who names a certificate never talks in the clear.
+    pub fn tls_enabled(&self) -> bool {
+        self.tls
+            .unwrap_or_else(|| self.tls_options != TlsOptions::default())
+    }
+
+    /// The heartbeat frequency in force.
+    pub fn heartbeat_frequency(&self) -> Duration {
+        self.heartbeat_frequency
+            .unwrap_or(DEFAULT_HEARTBEAT_FREQUENCY)
+    }
+}
+
+/// Options of TLS. That one is `None` and that it is `Some(false)` differ for the check of contradictions alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsOptions {
+    /// `tlsCAFile`: a PEM file of the authorities to trust, instead of the platform's.
+    pub ca_file: Option<String>,
+    /// `tlsCertificateKeyFile`: a PEM file of the client's certificate and private key.
+    pub certificate_key_file: Option<String>,
+    /// `tlsCertificateKeyFilePassword`: decrypts that private key.
+    pub certificate_key_file_password: Option<Secret>,
+    /// `tlsAllowInvalidCertificates`: accept any certificate. Dangerous.
+    pub allow_invalid_certificates: Option<bool>,
+    /// `tlsAllowInvalidHostnames`: accept a certificate of another host. Dangerous.
+    pub allow_invalid_hostnames: Option<bool>,
+    /// `tlsInsecure`: both of these. Dangerous.
+    pub insecure: Option<bool>,
+    /// `tlsDisableOCSPEndpointCheck`.
+    pub disable_ocsp_endpoint_check: Option<bool>,
+    /// `tlsDisableCertificateRevocationCheck`.
+    pub disable_certificate_revocation_check: Option<bool>,
+}
+
+impl TlsOptions {
+    /// Whether certificates are not to be verified.
+    pub fn accepts_invalid_certificates(&self) -> bool {
+        self.insecure == Some(true) || self.allow_invalid_certificates == Some(true)
+    }
+
+    /// Whether host names in certificates are not to be verified.
+    pub fn accepts_invalid_hostnames(&self) -> bool {
+        self.accepts_invalid_certificates() || self.allow_invalid_hostnames == Some(true)
+    }
+}
+
+/// Options of a connection pool (Connection Monitoring and Pooling specification).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolOptions {
+    /// `maxPoolSize`; zero is no limit.
+    pub max_size: Option<u32>,
+    /// `minPoolSize`.
+    pub min_size: Option<u32>,
+    /// `maxIdleTimeMS`; zero is no limit.
+    pub max_idle_time: Option<Duration>,
+    /// `waitQueueTimeoutMS`, deprecated.
+    pub wait_queue_timeout: Option<Duration>,
+    /// `maxConnecting`, at least one.
+    pub max_connecting: Option<u32>,
+}
+
+/// A SOCKS5 proxy (SOCKS5 Support specification).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProxyOptions {
+    /// `proxyHost`: a host name or an IP address.
+    pub host: Option<String>,
+    /// `proxyPort`; `None` is 1080.
+    pub port: Option<u16>,
+    /// `proxyUsername`.
+    pub username: Option<String>,
+    /// `proxyPassword`.
+    pub password: Option<Secret>,
+}
+
+/// A write concern (Read and Write Concern specification).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriteConcern {
+    /// `w`: whose acknowledgment is awaited.
+    pub w: Option<Acknowledgment>,
+    /// `wTimeoutMS`, deprecated: how long. Zero is no limit.
+    pub w_timeout: Option<Duration>,
+    /// `journal`: whether the journal must hold the write.
+    pub journal: Option<bool>,
+}
+
+/// `w`: whose acknowledgment of a write is awaited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acknowledgment {
+    /// That of so many members; zero awaits none.
+    Nodes(u32),
+    /// That of `majority`, or of the members that a tag of the replica set's configuration names.
+    Named(String),
+}
+
+/// A compression of wire messages (OP_COMPRESSED specification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Compressor {
+    /// `snappy`.
+    Snappy,
+    /// `zlib`.
+    Zlib,
+    /// `zstd`.
+    Zstd,
+}
+
+impl Compressor {
+    /// The name in the handshake and in connection strings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snappy => "snappy",
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The compressor of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Snappy, Self::Zlib, Self::Zstd]
+            .into_iter()
+            .find(|compressor| compressor.as_str() == name)
+    }
+}
+
+/// `serverMonitoringMode`: which protocol watches servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ServerMonitoringMode {
+    /// `auto`.
+    Auto,
+    /// `poll`.
+    Poll,
+    /// `stream`.
+    Stream,
+}
+
+impl ServerMonitoringMode {
+    /// The name in connection strings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Poll => "poll",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// The mode of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Poll, Self::Stream]
+            .into_iter()
+            .find(|mode| mode.as_str() == name)
+    }
+}
+
+/// URI Options specification, "connectTimeoutMS".
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Server Selection specification, "serverSelectionTimeoutMS".
+const DEFAULT_SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Server Selection specification, "localThresholdMS".
+const DEFAULT_LOCAL_THRESHOLD: Duration = Duration::from_millis(15);
+/// SDAM specification, "heartbeatFrequencyMS", for single-threaded clients.
+const DEFAULT_HEARTBEAT_FREQUENCY: Duration = Duration::from_secs(60);

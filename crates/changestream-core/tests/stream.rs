@@ -1,0 +1,788 @@
+//! The stream machine alone: commands out, replies in.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, Document, Timestamp, doc};
+use changestream_core::client::{Demand, Idle};
+use changestream_core::random::Random;
+use changestream_core::stream::{
+    CommandReply, Patience, Server, StreamInput, StreamMachine, StreamOutput,
+};
+use changestream_core::{
+    Error, ErrorKind, ResumePolicy, ResumeToken, Scope, ServerAddress, Session, Update, WatchOptions,
+};
+
+/// A stream and the server that it talks to, played by hand.
+struct World {
+    stream: StreamMachine,
+    now: Instant,
+    wire_version: i32,
+}
+
+impl World {
+    fn new(options: WatchOptions) -> Self {
+        Self::on(&collection(), options)
+    }
+
+    fn on(scope: &Scope, options: WatchOptions) -> Self {
+        let now = epoch();
+        let stream = StreamMachine::new(scope, &options, true, PATIENCE, Random::new([7; 32]), now).unwrap();
+        Self {
+            stream,
+            now,
+            wire_version: 9,
+        }
+    }
+
+    /// A stream without prefetch, opened with an empty first batch.
+    fn opened(options: WatchOptions) -> Self {
+        let mut world = Self::new(without_prefetch(options));
+        world.open(cursor(1, "firstBatch", &[], Some("t0")));
+        world
+    }
+
+    fn open(&mut self, reply: Document) -> Document {
+        self.expect_selection();
+        self.ready();
+        let command = self.expect_command();
+        self.reply(reply);
+        command
+    }
+
+    fn ready(&mut self) {
+        let server = Server {
+            address: "a:1".parse().unwrap(),
+            max_wire_version: self.wire_version,
+            supports_sessions: true,
+            is_direct: false,
+        };
+        self.input(StreamInput::Ready(server));
+    }
+
+    fn input(&mut self, input: StreamInput) {
+        self.stream.handle_input(self.now, input);
+    }
+
+    fn demand(&mut self, demand: Demand) {
+        self.input(StreamInput::Demand(demand));
+    }
+
+    fn reply(&mut self, reply: Document) {
+        let body = RawDocumentBuf::try_from(&reply).unwrap().into_bytes();
+        self.input(StreamInput::Reply(CommandReply::parse(body.into()).unwrap()));
+    }
+
+    fn poll(&mut self) -> Option<StreamOutput> {
+        self.stream.poll_output(self.now)
+    }
+
+    fn poll_all(&mut self) -> Vec<StreamOutput> {
+        std::iter::from_fn(|| self.poll()).collect()
+    }
+
+    #[track_caller]
+    fn expect_selection(&mut self) -> Option<ServerAddress> {
+        match self.poll() {
+            Some(StreamOutput::SelectServer { deprioritized }) => deprioritized,
+            other => panic!("expected a selection, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_command(&mut self) -> Document {
+        match self.poll() {
+            Some(StreamOutput::Send(command)) => command.body.try_into().unwrap(),
+            other => panic!("expected a command, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_get_more(&mut self) -> Document {
+        let command = self.expect_command();
+        assert!(command.contains_key("getMore"), "expected a getMore, got {command}");
+        command
+    }
+
+    #[track_caller]
+    fn expect_update(&mut self) -> Update {
+        match self.poll() {
+            Some(StreamOutput::Update(update)) => update,
+            other => panic!("expected an update, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_event(&mut self, token: &str) {
+        self.demand(Demand::Next);
+        match self.expect_update() {
+            Update::Change(event) => assert_eq!(*event.resume_token(), token_of(token)),
+            other => panic!("expected an event, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_end(&mut self) -> Result<(), Error> {
+        match self.poll() {
+            Some(StreamOutput::End(result, _)) => result,
+            other => panic!("expected the end, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_nothing(&mut self) {
+        let output = self.poll();
+        assert!(output.is_none(), "expected nothing, got {output:?}");
+    }
+
+    fn token(&self) -> Option<ResumeToken> {
+        self.stream.resume_token().cloned()
+    }
+
+    /// Waits for an event, lets the getMore fail, and returns the aggregate that resumes.
+    #[track_caller]
+    fn resume_after(&mut self, failure: Failure) -> Document {
+        self.demand(Demand::Next);
+        self.expect_get_more();
+        match failure {
+            Failure::Reply(reply) => self.reply(reply),
+            Failure::Network => self.input(StreamInput::Failed(network_error())),
+        }
+        for _ in 0..8 {
+            match self.poll() {
+                Some(StreamOutput::SelectServer { .. }) => self.ready(),
+                Some(StreamOutput::Update(Update::Resuming(_))) => self.demand(Demand::Next),
+                Some(StreamOutput::Send(command)) => {
+                    let body: Document = command.body.try_into().unwrap();
+                    if body.contains_key("aggregate") {
+                        return body;
+                    }
+                }
+                None => {
+                    self.now += Duration::from_secs(20);
+                    self.input(StreamInput::Timeout);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        panic!("the stream does not resume")
+    }
+}
+
+enum Failure {
+    Reply(Document),
+    Network,
+}
+
+const PATIENCE: Patience = Patience {
+    open: Duration::from_secs(30),
+    get_more: Duration::from_secs(10),
+};
+
+#[allow(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
+fn epoch() -> Instant {
+    Instant::now()
+}
+
+fn collection() -> Scope {
+    Scope::Collection {
+        database: "shop".into(),
+        collection: "orders".into(),
+    }
+}
+
+fn without_prefetch(mut options: WatchOptions) -> WatchOptions {
+    options.prefetch_batches = 0;
+    options
+}
+
+fn options(change: impl FnOnce(&mut WatchOptions)) -> WatchOptions {
+    let mut options = WatchOptions::default();
+    change(&mut options);
+    options
+}
+
+fn token_of(name: &str) -> ResumeToken {
+    doc! { "_data": name }.try_into().unwrap()
+}
+
+fn cursor(id: i64, batch_name: &str, events: &[&str], token: Option<&str>) -> Document {
+    let events: Vec<Bson> = events
+        .iter()
+        .map(|name| {
+            let kind = if name.starts_with("inv") { "invalidate" } else { "insert" };
+            Bson::Document(doc! { "_id": { "_data": *name }, "operationType": kind })
+        })
+        .collect();
+    let mut cursor = doc! { batch_name: events, "id": id, "ns": "shop.orders" };
+    if let Some(token) = token {
+        cursor.insert("postBatchResumeToken", doc! { "_data": token });
+    }
+    doc! { "cursor": cursor, "ok": 1.0, "operationTime": Timestamp { time: 100, increment: 1 } }
+}
+
+fn next_batch(events: &[&str], token: Option<&str>) -> Document {
+    cursor(1, "nextBatch", events, token)
+}
+
+fn failure(code: i32, labels: &[&str]) -> Document {
+    doc! { "ok": 0.0, "code": code, "codeName": "Name", "errmsg": "message", "errorLabels": labels }
+}
+
+fn resumable() -> Document {
+    failure(10107, &["ResumableChangeStreamError"])
+}
+
+fn network_error() -> Error {
+    Error::network("connection reset", false)
+}
+
+fn stage(command: &Document) -> &Document {
+    command.get_array("pipeline").unwrap()[0]
+        .as_document()
+        .unwrap()
+        .get_document("$changeStream")
+        .unwrap()
+}
+
+#[test]
+fn an_aggregate_without_options_sends_an_empty_stage_and_cursor() {
+    let session = Session::with_id([1; 16]);
+    let lsid: Document = session.lsid().try_into().unwrap();
+    let mut world = World::new(options(|o| o.session = Some(session)));
+    let command = world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    assert_eq!(
+        command,
+        doc! {
+            "aggregate": "orders", "pipeline": [{ "$changeStream": {} }], "cursor": {}, "lsid": lsid, "$db": "shop",
+        }
+    );
+}
+
+#[test]
+fn database_and_cluster_streams_aggregate_on_one() {
+    let scope = Scope::Database {
+        database: "shop".into(),
+    };
+    let command = World::on(&scope, WatchOptions::default()).open(cursor(1, "firstBatch", &[], None));
+    assert_eq!(command.get_i32("aggregate").unwrap(), 1);
+    assert_eq!(command.get_str("$db").unwrap(), "shop");
+    assert_eq!(*stage(&command), doc! {});
+    let command = World::on(&Scope::Cluster, WatchOptions::default()).open(cursor(1, "firstBatch", &[], None));
+    assert_eq!(command.get_i32("aggregate").unwrap(), 1);
+    assert_eq!(command.get_str("$db").unwrap(), "admin");
+    assert_eq!(*stage(&command), doc! { "allChangesForCluster": true });
+}
+
+#[test]
+fn max_await_time_goes_on_get_more_only_and_the_comment_on_both() {
+    let mut world = World::new(options(|o| {
+        o.max_await_time = Some(Duration::from_micros(250_500));
+        o.comment = Some(Bson::String("why".into()));
+        o.batch_size = Some(3);
+    }));
+    let aggregate = world.open(cursor(9, "firstBatch", &[], Some("t0")));
+    assert!(!aggregate.to_string().contains("maxTimeMS"));
+    assert!(!aggregate.to_string().contains("maxAwaitTimeMS"));
+    assert_eq!(aggregate.get_str("comment").unwrap(), "why");
+    assert_eq!(aggregate.get_document("cursor").unwrap(), &doc! { "batchSize": 3 });
+    world.demand(Demand::Next);
+    let mut command = world.expect_get_more();
+    command.remove("lsid");
+    assert_eq!(
+        command,
+        doc! {
+            "getMore": 9_i64, "collection": "orders", "batchSize": 3, "maxTimeMS": 251_i64, "comment": "why",
+            "$db": "shop",
+        }
+    );
+}
+
+#[test]
+fn before_4_4_the_comment_is_not_on_get_more() {
+    let mut world = World::new(options(|o| o.comment = Some(Bson::Int32(1))));
+    world.wire_version = 8;
+    world.open(cursor(9, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    assert!(!world.expect_get_more().contains_key("comment"));
+}
+
+#[test]
+fn batch_size_zero_is_sent_on_aggregate_and_left_out_of_get_more() {
+    let mut world = World::new(options(|o| o.batch_size = Some(0)));
+    let aggregate = world.open(cursor(9, "firstBatch", &[], Some("t0")));
+    assert_eq!(aggregate.get_document("cursor").unwrap(), &doc! { "batchSize": 0 });
+    world.demand(Demand::Next);
+    assert!(!world.expect_get_more().contains_key("batchSize"));
+}
+
+#[test]
+fn get_more_names_the_namespace_of_the_reply() {
+    let mut world = World::on(&Scope::Cluster, WatchOptions::default());
+    let mut reply = cursor(9, "firstBatch", &[], Some("t0"));
+    reply
+        .get_document_mut("cursor")
+        .unwrap()
+        .insert("ns", "admin.$cmd.aggregate");
+    world.open(reply);
+    world.demand(Demand::Next);
+    let command = world.expect_get_more();
+    assert_eq!(command.get_str("collection").unwrap(), "$cmd.aggregate");
+    assert_eq!(command.get_str("$db").unwrap(), "admin");
+}
+
+#[test]
+fn all_start_options_are_sent_for_the_server_to_judge() {
+    let mut world = World::new(options(|o| {
+        o.resume_after = Some(token_of("a"));
+        o.start_after = Some(token_of("b"));
+        o.start_at_operation_time = Some(Timestamp { time: 5, increment: 6 });
+    }));
+    let command = world.open(failure(40674, &[]));
+    assert_eq!(
+        *stage(&command),
+        doc! {
+            "resumeAfter": { "_data": "a" }, "startAfter": { "_data": "b" },
+            "startAtOperationTime": Timestamp { time: 5, increment: 6 },
+        }
+    );
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(40674));
+}
+
+#[test]
+fn the_token_is_the_events_id_within_a_batch_and_the_batch_token_at_its_end() {
+    let mut world = World::opened(WatchOptions::default());
+    assert_eq!(world.token(), Some(token_of("t0")));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(next_batch(&["e1", "e2", "e3"], Some("t3")));
+    assert_eq!(world.token(), Some(token_of("t0")));
+    for (event, token) in [("e1", "e1"), ("e2", "e2"), ("e3", "t3")] {
+        world.expect_event(event);
+        assert_eq!(world.token(), Some(token_of(token)));
+    }
+}
+
+#[test]
+fn without_a_batch_token_the_last_id_is_the_token_and_an_empty_batch_keeps_it() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(next_batch(&["e1"], None));
+    world.expect_event("e1");
+    assert_eq!(world.token(), Some(token_of("e1")));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(next_batch(&[], None));
+    let update = world.expect_update();
+    assert!(matches!(update, Update::Idle(Idle { token: Some(t), .. }) if t == token_of("e1")));
+    assert_eq!(world.token(), Some(token_of("e1")));
+}
+
+#[test]
+fn an_unread_first_batch_leaves_the_token_as_the_user_gave_it() {
+    for (given, expected) in [(None, None), (Some("s"), Some(token_of("s")))] {
+        let mut world = World::new(without_prefetch(options(|o| o.start_after = given.map(token_of))));
+        world.open(cursor(1, "firstBatch", &["e1", "e2"], Some("t2")));
+        assert_eq!(world.token(), expected);
+    }
+}
+
+#[test]
+fn a_resume_continues_after_the_token_in_the_same_session() {
+    let mut world = World::new(without_prefetch(options(|o| {
+        o.pipeline = vec![doc! { "$match": { "x": 1 } }];
+        o.start_at_operation_time = Some(Timestamp { time: 1, increment: 1 });
+    })));
+    let first = world.open(cursor(1, "firstBatch", &["e1", "e2"], Some("t2")));
+    world.expect_event("e1");
+    world.expect_event("e2");
+    let again = world.resume_after(Failure::Reply(resumable()));
+    assert_eq!(*stage(&again), doc! { "resumeAfter": { "_data": "t2" } });
+    assert_eq!(first.get("lsid"), again.get("lsid"));
+    let user_stages = |command: &Document| command.get_array("pipeline").unwrap()[1..].to_vec();
+    assert_eq!(user_stages(&first), user_stages(&again));
+}
+
+#[test]
+fn start_after_stays_start_after_until_an_event_was_handed_over() {
+    let mut world = World::new(without_prefetch(options(|o| o.start_after = Some(token_of("inv")))));
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    let again = world.resume_after(Failure::Network);
+    assert_eq!(*stage(&again), doc! { "startAfter": { "_data": "t0" } });
+    world.reply(cursor(2, "firstBatch", &["e1"], Some("t1")));
+    while !matches!(world.expect_update(), Update::Resumed { .. }) {
+        world.demand(Demand::Next);
+    }
+    world.expect_event("e1");
+    let again = world.resume_after(Failure::Network);
+    assert_eq!(*stage(&again), doc! { "resumeAfter": { "_data": "t1" } });
+}
+
+#[test]
+fn without_any_token_the_first_operation_time_is_where_a_resume_starts() {
+    let mut world = World::new(without_prefetch(WatchOptions::default()));
+    world.wire_version = 7;
+    world.open(cursor(1, "firstBatch", &[], None));
+    let again = world.resume_after(Failure::Network);
+    assert_eq!(
+        *stage(&again),
+        doc! { "startAtOperationTime": Timestamp { time: 100, increment: 1 } }
+    );
+}
+
+#[test]
+fn before_4_0_a_resume_without_token_is_the_original_command() {
+    let mut world = World::new(without_prefetch(WatchOptions::default()));
+    world.wire_version = 6;
+    world.open(cursor(1, "firstBatch", &[], None));
+    let again = world.resume_after(Failure::Network);
+    assert_eq!(*stage(&again), doc! {});
+}
+
+#[test]
+fn the_connections_wire_version_decides_between_label_and_code_list() {
+    const LISTED: [i32; 17] = [
+        6, 7, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
+    ];
+    const LABEL: &[&str] = &["ResumableChangeStreamError"];
+    let listed = LISTED
+        .into_iter()
+        .flat_map(|code| [(8, code, &[][..], true), (9, code, &[][..], false)]);
+    let others = [
+        (9, 1, LABEL, true),
+        (8, 1, LABEL, false),
+        (8, 43, &[], true),
+        (9, 43, &[], true),
+        (8, 11601, &[], false),
+        (8, 237, &[], false),
+        (8, 50, &[], false),
+        (9, 280, &["NonResumableChangeStreamError"], false),
+        (9, 286, &["NonResumableChangeStreamError"], false),
+    ];
+    for (wire_version, code, labels, expected) in listed.chain(others) {
+        let mut world = World::new(without_prefetch(WatchOptions::default()));
+        world.wire_version = wire_version;
+        world.open(cursor(1, "firstBatch", &[], Some("t0")));
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(failure(code, labels));
+        let outputs = world.poll_all();
+        let resumes = outputs
+            .iter()
+            .any(|o| matches!(o, StreamOutput::SelectServer { .. }));
+        let ends = outputs.iter().any(|o| matches!(o, StreamOutput::End(Err(_), _)));
+        assert_eq!(
+            (resumes, ends),
+            (expected, !expected),
+            "code {code}, wire version {wire_version}"
+        );
+    }
+}
+
+#[test]
+fn a_lost_cursor_is_not_killed_and_any_other_is() {
+    let killed_elsewhere = failure(237, &["ResumableChangeStreamError"]);
+    for (reply, expected) in [(failure(43, &[]), 0), (killed_elsewhere, 0), (resumable(), 1)] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(reply);
+        let killed = world
+            .poll_all()
+            .iter()
+            .filter(|o| matches!(o, StreamOutput::Send(c) if c.body.get("killCursors").unwrap().is_some()))
+            .count();
+        assert_eq!(killed, expected);
+    }
+}
+
+#[test]
+fn a_cursor_left_behind_by_a_network_error_is_killed_once_its_server_is_found_again() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
+    world.ready();
+    let kill = world.expect_command();
+    assert_eq!(kill.get_array("cursors").unwrap(), &vec![Bson::Int64(1)]);
+    assert!(world.expect_command().contains_key("aggregate"));
+}
+
+#[test]
+fn an_aggregate_is_retried_once_after_a_retryable_error_and_never_resumed() {
+    let mut world = World::new(WatchOptions::default());
+    world.open(failure(91, &[]));
+    assert_eq!(world.expect_selection(), Some("a:1".parse().unwrap()));
+    world.ready();
+    world.expect_command();
+    world.reply(failure(91, &["ResumableChangeStreamError"]));
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(91));
+    world.expect_nothing();
+}
+
+#[test]
+fn a_resume_whose_aggregate_fails_ends_the_stream_with_that_error_and_the_token() {
+    let mut world = World::opened(WatchOptions::default());
+    world.resume_after(Failure::Reply(resumable()));
+    world.reply(failure(286, &[]));
+    world.demand(Demand::Next);
+    let error = loop {
+        match world.poll() {
+            Some(StreamOutput::End(result, _)) => break result.unwrap_err(),
+            Some(StreamOutput::Update(Update::Resuming(_))) => world.demand(Demand::Next),
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::HistoryLost(_)));
+    assert_eq!(error.resume_token(), Some(&token_of("t0")));
+}
+
+#[test]
+fn resumes_may_follow_each_other_without_events_for_ever() {
+    let mut world = World::opened(WatchOptions::default());
+    for _ in 0..30 {
+        world.resume_after(Failure::Reply(resumable()));
+        world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+        while !matches!(world.expect_update(), Update::Idle(_)) {
+            world.demand(Demand::Next);
+        }
+    }
+    assert_eq!(world.stream.stats().resumes, 30);
+}
+
+#[test]
+fn a_resume_that_follows_another_waits() {
+    let mut world = World::opened(WatchOptions::default());
+    let mut delays = Vec::new();
+    for _ in 0..20 {
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(failure(43, &[]));
+        while delays.len() < 20 {
+            match world.poll() {
+                Some(StreamOutput::Update(Update::Resuming(resuming))) => {
+                    assert_eq!(resuming.attempt as usize, delays.len() + 1);
+                    delays.push(resuming.delay);
+                    world.now += resuming.delay;
+                    world.input(StreamInput::Timeout);
+                }
+                Some(StreamOutput::Update(Update::Idle(_))) => break,
+                Some(StreamOutput::SelectServer { .. }) => world.ready(),
+                Some(StreamOutput::Send(_)) => world.reply(cursor(1, "firstBatch", &[], Some("t0"))),
+                _ => {}
+            }
+            world.demand(Demand::Next);
+        }
+    }
+    assert_eq!(delays[0], Duration::ZERO);
+    assert!(delays.iter().all(|delay| *delay <= Duration::from_secs(10)));
+    assert!(delays.iter().any(|delay| *delay > Duration::from_secs(1)));
+}
+
+#[test]
+fn a_policy_keeps_resuming_after_failures_that_may_pass() {
+    let mut world = World::opened(options(|o| o.resume_policy = ResumePolicy::Forever));
+    world.resume_after(Failure::Network);
+    for _ in 0..5 {
+        world.reply(failure(91, &[]));
+        let mut asked = 0;
+        while asked < 2 {
+            match world.poll() {
+                Some(StreamOutput::SelectServer { .. }) => world.ready(),
+                Some(StreamOutput::Send(_)) => {
+                    asked += 1;
+                    if asked == 1 {
+                        world.reply(failure(91, &[]));
+                    }
+                }
+                Some(StreamOutput::Update(Update::Resuming(_))) => world.demand(Demand::Next),
+                None => {
+                    world.now += Duration::from_secs(10);
+                    world.input(StreamInput::Timeout);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+    world.reply(failure(286, &[]));
+    assert!(matches!(world.poll_all().pop(), Some(StreamOutput::End(Err(_), _))));
+}
+
+#[test]
+fn an_error_waits_until_the_events_before_it_are_handed_over() {
+    let mut world = World::new(WatchOptions::default());
+    world.open(cursor(1, "firstBatch", &["e1", "e2"], Some("t2")));
+    world.expect_get_more();
+    world.reply(failure(43, &[]));
+    world.expect_nothing();
+    world.expect_event("e1");
+    assert_eq!(world.token(), Some(token_of("e1")));
+    world.expect_event("e2");
+    world.demand(Demand::Next);
+    world.expect_selection();
+    world.ready();
+    assert_eq!(*stage(&world.expect_command()), doc! { "resumeAfter": { "_data": "t2" } });
+}
+
+#[test]
+fn prefetch_keeps_to_its_window_of_batches() {
+    let mut world = World::new(options(|o| o.prefetch_batches = 2));
+    world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
+    world.expect_get_more();
+    world.reply(next_batch(&["e2"], Some("t2")));
+    world.expect_get_more();
+    world.reply(next_batch(&["e3"], Some("t3")));
+    world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_get_more();
+    world.expect_event("e2");
+}
+
+#[test]
+fn prefetch_keeps_to_its_window_of_bytes() {
+    let mut world = World::new(options(|o| {
+        o.prefetch_batches = 9;
+        o.prefetch_bytes = 10;
+    }));
+    world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
+    world.expect_nothing();
+}
+
+#[test]
+fn without_prefetch_a_get_more_leaves_only_when_the_consumer_waits() {
+    let mut world = World::new(without_prefetch(WatchOptions::default()));
+    world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
+    world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_nothing();
+    world.demand(Demand::Next);
+    world.expect_get_more();
+}
+
+#[test]
+fn a_try_sends_exactly_one_get_more() {
+    let mut world = World::opened(WatchOptions::default());
+    for _ in 0..3 {
+        world.demand(Demand::TryNext);
+        world.expect_get_more();
+        world.expect_nothing();
+        world.reply(next_batch(&[], Some("t1")));
+        assert!(matches!(world.expect_update(), Update::Idle(_)));
+        world.expect_nothing();
+    }
+}
+
+#[test]
+fn a_try_that_has_to_resume_ends_without_another_get_more() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::TryNext);
+    world.expect_get_more();
+    world.reply(failure(43, &[]));
+    world.expect_selection();
+    world.ready();
+    world.expect_command();
+    assert!(matches!(world.expect_update(), Update::Resuming(_)));
+    world.demand(Demand::TryNext);
+    world.reply(cursor(2, "firstBatch", &[], Some("t0")));
+    assert!(matches!(world.expect_update(), Update::Resumed { .. }));
+    world.demand(Demand::TryNext);
+    assert!(matches!(world.expect_update(), Update::Idle(_)));
+    world.expect_nothing();
+}
+
+#[test]
+fn an_invalidate_event_is_followed_by_its_update_and_the_end() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(cursor(0, "nextBatch", &["e1", "inv"], Some("inv")));
+    world.expect_event("e1");
+    world.expect_event("inv");
+    assert!(!world.stream.is_alive());
+    world.demand(Demand::Next);
+    assert!(matches!(world.expect_update(), Update::Invalidated { token } if token == token_of("inv")));
+    assert!(world.expect_end().is_ok());
+    world.expect_nothing();
+}
+
+#[test]
+fn an_event_without_id_ends_the_stream_and_kills_the_cursor() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    let mut reply = next_batch(&[], Some("t1"));
+    reply
+        .get_document_mut("cursor")
+        .unwrap()
+        .insert("nextBatch", vec![doc! { "operationType": "insert" }]);
+    world.reply(reply);
+    let Some(StreamOutput::End(Err(error), Some(farewell))) = world.poll() else {
+        panic!("expected the end")
+    };
+    assert!(matches!(error.kind(), ErrorKind::MissingResumeToken));
+    assert!(
+        error
+            .to_string()
+            .starts_with("Cannot provide resume functionality when the resume token is missing")
+    );
+    assert!(farewell.commands[0].get("killCursors").unwrap().is_some());
+    world.demand(Demand::Next);
+    world.expect_nothing();
+}
+
+#[test]
+fn a_reply_that_makes_no_sense_is_an_error_and_no_reason_to_resume() {
+    for cursor in [
+        doc! {},
+        doc! { "id": "x", "nextBatch": [] },
+        doc! { "id": 1_i64 },
+        doc! { "id": 1_i64, "nextBatch": 5 },
+        doc! { "id": 1_i64, "nextBatch": [5] },
+    ] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(doc! { "ok": 1, "cursor": cursor.clone() });
+        let error = world.expect_end().unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::Protocol { .. }),
+            "{cursor}: {error}"
+        );
+    }
+}
+
+#[test]
+fn closing_says_what_is_left_to_tell_the_server() {
+    let mut world = World::opened(WatchOptions::default());
+    let farewell = world.stream.close().unwrap();
+    assert!(!farewell.busy);
+    assert_eq!(farewell.commands.len(), 2);
+    assert_eq!(farewell.server, "a:1".parse().unwrap());
+    let mut world = World::opened(options(|o| o.session = Some(Session::with_id([1; 16]))));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    let farewell = world.stream.close().unwrap();
+    assert!(farewell.busy);
+    assert_eq!(farewell.commands.len(), 1, "a session that was given is not ended");
+    world.expect_nothing();
+}
+
+#[test]
+fn a_name_that_cannot_be_a_namespace_is_refused_before_anything_is_sent() {
+    let collection = |database: &str, collection: &str| Scope::Collection {
+        database: database.into(),
+        collection: collection.into(),
+    };
+    for scope in [collection("", "c"), collection("a\0b", "c"), collection("a", "")] {
+        let options = WatchOptions::default();
+        let result = StreamMachine::new(&scope, &options, true, PATIENCE, Random::new([0; 32]), epoch());
+        assert!(matches!(
+            result.unwrap_err().kind(),
+            ErrorKind::InvalidArgument { .. }
+        ));
+    }
+}

@@ -1,0 +1,333 @@
+//! The connection strings of the specifications' own test files: connection-string, uri-options, auth and
+//! read-write-concern.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use changestream_core::uri::{Acknowledgment, UriPlace};
+use changestream_core::{ClientOptions, ConnectionString, ServerAddress};
+use serde_json::{Map, Value, json};
+
+const FOLDERS: [&str; 4] = [
+    "connection-string/tests",
+    "uri-options/tests",
+    "auth/tests/legacy",
+    "read-write-concern/tests/connection-string",
+];
+
+/// Cases that do not pass: file, description, reason. One that passes makes the test fail.
+const NOT_PASSED: [(&str, &str, &str); 4] = [
+    (
+        "connection-string/tests/invalid-uris.json",
+        "mongodb+srv with multiple service names",
+        "mongodb+srv is refused as a whole, not for what this case is about",
+    ),
+    (
+        "connection-string/tests/invalid-uris.json",
+        "mongodb+srv with port number",
+        "mongodb+srv is refused as a whole, not for what this case is about",
+    ),
+    (
+        "auth/tests/legacy/connection-string.json",
+        "should throw an exception if username and password provided (MONGODB-AWS)",
+        "contradicts 'should use username and password if specified (MONGODB-AWS)', which passes",
+    ),
+    (
+        "read-write-concern/tests/connection-string/write-concern.json",
+        "wtimeoutMS as an invalid number",
+        "contradicts 'Too low wTimeoutMS causes a warning' of uri-options, which passes",
+    ),
+];
+
+#[test]
+fn every_connection_string_of_the_specifications_is_read_as_they_say() {
+    let Some(specs) = changestream_tests::specs() else {
+        return;
+    };
+    let mut faults = Vec::new();
+    let mut failed = BTreeSet::new();
+    let mut cases = 0;
+    for file in files(&specs) {
+        let content: Value = serde_json::from_slice(&fs::read(specs.join(&file)).unwrap()).unwrap();
+        for case in content["tests"].as_array().expect("a list of tests") {
+            cases += 1;
+            let description = case["description"].as_str().expect("a description");
+            let listed = NOT_PASSED
+                .iter()
+                .any(|(f, d, _)| *f == file && *d == description);
+            match check(case) {
+                Ok(()) if listed => {
+                    faults.push(format!("{file}: {description}: passes, though listed"))
+                }
+                Err(reason) if !listed => faults.push(format!("{file}: {description}: {reason}")),
+                Ok(()) => {}
+                Err(_) => {
+                    failed.insert((file.clone(), description.to_owned()));
+                }
+            }
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "{} faults\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+    assert_eq!(
+        failed.len(),
+        NOT_PASSED.len(),
+        "a listed case does not exist"
+    );
+    assert!(
+        cases >= expected_cases(&specs),
+        "only {cases} cases were found"
+    );
+}
+
+/// All test files, by their path below the data's folder.
+fn files(specs: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for folder in FOLDERS {
+        for entry in fs::read_dir(specs.join(folder)).expect("the suite's folder") {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".json") {
+                files.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// How many cases the list of all cases counts for these suites, so that none is skipped unseen.
+fn expected_cases(specs: &Path) -> usize {
+    let list = fs::read_to_string(specs.join("CASES.tsv")).unwrap_or_default();
+    list.lines()
+        .filter(|line| FOLDERS.iter().any(|folder| line.starts_with(folder)))
+        .filter(|line| matches!(line.split('\t').nth(2), Some("yes" | "opt")))
+        .count()
+}
+
+fn check(case: &Value) -> Result<(), String> {
+    let uri = case["uri"].as_str().expect("a uri");
+    let valid = case["valid"].as_bool().expect("valid or not");
+    let parsed = match (uri.parse::<ConnectionString>(), valid) {
+        (Ok(parsed), true) => parsed,
+        (Ok(_), false) => return Err("must be refused".to_owned()),
+        (Err(error), true) => return Err(format!("is refused: {error}")),
+        (Err(error), false) => return check_refusal(uri, error.place()),
+    };
+    if let Some(warning) = case["warning"].as_bool() {
+        same(
+            "warning",
+            &json!(!parsed.warnings.is_empty()),
+            &json!(warning),
+        )?;
+    }
+    let options = &parsed.options;
+    if let Some(hosts) = case["hosts"].as_array() {
+        check_hosts(&options.hosts, hosts)?;
+    }
+    if let Some(auth) = case["auth"].as_object() {
+        check_auth(options, auth)?;
+    }
+    if let Some(wanted) = case["options"].as_object() {
+        for (name, value) in wanted {
+            same(name, &option(options, name)?, value)?;
+        }
+    }
+    if let Some(credential) = case.get("credential") {
+        same("credential", &credential_of(options), credential)?;
+    }
+    if let Some(concern) = case.get("writeConcern") {
+        same("writeConcern", &write_concern_of(options), concern)?;
+    }
+    if let Some(concern) = case.get("readConcern") {
+        let actual = options
+            .read_concern
+            .as_ref()
+            .map_or_else(|| json!({}), |concern| json!({ "level": concern.level }));
+        same("readConcern", &actual, concern)?;
+    }
+    Ok(())
+}
+
+/// A refusal counts if it is for what the case is about.
+fn check_refusal(uri: &str, place: &UriPlace) -> Result<(), String> {
+    if uri.starts_with("mongodb+srv://") && *place == UriPlace::Scheme {
+        return Err("is refused for its scheme".to_owned());
+    }
+    Ok(())
+}
+
+fn check_hosts(actual: &[ServerAddress], wanted: &[Value]) -> Result<(), String> {
+    same("hosts", &json!(actual.len()), &json!(wanted.len()))?;
+    for (actual, wanted) in actual.iter().zip(wanted) {
+        same("host", &json!(actual.host()), &wanted["host"])?;
+        let is_socket = actual.port().is_none();
+        same(
+            "socket",
+            &json!(is_socket),
+            &json!(wanted["type"] == "unix"),
+        )?;
+        let port = match wanted["port"].as_u64() {
+            Some(port) => json!(port),
+            None if is_socket => Value::Null,
+            None => json!(ServerAddress::DEFAULT_PORT),
+        };
+        same("port", &json!(actual.port()), &port)?;
+    }
+    Ok(())
+}
+
+fn check_auth(options: &ClientOptions, wanted: &Map<String, Value>) -> Result<(), String> {
+    let credential = options.credential.as_ref();
+    let username = credential.and_then(|c| c.username.as_deref());
+    let password = credential
+        .and_then(|c| c.password.as_ref())
+        .map(|p| p.reveal());
+    same("username", &json!(username), &wanted["username"])?;
+    same("password", &json!(password), &wanted["password"])?;
+    same("db", &json!(options.default_database), &wanted["db"])
+}
+
+/// An option's value in the form of the files. Names compare without case.
+fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
+    let milliseconds =
+        |duration: Option<std::time::Duration>| json!(duration.map(|d| d.as_millis() as u64));
+    let credential = options.credential.as_ref();
+    let tls = &options.tls_options;
+    let preference = &options.read_preference;
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "appname" => json!(options.app_name),
+        "authmechanism" => json!(credential.and_then(|c| c.mechanism).map(|m| m.as_str())),
+        "authmechanismproperties" => properties_of(options),
+        "authsource" => json!(credential.map(|c| &c.source)),
+        "compressors" => json!(
+            options
+                .compressors
+                .iter()
+                .map(|c| c.as_str())
+                .collect::<Vec<_>>()
+        ),
+        "connecttimeoutms" => milliseconds(options.connect_timeout),
+        "directconnection" => json!(options.direct_connection),
+        "enableoverloadretargeting" => json!(options.enable_overload_retargeting),
+        "heartbeatfrequencyms" => milliseconds(options.heartbeat_frequency),
+        "journal" => json!(options.write_concern.journal),
+        "loadbalanced" => json!(options.load_balanced),
+        "localthresholdms" => milliseconds(Some(options.local_threshold)),
+        "maxadaptiveretries" => json!(options.max_adaptive_retries),
+        "maxconnecting" => json!(options.pool.max_connecting),
+        "maxidletimems" => milliseconds(options.pool.max_idle_time),
+        "maxpoolsize" => json!(options.pool.max_size),
+        "maxstalenessseconds" => json!(preference.max_staleness.map(|d| d.as_secs())),
+        "minpoolsize" => json!(options.pool.min_size),
+        "proxyhost" => json!(options.proxy.host),
+        "proxypassword" => json!(options.proxy.password.as_ref().map(|p| p.reveal())),
+        "proxyport" => json!(options.proxy.port),
+        "proxyusername" => json!(options.proxy.username),
+        "readconcernlevel" => json!(options.read_concern.as_ref().map(|c| &c.level)),
+        "readpreference" => json!(preference.mode.as_str()),
+        "readpreferencetags" => json!(preference.tag_sets),
+        "replicaset" => json!(options.replica_set),
+        "retryreads" => json!(options.retry_reads),
+        "retrywrites" => json!(options.retry_writes),
+        "servermonitoringmode" => json!(options.server_monitoring_mode.map(|m| m.as_str())),
+        "serverselectiontimeoutms" => milliseconds(Some(options.server_selection_timeout)),
+        "serverselectiontryonce" => json!(options.server_selection_try_once),
+        "sockettimeoutms" => milliseconds(options.socket_timeout),
+        "srvmaxhosts" => json!(options.srv_max_hosts),
+        "srvservicename" => json!(options.srv_service_name),
+        "timeoutms" => milliseconds(options.timeout),
+        "ssl" | "tls" => json!(options.tls),
+        "tlsallowinvalidcertificates" => json!(tls.allow_invalid_certificates),
+        "tlsallowinvalidhostnames" => json!(tls.allow_invalid_hostnames),
+        "tlscafile" => json!(tls.ca_file),
+        "tlscertificatekeyfile" => json!(tls.certificate_key_file),
+        "tlscertificatekeyfilepassword" => json!(
+            tls.certificate_key_file_password
+                .as_ref()
+                .map(|p| p.reveal())
+        ),
+        "tlsdisablecertificaterevocationcheck" => json!(tls.disable_certificate_revocation_check),
+        "tlsdisableocspendpointcheck" => json!(tls.disable_ocsp_endpoint_check),
+        "tlsinsecure" => json!(tls.insecure),
+        "w" => acknowledgment_of(options),
+        "waitqueuetimeoutms" => milliseconds(options.pool.wait_queue_timeout),
+        "wtimeoutms" => milliseconds(options.write_concern.w_timeout),
+        "zlibcompressionlevel" => json!(options.zlib_compression_level),
+        _ => return Err(format!("no check of the option {name}")),
+    })
+}
+
+fn credential_of(options: &ClientOptions) -> Value {
+    let Some(credential) = &options.credential else {
+        return Value::Null;
+    };
+    json!({
+        "username": credential.username,
+        "password": credential.password.as_ref().map(|p| p.reveal()),
+        "source": credential.source,
+        "mechanism": credential.mechanism.map(|m| m.as_str()),
+        "mechanism_properties": properties_of(options),
+    })
+}
+
+fn properties_of(options: &ClientOptions) -> Value {
+    let properties = options.credential.as_ref().map(|c| &c.mechanism_properties);
+    match properties {
+        Some(properties) if !properties.is_empty() => properties
+            .iter()
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Some(_) | None => Value::Null,
+    }
+}
+
+fn write_concern_of(options: &ClientOptions) -> Value {
+    let concern = &options.write_concern;
+    let mut document = Map::new();
+    if concern.w.is_some() {
+        document.insert("w".to_owned(), acknowledgment_of(options));
+    }
+    if let Some(timeout) = concern.w_timeout {
+        document.insert("wtimeoutMS".to_owned(), json!(timeout.as_millis() as u64));
+    }
+    if let Some(journal) = concern.journal {
+        document.insert("journal".to_owned(), json!(journal));
+    }
+    document.into()
+}
+
+fn acknowledgment_of(options: &ClientOptions) -> Value {
+    match &options.write_concern.w {
+        Some(Acknowledgment::Nodes(number)) => json!(number),
+        Some(Acknowledgment::Named(name)) => json!(name),
+        Some(other) => panic!("no form in the files for {other:?}"),
+        None => Value::Null,
+    }
+}
+
+fn same(what: &str, actual: &Value, wanted: &Value) -> Result<(), String> {
+    if sorted(actual) == sorted(wanted) {
+        return Ok(());
+    }
+    Err(format!("{what} is {actual}, must be {wanted}"))
+}
+
+/// The same value with the fields of its documents in order.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            fields.into_iter().collect::<Map<_, _>>().into()
+        }
+        Value::Array(values) => values.iter().map(sorted).collect::<Vec<_>>().into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
