@@ -1,5 +1,6 @@
 //! The stream machine alone: commands out, replies in.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests panic on all else")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! The wire codec: whole messages, cut messages, lying messages, mangled messages.
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests panic on all else")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bson::{RawDocumentBuf, rawdoc};

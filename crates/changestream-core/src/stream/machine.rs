@@ -284,7 +284,13 @@ impl StreamMachine {
                 }
                 None => self.fetched(live, &reply),
             },
-            other => self.state = other,
+            unmoved @ (State::Selecting(_)
+            | State::Live(_)
+            | State::Faulted
+            | State::BackingOff(..)
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended) => self.state = unmoved,
         }
     }
 
@@ -299,7 +305,11 @@ impl StreamMachine {
                 self.left_behind = Some((live.server.address.clone(), live.cursor));
                 self.faulted(&live.server, error);
             }
-            other => self.state = other,
+            unmoved @ (State::Faulted
+            | State::BackingOff(..)
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended) => self.state = unmoved,
         }
     }
 
@@ -627,13 +637,13 @@ impl StreamMachine {
         if matches!(self.state, State::Exhausted(_)) && self.inbox.is_empty() {
             self.end(Ok(()));
         }
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ending(result, farewell) => Some(StreamOutput::End(result, farewell)),
-            other => {
-                self.state = other;
-                None
-            }
+        if !matches!(self.state, State::Ending(..)) {
+            return None;
         }
+        let State::Ending(result, farewell) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
+        Some(StreamOutput::End(result, farewell))
     }
 
     fn farewell(&self) -> Option<Farewell> {

@@ -74,9 +74,8 @@ impl CommandReply {
     /// There is none, or it is not of the specified form. Nothing that a resume would mend.
     pub(crate) fn cursor(&self) -> Result<CursorReply, Error> {
         let reply = RawDocument::from_bytes(&self.body).map_err(malformed)?;
-        let cursor = match reply.get("cursor").map_err(malformed)? {
-            Some(RawBsonRef::Document(cursor)) => cursor,
-            _ => return Err(Error::protocol("a reply without `cursor`")),
+        let Some(RawBsonRef::Document(cursor)) = reply.get("cursor").map_err(malformed)? else {
+            return Err(Error::protocol("a reply without `cursor`"));
         };
         let mut id = None;
         let mut namespace = None;
