@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bson::{Document, RawDocumentBuf, doc};
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use changestream_core::wire::{Flags, Message, encode_op_msg};
 use changestream_core::{FullDocument, Scope};
 use changestream_tests::capture::{Entry, Happening, Packet, Scenario, Side, parse_expected, parse_wire};
 use changestream_tests::recorded_stream::{Exchange, Outcome, RecordedStream, exchanges, streams};
-use changestream_tests::replay::{Answer, Peer, ScramServer, differences, uri, waits_for};
+use changestream_tests::replay::{Answer, Peer, ScramServer, differences, play, uri, waits_for};
 
 fn all() -> BTreeMap<String, Scenario> {
     changestream_tests::captures().map_or_else(BTreeMap::new, |folder| Scenario::all(&folder).unwrap())
@@ -143,6 +144,80 @@ fn sent(answers: &[Answer], response_to: i32) -> Document {
         panic!("not an OP_MSG");
     };
     Document::from_reader(&message.body[..]).unwrap()
+}
+
+/// Plays the scenarios that `chosen` takes with the client machine, under several ways to cut the bytes.
+fn play_all(chosen: impl Fn(&str) -> bool) {
+    #[allow(clippy::disallowed_methods, reason = "the epoch of the fake clock")]
+    let epoch = Instant::now();
+    let mut failures = Vec::new();
+    for (name, scenario) in all().iter().filter(|(name, _)| chosen(name)) {
+        if let Some(what) = waits_for(scenario) {
+            println!("capture {name}: waiting for {what}");
+            continue;
+        }
+        for seed in 0..SEEDS {
+            let failed = play(scenario, [seed; 32], epoch);
+            failures.extend(
+                failed
+                    .into_iter()
+                    .map(|why| format!("{name}, seed {seed}: {why:.900}")),
+            );
+        }
+        println!("capture {name}: {}", scenario.note);
+    }
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+const SEEDS: u8 = 4;
+
+/// The families that have a test of their own; all else is played by the last one.
+const FAMILIES: [&[&str]; 5] = [
+    &["auth-"],
+    &["batches", "default-batches", "large-documents"],
+    &["getmore-errors", "cursor-killed"],
+    &["step-down"],
+    &["sharded-", "compressed-", "exhaust"],
+];
+
+fn belongs(name: &str, family: &[&str]) -> bool {
+    family.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn capture_of_each_authentication_ends_as_recorded() {
+    play_all(|name| belongs(name, FAMILIES[0]));
+}
+
+#[test]
+fn capture_of_full_batches_and_large_documents_is_delivered_as_recorded() {
+    play_all(|name| belongs(name, FAMILIES[1]));
+}
+
+#[test]
+fn capture_of_resumes_delivers_every_event_once() {
+    play_all(|name| belongs(name, FAMILIES[2]));
+}
+
+#[test]
+fn capture_of_a_step_down_is_followed_through_the_set() {
+    play_all(|name| belongs(name, FAMILIES[3]));
+}
+
+#[test]
+fn capture_of_sharded_compressed_and_exhaust_streams_is_delivered_or_waits_visibly() {
+    play_all(|name| belongs(name, FAMILIES[4]));
+}
+
+/// Whatever file is put there is played, so that a new scenario needs no code.
+#[test]
+fn capture_of_every_other_scenario_is_delivered_as_recorded() {
+    play_all(|name| !FAMILIES.iter().any(|family| belongs(name, family)));
 }
 
 #[test]

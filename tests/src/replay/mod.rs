@@ -8,5 +8,5 @@ mod world;
 
 pub use difference::differences;
 pub use peer::{Answer, Peer};
-pub use player::{Machine, play, uri, waits_for};
+pub use player::{play, uri, waits_for};
 pub use scram_server::ScramServer;

@@ -138,6 +138,11 @@ impl<'a> Peer<'a> {
         self.last_batch
     }
 
+    /// Whether every recorded command of the stream was asked for.
+    pub fn is_exhausted(&self) -> bool {
+        self.aggregates.is_empty() && self.get_mores.is_empty()
+    }
+
     /// In what the client's commands differ from the recorded ones so far.
     pub fn differences(&self) -> &[String] {
         &self.differences
@@ -290,7 +295,7 @@ impl<'a> Peer<'a> {
         let before = candidates
             .iter()
             .rev()
-            .find(|e| e.at < horizon)
+            .find(|e| self.was_answered_before(e, horizon))
             .or_else(|| candidates.first())
             .copied();
         let Some((exchange, reply)) = before.and_then(|e| Some((e.clone(), e.reply()?.clone()))) else {
@@ -425,6 +430,18 @@ impl<'a> Peer<'a> {
     fn differ(&mut self, what: &str) -> Vec<Answer> {
         self.differences.push(what.to_owned());
         Vec::new()
+    }
+
+    /// An awaited hello is asked long before it is answered: the answer's time counts.
+    fn was_answered_before(&self, exchange: &Exchange, horizon: usize) -> bool {
+        let time = |at: usize| self.scenario.records.get(at).map(|record| record.at);
+        match &exchange.outcome {
+            Outcome::Reply { after, .. } => {
+                let answered = time(exchange.at).map(|asked| asked + *after);
+                exchange.at < horizon && time(horizon).is_none_or(|limit| answered <= Some(limit))
+            }
+            Outcome::Disconnected { .. } | Outcome::Unanswered => false,
+        }
     }
 
     /// The record up to which the world has come: the next aggregate finds the members as they were just before it.

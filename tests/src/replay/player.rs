@@ -1,45 +1,62 @@
 //! Runs a client machine through a recorded stream and compares what it delivers with what the recorded client
 //! delivered.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document};
-use changestream_core::client::{Demand, Input};
+use changestream_core::client::{ClientMachine, ClientSettings, Demand, Input};
+use changestream_core::connection::ClientMetadata;
 use changestream_core::random::Random;
-use changestream_core::{Error, Update};
+use changestream_core::{ConnectionString, Error, Update};
 
 use super::Peer;
-pub use super::world::Machine;
 use super::world::{Progress, World};
 use crate::capture::{Entry, ExpectedError, Scenario};
 use crate::recorded_stream::{RecordedStream, exchanges, streams};
 
-/// Plays every stream of a scenario with a machine of its own, which `make` makes; the seed decides where bytes are
-/// cut. Empty if all is as recorded, else what is not, a line each.
-pub fn play<M: Machine>(
-    scenario: &Scenario,
-    seed: [u8; 32],
-    epoch: Instant,
-    mut make: impl FnMut(&Scenario, &RecordedStream) -> M,
-) -> Vec<String> {
+/// Plays every stream of a scenario with a client machine of its own; the seed decides where bytes are cut, and all
+/// that the machines choose at random. Empty if all is as recorded, else what is not, a line each.
+pub fn play(scenario: &Scenario, seed: [u8; 32], epoch: Instant) -> Vec<String> {
     let mut random = Random::new(seed);
     let mut failures = Vec::new();
     for (index, stream) in streams(scenario).iter().enumerate() {
-        let machine = make(scenario, stream);
-        let world = World::new(machine, Peer::new(scenario, stream), random.fork(), epoch);
-        let mut player = Player {
-            world,
-            failures: Vec::new(),
-        };
-        player.run(stream);
-        failures.extend(
-            player
-                .failures
-                .into_iter()
-                .map(|why| format!("stream {index}: {why}")),
-        );
+        let mut fail = |why: String| failures.push(format!("stream {index}: {why}"));
+        let mut machine_seed = [0; 32];
+        random.fill(&mut machine_seed);
+        match machine(scenario, stream, machine_seed, epoch) {
+            Ok(machine) => {
+                let world = World::new(machine, Peer::new(scenario, stream), random.fork(), epoch);
+                let mut player = Player {
+                    world,
+                    failures: Vec::new(),
+                    place: "opening".to_owned(),
+                };
+                player.run(stream);
+                player.failures.into_iter().for_each(fail);
+            }
+            Err(error) => fail(format!("cannot be set up: {error}")),
+        }
     }
     failures
+}
+
+fn machine(
+    scenario: &Scenario,
+    stream: &RecordedStream,
+    seed: [u8; 32],
+    epoch: Instant,
+) -> Result<ClientMachine, Error> {
+    let parsed: ConnectionString = uri(scenario).parse()?;
+    let settings = ClientSettings::new(parsed.options, ClientMetadata::default())?;
+    ClientMachine::new(
+        Arc::new(settings),
+        None,
+        &stream.scope(),
+        stream.options(),
+        seed,
+        epoch,
+    )
 }
 
 /// Why a scenario cannot be played against a client machine yet; none if it can.
@@ -102,9 +119,11 @@ fn percent_encoded(text: &str) -> String {
         .collect()
 }
 
-struct Player<'a, M> {
-    world: World<'a, M>,
+struct Player<'a> {
+    world: World<'a>,
     failures: Vec<String>,
+    /// Where in the log it is.
+    place: String,
 }
 
 /// How waiting for an update ended.
@@ -114,10 +133,11 @@ enum Got {
     Nothing,
 }
 
-impl<M: Machine> Player<'_, M> {
+impl Player<'_> {
     fn run(&mut self, stream: &RecordedStream) {
         let mut end = self.open();
         for (index, entry) in stream.log.iter().enumerate() {
+            self.place = format!("log entry {index}");
             match (entry, end.take()) {
                 (Entry::Mark(mark), ended) => {
                     self.check_mark(mark);
@@ -125,17 +145,18 @@ impl<M: Machine> Player<'_, M> {
                 }
                 (Entry::Error(expected), Some(Err(error))) => self.check_error(expected, &error),
                 (_, Some(ended)) => {
-                    self.fail(format!("ended with {ended:?} before log entry {index}"));
+                    self.fail(format!("ended with {ended:?} before"));
                     end = Some(ended);
                     break;
                 }
-                (Entry::Event { event, token }, None) => end = self.event(index, event, token.as_ref()),
-                (Entry::Idle { token }, None) => end = self.idle(index, token.as_ref()),
-                (Entry::Error(expected), None) => self.error(index, expected),
+                (Entry::Event { event, token }, None) => end = self.event(event, token.as_ref()),
+                (Entry::Idle { token }, None) => end = self.idle(token.as_ref()),
+                (Entry::Error(expected), None) => self.error(expected),
             }
         }
         let ended_by_error = stream.log.iter().any(|entry| matches!(entry, Entry::Error(_)));
         if end.is_none() && !ended_by_error {
+            self.place = "closing".to_owned();
             self.close(stream);
         }
         let differences = self
@@ -170,32 +191,26 @@ impl<M: Machine> Player<'_, M> {
         Some(Ok(()))
     }
 
-    fn event(&mut self, index: usize, event: &Document, token: Option<&Bson>) -> Option<Result<(), Error>> {
+    fn event(&mut self, event: &Document, token: Option<&Bson>) -> Option<Result<(), Error>> {
         loop {
             match self.next(Demand::Next) {
                 Got::Update(Update::Change(change)) => {
                     match Document::try_from(change.as_raw()) {
                         Ok(ours) if ours == *event => {}
-                        ours => self.fail(format!(
-                            "log entry {index}: delivers {ours:?}, recorded is {event}"
-                        )),
+                        ours => self.fail(format!("delivers {ours:?}, recorded is {event}")),
                     }
-                    self.check_token(&format!("log entry {index}"), token);
+                    self.check_token(token);
                     return None;
                 }
                 // The recorded client may have waited over empty batches.
                 Got::Update(Update::Idle(_)) if self.world.peer.last_batch() == Some(0) => {}
                 Got::Update(Update::Resuming(_) | Update::Resumed { .. }) => {}
                 Got::Update(other) => {
-                    self.fail(format!(
-                        "log entry {index}: delivers {other:?} instead of an event"
-                    ));
+                    self.fail(format!("delivers {other:?} instead of an event"));
                     return Some(Ok(()));
                 }
                 Got::Closed(end) => {
-                    self.fail(format!(
-                        "log entry {index}: ends with {end:?} instead of an event"
-                    ));
+                    self.fail(format!("ends with {end:?} instead of an event"));
                     return Some(end);
                 }
                 Got::Nothing => return Some(Ok(())),
@@ -203,7 +218,12 @@ impl<M: Machine> Player<'_, M> {
         }
     }
 
-    fn idle(&mut self, index: usize, token: Option<&Bson>) -> Option<Result<(), Error>> {
+    fn idle(&mut self, token: Option<&Bson>) -> Option<Result<(), Error>> {
+        if self.world.peer.is_exhausted() {
+            // The recorded client returned nothing without asking the server.
+            self.check_token(token);
+            return None;
+        }
         self.world.input(Input::Demand(Demand::TryNext));
         loop {
             match self.wait() {
@@ -213,24 +233,18 @@ impl<M: Machine> Player<'_, M> {
                         .as_ref()
                         .and_then(|told| Bson::try_from(told.as_raw_bson()).ok());
                     if told.as_ref() != token {
-                        self.fail(format!(
-                            "log entry {index}: idles at {told:?}, recorded is {token:?}"
-                        ));
+                        self.fail(format!("idles at {told:?}, recorded is {token:?}"));
                     }
-                    self.check_token(&format!("log entry {index}"), token);
+                    self.check_token(token);
                     return None;
                 }
                 Got::Update(Update::Resuming(_) | Update::Resumed { .. }) => {}
                 Got::Update(other) => {
-                    self.fail(format!(
-                        "log entry {index}: delivers {other:?}, recorded is nothing"
-                    ));
+                    self.fail(format!("delivers {other:?}, recorded is nothing"));
                     return Some(Ok(()));
                 }
                 Got::Closed(end) => {
-                    self.fail(format!(
-                        "log entry {index}: ends with {end:?}, recorded is nothing"
-                    ));
+                    self.fail(format!("ends with {end:?}, recorded is nothing"));
                     return Some(end);
                 }
                 Got::Nothing => return Some(Ok(())),
@@ -238,16 +252,16 @@ impl<M: Machine> Player<'_, M> {
         }
     }
 
-    fn error(&mut self, index: usize, expected: &ExpectedError) {
+    fn error(&mut self, expected: &ExpectedError) {
         loop {
             match self.next(Demand::Next) {
                 Got::Closed(Err(error)) => return self.check_error(expected, &error),
                 Got::Update(Update::Idle(_)) if self.world.peer.last_batch() == Some(0) => {}
                 Got::Update(Update::Resuming(_) | Update::Resumed { .. }) => {}
                 Got::Update(other) => {
-                    return self.fail(format!("log entry {index}: delivers {other:?}, not an error"));
+                    return self.fail(format!("delivers {other:?}, not an error"));
                 }
-                Got::Closed(Ok(())) => return self.fail(format!("log entry {index}: ends without an error")),
+                Got::Closed(Ok(())) => return self.fail(format!("ends without an error")),
                 Got::Nothing => return,
             }
         }
@@ -301,21 +315,19 @@ impl<M: Machine> Player<'_, M> {
         Got::Nothing
     }
 
-    fn check_token(&mut self, at: &str, expected: Option<&Bson>) {
+    fn check_token(&mut self, expected: Option<&Bson>) {
         let token = self.world.machine.resume_token();
         let ours = token.and_then(|token| Bson::try_from(token.as_raw_bson()).ok());
         if ours.as_ref() != expected {
-            self.fail(format!(
-                "{at}: resume token is {ours:?}, recorded is {expected:?}"
-            ));
+            self.fail(format!("resume token is {ours:?}, recorded is {expected:?}"));
         }
     }
 
     /// A mark that notes a token notes the stream's own at that moment.
     fn check_mark(&mut self, mark: &Bson) {
         let fields = mark.as_document().into_iter().flatten();
-        for (key, value) in fields.filter(|(key, _)| key.starts_with("token")) {
-            self.check_token(&format!("mark {key:?}"), Some(value));
+        for (_, value) in fields.filter(|(key, _)| key.starts_with("token")) {
+            self.check_token(Some(value));
         }
     }
 
@@ -348,7 +360,7 @@ impl<M: Machine> Player<'_, M> {
     }
 
     fn fail(&mut self, why: String) {
-        self.failures.push(why);
+        self.failures.push(format!("{}: {why}", self.place));
     }
 }
 

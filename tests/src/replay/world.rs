@@ -4,25 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use changestream_core::client::{ConnectionId, Disconnected, Input, Output};
+use changestream_core::client::{ClientMachine, ConnectionId, Disconnected, Input, Output};
 use changestream_core::random::Random;
-use changestream_core::{Error, ResumeToken, Update};
+use changestream_core::{Error, Update};
 
 use super::{Answer, Peer};
-
-/// The face of the client machine.
-pub trait Machine {
-    /// Takes an input.
-    fn handle_input(&mut self, now: Instant, input: Input);
-    /// Gives the next output.
-    fn poll_output(&mut self) -> Output;
-    /// Lends the buffer to read into.
-    fn read_buffer(&mut self, connection: ConnectionId) -> Option<&mut [u8]>;
-    /// The stream's token.
-    fn resume_token(&self) -> Option<&ResumeToken>;
-    /// Whether the first aggregate has succeeded.
-    fn is_open(&self) -> bool;
-}
 
 /// What a step brought.
 #[derive(Debug)]
@@ -38,8 +24,8 @@ pub(super) enum Progress {
 }
 
 /// One machine, one server, the bytes between them, and the time.
-pub(super) struct World<'a, M> {
-    pub(super) machine: M,
+pub(super) struct World<'a> {
+    pub(super) machine: ClientMachine,
     pub(super) peer: Peer<'a>,
     now: Instant,
     random: Random,
@@ -60,8 +46,8 @@ enum Arrival {
     Gone,
 }
 
-impl<'a, M: Machine> World<'a, M> {
-    pub(super) fn new(machine: M, peer: Peer<'a>, random: Random, now: Instant) -> Self {
+impl<'a> World<'a> {
+    pub(super) fn new(machine: ClientMachine, peer: Peer<'a>, random: Random, now: Instant) -> Self {
         Self {
             machine,
             peer,
