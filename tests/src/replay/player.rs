@@ -261,7 +261,7 @@ impl Player<'_> {
                 Got::Update(other) => {
                     return self.fail(format!("delivers {other:?}, not an error"));
                 }
-                Got::Closed(Ok(())) => return self.fail(format!("ends without an error")),
+                Got::Closed(Ok(())) => return self.fail("ends without an error".to_owned()),
                 Got::Nothing => return,
             }
         }
