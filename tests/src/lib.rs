@@ -1,6 +1,10 @@
 //! Where the tests find the data that they run: conformance files and recorded conversations. Neither is part of the
 //! project; where they are not there, a test says so and passes.
 
+pub mod capture;
+pub mod recorded_stream;
+pub mod replay;
+
 use std::path::PathBuf;
 
 /// The conformance files of the driver specifications: `CHANGESTREAM_SPECS`, else `../shared/specs` beside the

@@ -191,7 +191,7 @@ impl Topology {
     /// When [`poll_check`](Self::poll_check) next has a server to hand out if the topology is stale then: at once, or
     /// after a pause. None if what is to be checked is under check.
     pub fn next_check_at(&self, now: Instant) -> Option<Instant> {
-        if self.settings.load_balanced {
+        if !self.is_stale(now) {
             return None;
         }
         self.checks()

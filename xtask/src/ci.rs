@@ -1,0 +1,103 @@
+//! All that must be green before a change is merged, in one command.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::tidy;
+
+/// Runs every step in order, tells how long each took, and stops at the first that fails.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let started = Instant::now();
+    for (index, step) in STEPS.iter().enumerate() {
+        let place = format!("[{}/{}]", index + 1, STEPS.len());
+        println!("ci {place} {}: {}", step.name, step.shown());
+        let begun = Instant::now();
+        step.run(root)
+            .map_err(|why| format!("ci {place} FAILED at {}: {why}", step.name))?;
+        println!("ci {place} {} ok in {}", step.name, seconds(begun.elapsed()));
+    }
+    println!(
+        "ci: all {} steps ok in {}",
+        STEPS.len(),
+        seconds(started.elapsed())
+    );
+    Ok(())
+}
+
+struct Step {
+    name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// A cargo command, and an environment variable for it.
+    Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
+    Tidy,
+}
+
+impl Step {
+    fn shown(&self) -> String {
+        match &self.work {
+            Work::Cargo(arguments, Some((name, value))) => {
+                format!("{name}={value:?} cargo {}", arguments.join(" "))
+            }
+            Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
+            Work::Tidy => "cargo xtask tidy".to_owned(),
+        }
+    }
+
+    fn run(&self, root: &Path) -> Result<(), String> {
+        let (arguments, variable) = match &self.work {
+            Work::Cargo(arguments, variable) => (arguments, variable),
+            Work::Tidy => return tidy::run(root),
+        };
+        let mut command = Command::new(tidy::cargo());
+        command.args(*arguments).current_dir(root);
+        if let Some((name, value)) = variable {
+            command.env(name, value);
+        }
+        let status = command
+            .status()
+            .map_err(|e| format!("cannot run `{}`: {e}", self.shown()))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("`{}` ended with {status}", self.shown()))
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// The cheapest first. The last is the test command of the README.
+const STEPS: [Step; 5] = [
+    Step {
+        name: "fmt",
+        work: Work::Cargo(&["fmt", "--all", "--check"], None),
+    },
+    Step {
+        name: "tidy",
+        work: Work::Tidy,
+    },
+    Step {
+        name: "clippy",
+        work: Work::Cargo(
+            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            None,
+        ),
+    },
+    Step {
+        name: "doc",
+        work: Work::Cargo(
+            &["doc", "--workspace", "--no-deps"],
+            Some(("RUSTDOCFLAGS", "-D warnings")),
+        ),
+    },
+    Step {
+        name: "test",
+        work: Work::Cargo(&["test", "--workspace"], None),
+    },
+];
