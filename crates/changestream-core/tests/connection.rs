@@ -609,6 +609,28 @@ fn what_was_received_before_a_failure_is_still_handed_over() {
 }
 
 #[test]
+fn what_was_to_be_written_before_a_failure_is_not_written() {
+    let mut world = World::ready();
+    let request = Request {
+        body: raw(&doc! { "ping": 1 }),
+        exhaust_allowed: false,
+        reply_timeout: None,
+    };
+    world.connection.send(world.now, request);
+    world.disconnect("reset by peer", false);
+    assert!(world.sent.is_empty());
+    world.failure();
+}
+
+#[test]
+fn a_server_that_understood_hello_is_asked_by_hello_again() {
+    let mut world = World::with_hello_ok(settings(None), true);
+    world.greet(&doc! { "isWritablePrimary": true, "maxWireVersion": 21, "ok": 1 });
+    world.connection.check(world.now);
+    assert_eq!(world.request().command.get_i32("hello").unwrap(), 1);
+}
+
+#[test]
 fn before_the_handshake_is_done_no_large_message_is_accepted() {
     for ready in [false, true] {
         let mut world = World::new(settings(None));
