@@ -43,9 +43,7 @@ impl CommandError {
     /// The same refusal with one more field in its reply.
     #[must_use]
     pub fn with_field(mut self, name: impl Into<String>, value: impl Into<Bson>) -> Self {
-        self.extra
-            .get_or_insert_default()
-            .insert(name, value);
+        self.extra.get_or_insert_default().insert(name, value);
         self
     }
 

@@ -106,7 +106,9 @@ impl ResumeTokenData {
         let identifier = match (subject, bare) {
             (Subject::DocumentKey(key), true) => Some(key),
             (Subject::OperationDescription(_) | Subject::Nothing, true) => None,
-            (Subject::DocumentKey(key), false) => Some(doc! { "operationType": operation_type, "documentKey": key }),
+            (Subject::DocumentKey(key), false) => {
+                Some(doc! { "operationType": operation_type, "documentKey": key })
+            }
             (Subject::OperationDescription(what), false) => {
                 Some(doc! { "operationType": operation_type, "operationDescription": what })
             }
@@ -148,7 +150,8 @@ impl ResumeTokenData {
 
     /// The token as it goes over the wire.
     pub fn encode(&self) -> EncodedToken {
-        let number = |value: u32| i32::try_from(value).map_or(Bson::Int64(value.into()), Bson::Int32);
+        let number =
+            |value: u32| i32::try_from(value).map_or(Bson::Int64(value.into()), Bson::Int32);
         let mut values = vec![
             Bson::Timestamp(self.cluster_time),
             Bson::Int32(self.version.number()),
@@ -158,7 +161,10 @@ impl ResumeTokenData {
         ];
         match (self.uuid, self.version) {
             (Some(uuid), _) => {
-                values.push(Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() }));
+                values.push(Bson::Binary(Binary {
+                    subtype: BinarySubtype::Uuid,
+                    bytes: uuid.to_vec(),
+                }));
             }
             (None, TokenVersion::V2) => values.push(Bson::Null),
             (None, TokenVersion::V1) => {}
@@ -195,7 +201,11 @@ impl ResumeTokenData {
     /// # Errors
     /// Those of [`EncodedToken::decode`].
     pub fn decode(data: &str) -> Result<Self, CommandError> {
-        EncodedToken { data: data.to_owned(), type_bits: None }.decode()
+        EncodedToken {
+            data: data.to_owned(),
+            type_bits: None,
+        }
+        .decode()
     }
 
     /// The order of the stream, which is that of the encoded bytes: by time; a position before the events of its
@@ -222,22 +232,37 @@ impl EncodedToken {
         };
         let type_bits = match document.get("_typeBits") {
             None => None,
-            Some(Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })) => Some(bytes.clone()),
+            Some(Bson::Binary(Binary {
+                subtype: BinarySubtype::Generic,
+                bytes,
+            })) => Some(bytes.clone()),
             Some(_) => {
                 return Err(CommandError::new(
                     40648,
-                    format!("Bad resume token: _typeBits of wrong type {}", show::document(document)),
+                    format!(
+                        "Bad resume token: _typeBits of wrong type {}",
+                        show::document(document)
+                    ),
                 ));
             }
         };
-        Ok(Self { data: data.clone(), type_bits })
+        Ok(Self {
+            data: data.clone(),
+            type_bits,
+        })
     }
 
     /// The token as a document.
     pub fn to_document(&self) -> Document {
         let mut document = doc! { "_data": &self.data };
         if let Some(bits) = &self.type_bits {
-            document.insert("_typeBits", Binary { subtype: BinarySubtype::Generic, bytes: bits.clone() });
+            document.insert(
+                "_typeBits",
+                Binary {
+                    subtype: BinarySubtype::Generic,
+                    bytes: bits.clone(),
+                },
+            );
         }
         document
     }
@@ -249,10 +274,13 @@ impl EncodedToken {
     /// version), 50795, 51055 to 51057, 50793 to 50872, 6189500 to 6189504, 7182501, 40646.
     pub fn decode(&self) -> Result<ResumeTokenData, CommandError> {
         let Some(bytes) = from_hex(&self.data) else {
-            return Err(CommandError::failed_to_parse("resume token string was not a valid hex string"));
+            return Err(CommandError::failed_to_parse(
+                "resume token string was not a valid hex string",
+            ));
         };
         let malformed = |error| CommandError::failed_to_parse(format!("Bad resume token: {error}"));
-        let type_bits = TypeBits::from_bytes(self.type_bits.as_deref().unwrap_or_default()).map_err(malformed)?;
+        let type_bits = TypeBits::from_bytes(self.type_bits.as_deref().unwrap_or_default())
+            .map_err(malformed)?;
         let values = keystring::decode(&bytes, &type_bits).map_err(malformed)?;
         decode_values(values)
     }
@@ -263,20 +291,33 @@ fn decode_values(values: Vec<Bson>) -> Result<ResumeTokenData, CommandError> {
     let mut values = values.into_iter();
     let cluster_time = match values.next() {
         Some(Bson::Timestamp(time)) => time,
-        Some(_) => return Err(CommandError::failed_to_parse("Invalid resume token: wrong type for clusterTime")),
+        Some(_) => {
+            return Err(CommandError::failed_to_parse(
+                "Invalid resume token: wrong type for clusterTime",
+            ));
+        }
         None => return Err(error(40649, "invalid empty resume token")),
     };
     let version = decode_version(values.next())?;
     let token_type = decode_type(values.next())?;
     let txn_op_index = match values.next() {
-        Some(Bson::Int32(index)) => u32::try_from(index)
-            .map_err(|_| error(50794, "Invalid Resume Token: txnOpIndex should be non-negative"))?,
+        Some(Bson::Int32(index)) => u32::try_from(index).map_err(|_| {
+            error(
+                50794,
+                "Invalid Resume Token: txnOpIndex should be non-negative",
+            )
+        })?,
         Some(_) => return Err(error(50855, "Resume Token txnOpIndex is not an integer")),
         None => return Err(error(50793, "Resume Token does not contain txnOpIndex")),
     };
     let from_invalidate = match values.next() {
         Some(Bson::Boolean(from_invalidate)) => from_invalidate,
-        Some(_) => return Err(error(50870, "Resume Token fromInvalidate is not a boolean.")),
+        Some(_) => {
+            return Err(error(
+                50870,
+                "Resume Token fromInvalidate is not a boolean.",
+            ));
+        }
         None => return Err(error(50872, "Resume Token does not contain fromInvalidate")),
     };
     let mut token = ResumeTokenData {
@@ -293,11 +334,18 @@ fn decode_version(value: Option<Bson>) -> Result<TokenVersion, CommandError> {
     match value {
         Some(Bson::Int32(1)) => Ok(TokenVersion::V1),
         Some(Bson::Int32(2)) => Ok(TokenVersion::V2),
-        Some(Bson::Int32(_)) => {
-            Err(CommandError::new(50795, "Invalid Resume Token: only supports version 0, 1 and 2"))
-        }
-        Some(_) => Err(CommandError::new(50854, "Invalid resume token: wrong type for version")),
-        None => Err(CommandError::new(50796, "Resume Token does not contain version")),
+        Some(Bson::Int32(_)) => Err(CommandError::new(
+            50795,
+            "Invalid Resume Token: only supports version 0, 1 and 2",
+        )),
+        Some(_) => Err(CommandError::new(
+            50854,
+            "Invalid resume token: wrong type for version",
+        )),
+        None => Err(CommandError::new(
+            50796,
+            "Resume Token does not contain version",
+        )),
     }
 }
 
@@ -305,9 +353,18 @@ fn decode_type(value: Option<Bson>) -> Result<TokenType, CommandError> {
     match value {
         Some(Bson::Int32(HIGH_WATER_MARK)) => Ok(TokenType::HighWaterMark),
         Some(Bson::Int32(EVENT)) => Ok(TokenType::Event),
-        Some(Bson::Int32(other)) => Err(CommandError::new(51057, format!("Token type {other} not recognized"))),
-        Some(_) => Err(CommandError::new(51056, "Resume Token tokenType is not an int.")),
-        None => Err(CommandError::new(51055, "Resume Token does not contain tokenType")),
+        Some(Bson::Int32(other)) => Err(CommandError::new(
+            51057,
+            format!("Token type {other} not recognized"),
+        )),
+        Some(_) => Err(CommandError::new(
+            51056,
+            "Resume Token tokenType is not an int.",
+        )),
+        None => Err(CommandError::new(
+            51055,
+            "Resume Token does not contain tokenType",
+        )),
     }
 }
 
@@ -321,28 +378,54 @@ fn decode_subject(
         None if v2 => return Err(CommandError::new(6_189_500, "Expected UUID or null")),
         None => return Ok(()),
         Some(Bson::Null) => {}
-        Some(Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes })) => {
+        Some(Bson::Binary(Binary {
+            subtype: BinarySubtype::Uuid,
+            bytes,
+        })) => {
             let uuid = <[u8; 16]>::try_from(bytes);
-            token.uuid = Some(uuid.map_err(|_| CommandError::new(131, "uuid must be a 16-byte binary field"))?);
+            token.uuid = Some(
+                uuid.map_err(|_| CommandError::new(131, "uuid must be a 16-byte binary field"))?,
+            );
         }
-        Some(_) => return Err(CommandError::new(131, "The UUID of a resume token must be a 16-byte binary field")),
+        Some(_) => {
+            return Err(CommandError::new(
+                131,
+                "The UUID of a resume token must be a 16-byte binary field",
+            ));
+        }
     }
     match values.next() {
         Some(_) if token.is_high_water_mark() => {
-            return Err(CommandError::new(6_189_504, "Invalid high water mark token"));
+            return Err(CommandError::new(
+                6_189_504,
+                "Invalid high water mark token",
+            ));
         }
         Some(Bson::Document(identifier)) => token.identifier = Some(identifier),
-        Some(_) => return Err(CommandError::new(6_189_503, "Resume Token eventIdentifier is not an object")),
+        Some(_) => {
+            return Err(CommandError::new(
+                6_189_503,
+                "Resume Token eventIdentifier is not an object",
+            ));
+        }
         None if v2 && !token.is_high_water_mark() => {
-            return Err(CommandError::new(6_189_501, "Expected an eventIdentifier for an event resume token"));
+            return Err(CommandError::new(
+                6_189_501,
+                "Expected an eventIdentifier for an event resume token",
+            ));
         }
         None => return Ok(()),
     }
     let mut rest = values;
     if v2 && let Some(number) = rest.next() {
-        let number = number.as_i32().and_then(|number| u32::try_from(number).ok());
+        let number = number
+            .as_i32()
+            .and_then(|number| u32::try_from(number).ok());
         token.fragment = Some(number.ok_or_else(|| {
-            CommandError::new(7_182_501, "Resume token 'fragmentNum' must be a non-negative integer.")
+            CommandError::new(
+                7_182_501,
+                "Resume token 'fragmentNum' must be a non-negative integer.",
+            )
         })?);
     }
     match rest.next() {
@@ -373,12 +456,26 @@ const HIGH_WATER_MARK: i32 = 0;
 const EVENT: i32 = 128;
 
 /// The operation types whose version 1 tokens hold a bare document key.
-const CLASSIC: &[&str] =
-    &["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate"];
+const CLASSIC: &[&str] = &[
+    "insert",
+    "update",
+    "replace",
+    "delete",
+    "drop",
+    "rename",
+    "dropDatabase",
+    "invalidate",
+];
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|digit| {
+            digit
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
+        .collect();
     let (pairs, []) = digits.as_deref()?.as_chunks::<2>() else {
         return None;
     };

@@ -17,7 +17,11 @@ pub(super) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(bytes: &'a [u8], bits: &'a TypeBits) -> Self {
-        Self { rest: bytes, bits, bits_read: 0 }
+        Self {
+            rest: bytes,
+            bits,
+            bits_read: 0,
+        }
     }
 
     pub(super) fn values(mut self) -> Result<Vec<Bson>, KeyStringError> {
@@ -41,7 +45,11 @@ impl<'a> Decoder<'a> {
             ctype::STRING => {
                 let symbol = self.bits(1)? == 1;
                 let text = self.text()?;
-                if symbol { Bson::Symbol(text) } else { Bson::String(text) }
+                if symbol {
+                    Bson::Symbol(text)
+                } else {
+                    Bson::String(text)
+                }
             }
             ctype::OBJECT => Bson::Document(self.fields(below)?),
             ctype::ARRAY => self.array(below)?,
@@ -100,7 +108,10 @@ impl<'a> Decoder<'a> {
             short => usize::from(short),
         };
         let subtype = BinarySubtype::from(self.byte()?);
-        Ok(Bson::Binary(Binary { subtype, bytes: self.take(length)?.to_vec() }))
+        Ok(Bson::Binary(Binary {
+            subtype,
+            bytes: self.take(length)?.to_vec(),
+        }))
     }
 
     fn text(&mut self) -> Result<String, KeyStringError> {
@@ -119,7 +130,11 @@ impl<'a> Decoder<'a> {
     }
 
     fn cstring(&mut self) -> Result<CString, KeyStringError> {
-        let end = self.rest.iter().position(|byte| *byte == 0).ok_or(KeyStringError::Truncated)?;
+        let end = self
+            .rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(KeyStringError::Truncated)?;
         let bytes = self.take(end)?.to_vec();
         self.byte()?;
         let text = String::from_utf8(bytes).map_err(|_| KeyStringError::BadString)?;
@@ -131,13 +146,19 @@ impl<'a> Decoder<'a> {
     }
 
     fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], KeyStringError> {
-        let (chunk, rest) = self.rest.split_first_chunk().ok_or(KeyStringError::Truncated)?;
+        let (chunk, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(KeyStringError::Truncated)?;
         self.rest = rest;
         Ok(chunk)
     }
 
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], KeyStringError> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(KeyStringError::Truncated)?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(KeyStringError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }

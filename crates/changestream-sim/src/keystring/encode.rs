@@ -14,7 +14,10 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn finish(mut self) -> Encoded {
         self.bytes.push(ctype::END);
-        Encoded { bytes: self.bytes, type_bits: self.bits }
+        Encoded {
+            bytes: self.bytes,
+            type_bits: self.bits,
+        }
     }
 
     pub(super) fn value(&mut self, value: &Bson) {
@@ -53,7 +56,8 @@ impl Encoder {
             Bson::RegularExpression(regex) => {
                 self.tagged(ctype::REGEX, regex.pattern.as_str().as_bytes());
                 self.bytes.push(0);
-                self.bytes.extend_from_slice(regex.options.as_str().as_bytes());
+                self.bytes
+                    .extend_from_slice(regex.options.as_str().as_bytes());
                 self.bytes.push(0);
             }
             Bson::JavaScriptCode(code) => {

@@ -6,7 +6,8 @@ use bson::{Bson, Decimal128};
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::type_bits::{
-    DECIMAL, DECIMAL_EXPONENT_BITS, DECIMAL_ZERO, DECIMAL_ZERO_BITS, DOUBLE, INT, LONG, NEGATIVE_ZERO, SPECIAL_ZERO,
+    DECIMAL, DECIMAL_EXPONENT_BITS, DECIMAL_ZERO, DECIMAL_ZERO_BITS, DOUBLE, INT, LONG,
+    NEGATIVE_ZERO, SPECIAL_ZERO,
 };
 use super::{KeyStringError, ctype};
 use crate::query::number::{DecimalParts, Number};
@@ -38,16 +39,29 @@ pub(super) fn decimal(out: &mut Encoder, value: Decimal128) {
         }
         DecimalParts::Infinity { negative } => {
             out.bits.push(DECIMAL, 2);
-            let infinity = if negative { f64::NEG_INFINITY } else { f64::INFINITY };
+            let infinity = if negative {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            };
             double_bytes(out, infinity, Continuation::EqualToDouble);
         }
-        DecimalParts::Finite { negative, coefficient: 0, exponent } => {
+        DecimalParts::Finite {
+            negative,
+            coefficient: 0,
+            exponent,
+        } => {
             let which = biased(exponent) + if negative { DECIMAL_EXPONENTS } else { 0 };
-            out.bits.push(DECIMAL_ZERO + (which >> DECIMAL_ZERO_BITS), 5);
+            out.bits
+                .push(DECIMAL_ZERO + (which >> DECIMAL_ZERO_BITS), 5);
             out.bits.push(which, DECIMAL_ZERO_BITS);
             out.bytes.push(ctype::ZERO);
         }
-        DecimalParts::Finite { coefficient, exponent, .. } => {
+        DecimalParts::Finite {
+            coefficient,
+            exponent,
+            ..
+        } => {
             out.bits.push(DECIMAL, 2);
             out.bits.push(biased(exponent), DECIMAL_EXPONENT_BITS);
             let number = Number::Decimal(value);
@@ -80,8 +94,14 @@ fn fractional_decimal(out: &mut Encoder, number: Number, coefficient: u128) {
     if Number::Double(nearest).compare(number).is_eq() {
         return double_bytes(out, nearest, Continuation::EqualToDouble);
     }
-    let beyond = Number::Double(nearest.abs()).compare(absolute(number)).is_gt();
-    let truncated = if beyond { f64::from_bits(nearest.to_bits().wrapping_sub(1)) } else { nearest };
+    let beyond = Number::Double(nearest.abs())
+        .compare(absolute(number))
+        .is_gt();
+    let truncated = if beyond {
+        f64::from_bits(nearest.to_bits().wrapping_sub(1))
+    } else {
+        nearest
+    };
     let in_range = (TINIEST_WITH_TWO_BITS..MAX_INTEGER_DOUBLE).contains(&truncated.abs());
     let mut significant = coefficient;
     while significant >= FIFTEEN_DIGITS && significant.is_multiple_of(10) {
@@ -96,7 +116,11 @@ fn fractional_decimal(out: &mut Encoder, number: Number, coefficient: u128) {
 }
 
 fn absolute(number: Number) -> Number {
-    if number.compare(Number::Int(0)).is_lt() { number.negate().unwrap_or(number) } else { number }
+    if number.compare(Number::Int(0)).is_lt() {
+        number.negate().unwrap_or(number)
+    } else {
+        number
+    }
 }
 
 const FIFTEEN_DIGITS: u128 = 1_000_000_000_000_000;
@@ -125,8 +149,13 @@ fn integer_part(out: &mut Encoder, shifted: u64, negative: bool) {
     let skip = usize::try_from(shifted.leading_zeros() / 8).unwrap_or(0);
     let used = bytes.get(skip..).unwrap_or_default();
     let more = u8::try_from(used.len()).unwrap_or(8).saturating_sub(1);
-    out.bytes.push(if negative { ctype::NEGATIVE_ONE_BYTE - more } else { ctype::POSITIVE_ONE_BYTE + more });
-    out.bytes.extend(used.iter().map(|byte| if negative { !byte } else { *byte }));
+    out.bytes.push(if negative {
+        ctype::NEGATIVE_ONE_BYTE - more
+    } else {
+        ctype::POSITIVE_ONE_BYTE + more
+    });
+    out.bytes
+        .extend(used.iter().map(|byte| if negative { !byte } else { *byte }));
 }
 
 fn double_bytes(out: &mut Encoder, value: f64, continuation: Continuation) {
@@ -147,7 +176,12 @@ fn double_bytes(out: &mut Encoder, value: f64, continuation: Continuation) {
 }
 
 /// Eight bytes: the integer part, then as much fraction as the rest of them holds.
-fn fractional_double(out: &mut Encoder, magnitude: f64, negative: bool, continuation: Continuation) {
+fn fractional_double(
+    out: &mut Encoder,
+    magnitude: f64,
+    negative: bool,
+    continuation: Continuation,
+) {
     let whole = magnitude.trunc() as u64;
     let fraction_bytes = (whole << 1).leading_zeros() / 8;
     let power = f64::from_bits(u64::from(1023 + 8 * fraction_bytes) << 52);
@@ -165,7 +199,11 @@ fn fractional_double(out: &mut Encoder, magnitude: f64, negative: bool, continua
 
 fn small_double(out: &mut Encoder, value: f64, continuation: Continuation) {
     let (magnitude, negative) = (value.abs(), value < 0.0);
-    out.bytes.push(if negative { ctype::NEGATIVE_SMALL } else { ctype::POSITIVE_SMALL });
+    out.bytes.push(if negative {
+        ctype::NEGATIVE_SMALL
+    } else {
+        ctype::POSITIVE_SMALL
+    });
     let encoded = if magnitude >= TINIEST_WITH_TWO_BITS {
         magnitude.to_bits() << 2 | continuation as u64
     } else {
@@ -176,8 +214,16 @@ fn small_double(out: &mut Encoder, value: f64, continuation: Continuation) {
 
 fn large_double(out: &mut Encoder, value: f64) {
     let negative = value < 0.0;
-    out.bytes.push(if negative { ctype::NEGATIVE_LARGE } else { ctype::POSITIVE_LARGE });
-    let encoded = if value.is_finite() { value.abs().to_bits() << 1 & !(1 << 63) } else { u64::MAX };
+    out.bytes.push(if negative {
+        ctype::NEGATIVE_LARGE
+    } else {
+        ctype::POSITIVE_LARGE
+    });
+    let encoded = if value.is_finite() {
+        value.abs().to_bits() << 1 & !(1 << 63)
+    } else {
+        u64::MAX
+    };
     push_signed(out, encoded, negative);
 }
 
@@ -193,7 +239,9 @@ pub(super) fn decode(tag: u8, from: &mut Decoder<'_>) -> Result<Bson, KeyStringE
             if from.bits(2)? != DECIMAL {
                 return Ok(Bson::Double(f64::NAN));
             }
-            Ok(Bson::Decimal128(Decimal128::from_bytes((0b1_1111_u128 << 122).to_le_bytes())))
+            Ok(Bson::Decimal128(Decimal128::from_bytes(
+                (0b1_1111_u128 << 122).to_le_bytes(),
+            )))
         }
         ctype::ZERO => decode_zero(from),
         ctype::NEGATIVE_SMALL | ctype::POSITIVE_SMALL => {
@@ -211,7 +259,9 @@ pub(super) fn decode(tag: u8, from: &mut Decoder<'_>) -> Result<Bson, KeyStringE
         ctype::NEGATIVE_LARGE | ctype::POSITIVE_LARGE => {
             decode_large(from, tag == ctype::NEGATIVE_LARGE)
         }
-        _ if tag < ctype::ZERO => decode_integer_part(from, ctype::NEGATIVE_ONE_BYTE - tag + 1, true),
+        _ if tag < ctype::ZERO => {
+            decode_integer_part(from, ctype::NEGATIVE_ONE_BYTE - tag + 1, true)
+        }
         _ => decode_integer_part(from, tag - ctype::POSITIVE_ONE_BYTE + 1, false),
     }
 }
@@ -256,7 +306,11 @@ fn decode_large(from: &mut Decoder<'_>, negative: bool) -> Result<Bson, KeyStrin
     typed_double(from, magnitude, negative, encoded & 1)
 }
 
-fn decode_integer_part(from: &mut Decoder<'_>, bytes: u8, negative: bool) -> Result<Bson, KeyStringError> {
+fn decode_integer_part(
+    from: &mut Decoder<'_>,
+    bytes: u8,
+    negative: bool,
+) -> Result<Bson, KeyStringError> {
     let mut shifted = 0_u64;
     for byte in from.take(usize::from(bytes))? {
         shifted = shifted << 8 | u64::from(if negative { !byte } else { *byte });
@@ -265,9 +319,15 @@ fn decode_integer_part(from: &mut Decoder<'_>, bytes: u8, negative: bool) -> Res
     if shifted & 1 == 1 {
         return decode_fraction(from, whole, 8 - usize::from(bytes), negative);
     }
-    let value = if negative { -whole.cast_signed() } else { whole.cast_signed() };
+    let value = if negative {
+        -whole.cast_signed()
+    } else {
+        whole.cast_signed()
+    };
     match from.bits(2)? {
-        INT => i32::try_from(value).map(Bson::Int32).map_err(|_| KeyStringError::UnknownType),
+        INT => i32::try_from(value)
+            .map(Bson::Int32)
+            .map_err(|_| KeyStringError::UnknownType),
         LONG => Ok(Bson::Int64(value)),
         DOUBLE => Ok(Bson::Double(value as f64)),
         _ => {
@@ -309,7 +369,9 @@ fn typed_double(
         DOUBLE => Ok(Bson::Double(value)),
         DECIMAL if value.is_infinite() => {
             let top: u128 = if negative { 0b1_11110 } else { 0b0_11110 };
-            Ok(Bson::Decimal128(Decimal128::from_bytes((top << 122).to_le_bytes())))
+            Ok(Bson::Decimal128(Decimal128::from_bytes(
+                (top << 122).to_le_bytes(),
+            )))
         }
         DECIMAL => {
             let stored = from.bits(DECIMAL_EXPONENT_BITS)?;
@@ -328,8 +390,13 @@ fn typed_double(
 fn exact_digits(magnitude: f64) -> Result<(u128, i32), KeyStringError> {
     let (digits, exponent) = scientific(magnitude);
     let kept = digits.trim_end_matches('0');
-    let coefficient = kept.parse().map_err(|_| KeyStringError::UnsupportedNumber)?;
-    Ok((coefficient, exponent + 1 - i32::try_from(kept.len()).unwrap_or(i32::MAX)))
+    let coefficient = kept
+        .parse()
+        .map_err(|_| KeyStringError::UnsupportedNumber)?;
+    Ok((
+        coefficient,
+        exponent + 1 - i32::try_from(kept.len()).unwrap_or(i32::MAX),
+    ))
 }
 
 /// A double's first 15 digits, rounded up where more follow.
@@ -348,7 +415,12 @@ fn scientific(magnitude: f64) -> (String, i32) {
 }
 
 /// The decimal of that value whose biased exponent ends in the stored bits.
-fn with_exponent(negative: bool, coefficient: u128, exponent: i32, stored: u16) -> Result<Bson, KeyStringError> {
+fn with_exponent(
+    negative: bool,
+    coefficient: u128,
+    exponent: i32,
+    stored: u16,
+) -> Result<Bson, KeyStringError> {
     let fits = |exponent: i32| biased(exponent) & ((1 << DECIMAL_EXPONENT_BITS) - 1) == stored;
     let (mut down, mut down_exponent) = (coefficient, exponent);
     while down <= MAX_COEFFICIENT {
@@ -373,8 +445,12 @@ fn with_exponent(negative: bool, coefficient: u128, exponent: i32, stored: u16) 
 const MAX_COEFFICIENT: u128 = 9_999_999_999_999_999_999_999_999_999_999_999;
 
 fn decimal_of(negative: bool, coefficient: u128, exponent: i32) -> Result<Bson, KeyStringError> {
-    DecimalParts::Finite { negative, coefficient, exponent }
-        .pack()
-        .map(Bson::Decimal128)
-        .ok_or(KeyStringError::UnsupportedNumber)
+    DecimalParts::Finite {
+        negative,
+        coefficient,
+        exponent,
+    }
+    .pack()
+    .map(Bson::Decimal128)
+    .ok_or(KeyStringError::UnsupportedNumber)
 }

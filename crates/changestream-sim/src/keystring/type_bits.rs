@@ -48,13 +48,20 @@ impl TypeBits {
         let data = if *first & 0x80 == 0 {
             std::slice::from_ref(first)
         } else if *first == 0x80 {
-            let (length, rest) = rest.split_first_chunk::<4>().ok_or(KeyStringError::TypeBitsTruncated)?;
+            let (length, rest) = rest
+                .split_first_chunk::<4>()
+                .ok_or(KeyStringError::TypeBitsTruncated)?;
             let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-            rest.get(..length).ok_or(KeyStringError::TypeBitsTruncated)?
+            rest.get(..length)
+                .ok_or(KeyStringError::TypeBitsTruncated)?
         } else {
-            rest.get(..usize::from(first & 0x7F)).ok_or(KeyStringError::TypeBitsTruncated)?
+            rest.get(..usize::from(first & 0x7F))
+                .ok_or(KeyStringError::TypeBitsTruncated)?
         };
-        Ok(Self { bytes: data.to_vec(), length: data.len() * 8 })
+        Ok(Self {
+            bytes: data.to_vec(),
+            length: data.len() * 8,
+        })
     }
 
     /// Appends the lowest `count` bits of `value`, the highest of them first.
@@ -78,7 +85,10 @@ impl TypeBits {
         }
         let mut value = 0;
         for offset in (at..).take(usize::try_from(count).unwrap_or(0)) {
-            let byte = self.bytes.get(offset / 8).ok_or(KeyStringError::TypeBitsTruncated)?;
+            let byte = self
+                .bytes
+                .get(offset / 8)
+                .ok_or(KeyStringError::TypeBitsTruncated)?;
             value = value << 1 | u16::from(byte >> (offset % 8) & 1);
         }
         Ok(value)

@@ -8,7 +8,9 @@ use super::number::Number;
 
 /// The order in which the server sorts two values: by type bracket, then within it.
 pub fn compare(left: &Bson, right: &Bson) -> Ordering {
-    bracket(left).cmp(&bracket(right)).then_with(|| within_bracket(left, right))
+    bracket(left)
+        .cmp(&bracket(right))
+        .then_with(|| within_bracket(left, right))
 }
 
 /// The order of two documents: field by field; of each the type bracket, then the name, then the value.
@@ -26,7 +28,11 @@ pub fn compare_documents(left: &Document, right: &Document) -> Ordering {
             return order;
         }
     }
-    if others.next().is_some() { Ordering::Less } else { Ordering::Equal }
+    if others.next().is_some() {
+        Ordering::Less
+    } else {
+        Ordering::Equal
+    }
 }
 
 /// Whether two values are the same to a query: numbers across types, documents in field order.
@@ -38,7 +44,8 @@ pub fn equal(left: &Bson, right: &Bson) -> bool {
 pub fn identical(left: &Bson, right: &Bson) -> bool {
     let (Bson::Document(left), Bson::Document(right)) = (left, right) else {
         if let (Bson::Array(left), Bson::Array(right)) = (left, right) {
-            return left.len() == right.len() && left.iter().zip(right).all(|(a, b)| identical(a, b));
+            return left.len() == right.len()
+                && left.iter().zip(right).all(|(a, b)| identical(a, b));
         }
         if let (Bson::Double(left), Bson::Double(right)) = (left, right) {
             return left.to_bits() == right.to_bits();
@@ -51,9 +58,12 @@ pub fn identical(left: &Bson, right: &Bson) -> bool {
 /// The same for documents: also the order of their fields counts.
 pub fn identical_documents(left: &Document, right: &Document) -> bool {
     left.len() == right.len()
-        && left.iter().zip(right).all(|((name, value), (other_name, other))| {
-            name == other_name && identical(value, other)
-        })
+        && left
+            .iter()
+            .zip(right)
+            .all(|((name, value), (other_name, other))| {
+                name == other_name && identical(value, other)
+            })
 }
 
 /// The type bracket: values of different brackets never compare by `$gt` and the like, save MinKey and MaxKey.
@@ -91,7 +101,9 @@ fn within_bracket(left: &Bson, right: &Bson) -> Ordering {
         (Bson::Array(left), Bson::Array(right)) => compare_arrays(left, right),
         (Bson::Binary(left), Bson::Binary(right)) => {
             let key = |binary: &bson::Binary| (binary.bytes.len(), u8::from(binary.subtype));
-            key(left).cmp(&key(right)).then_with(|| left.bytes.cmp(&right.bytes))
+            key(left)
+                .cmp(&key(right))
+                .then_with(|| left.bytes.cmp(&right.bytes))
         }
         (Bson::ObjectId(left), Bson::ObjectId(right)) => left.cmp(right),
         (Bson::Boolean(left), Bson::Boolean(right)) => left.cmp(right),
@@ -100,7 +112,8 @@ fn within_bracket(left: &Bson, right: &Bson) -> Ordering {
             (left.time, left.increment).cmp(&(right.time, right.increment))
         }
         (Bson::RegularExpression(left), Bson::RegularExpression(right)) => {
-            (left.pattern.as_str(), left.options.as_str()).cmp(&(right.pattern.as_str(), right.options.as_str()))
+            (left.pattern.as_str(), left.options.as_str())
+                .cmp(&(right.pattern.as_str(), right.options.as_str()))
         }
         (Bson::JavaScriptCode(left), Bson::JavaScriptCode(right)) => left.cmp(right),
         (Bson::JavaScriptCodeWithScope(left), Bson::JavaScriptCodeWithScope(right)) => left
@@ -108,7 +121,9 @@ fn within_bracket(left: &Bson, right: &Bson) -> Ordering {
             .cmp(&right.code)
             .then_with(|| compare_documents(&left.scope, &right.scope)),
         // A deprecated type whose fields the bson crate keeps private: any fixed order will do.
-        (Bson::DbPointer(left), Bson::DbPointer(right)) => format!("{left:?}").cmp(&format!("{right:?}")),
+        (Bson::DbPointer(left), Bson::DbPointer(right)) => {
+            format!("{left:?}").cmp(&format!("{right:?}"))
+        }
         _ => Ordering::Equal,
     }
 }
@@ -124,9 +139,17 @@ fn compare_arrays(left: &[Bson], right: &[Bson]) -> Ordering {
             return order;
         }
     }
-    if others.next().is_some() { Ordering::Less } else { Ordering::Equal }
+    if others.next().is_some() {
+        Ordering::Less
+    } else {
+        Ordering::Equal
+    }
 }
 
 fn text(value: &Bson) -> Option<&str> {
-    if let Bson::String(text) | Bson::Symbol(text) = value { Some(text) } else { None }
+    if let Bson::String(text) | Bson::Symbol(text) = value {
+        Some(text)
+    } else {
+        None
+    }
 }

@@ -25,7 +25,11 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// A scope whose root and current document are that one, and whose time is unknown.
     pub fn of(root: &'a Document) -> Self {
-        Self { root, current: root, now: None }
+        Self {
+            root,
+            current: root,
+            now: None,
+        }
     }
 }
 
@@ -36,7 +40,10 @@ pub struct Expression(Node);
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
     Literal(Bson),
-    Path { variable: Variable, path: Vec<String> },
+    Path {
+        variable: Variable,
+        path: Vec<String>,
+    },
     Object(Vec<(String, Node)>),
     Array(Vec<Node>),
     Operator(Operator, Vec<Node>),
@@ -136,7 +143,9 @@ fn parse(value: &Bson) -> Result<Node, CommandError> {
         };
     }
     if let Bson::Array(items) = value {
-        return Ok(Node::Array(items.iter().map(parse).collect::<Result<_, _>>()?));
+        return Ok(Node::Array(
+            items.iter().map(parse).collect::<Result<_, _>>()?,
+        ));
     }
     let Bson::Document(document) = value else {
         return Ok(Node::Literal(value.clone()));
@@ -162,10 +171,16 @@ fn parse_object(document: &Document) -> Result<Node, CommandError> {
     let mut fields = Vec::with_capacity(document.len());
     for (name, value) in document {
         if name.starts_with('$') {
-            return Err(CommandError::new(16410, "FieldPath field names may not start with '$'."));
+            return Err(CommandError::new(
+                16410,
+                "FieldPath field names may not start with '$'.",
+            ));
         }
         if name.contains('.') {
-            return Err(CommandError::new(16412, "FieldPath field names may not contain '.'."));
+            return Err(CommandError::new(
+                16412,
+                "FieldPath field names may not contain '.'.",
+            ));
         }
         fields.push((name.clone(), parse(value)?));
     }
@@ -186,7 +201,10 @@ fn parse_variable(text: &str) -> Result<Node, CommandError> {
         "PRUNE" => Variable::Prune,
         "KEEP" => Variable::Keep,
         _ => {
-            return Err(CommandError::new(17276, format!("Use of undefined variable: {name}")));
+            return Err(CommandError::new(
+                17276,
+                format!("Use of undefined variable: {name}"),
+            ));
         }
     };
     let path = match rest {
@@ -204,7 +222,9 @@ fn parse_operator(name: &str, argument: &Bson) -> Result<Node, CommandError> {
         return parse_cond_object(argument.as_document().unwrap_or(&Document::new()));
     }
     let Some((operator, least, most)) = operator_named(name) else {
-        return Err(CommandError::invalid_pipeline_operator(format!("Unrecognized expression '{name}'")));
+        return Err(CommandError::invalid_pipeline_operator(format!(
+            "Unrecognized expression '{name}'"
+        )));
     };
     let arguments = match argument {
         _ if argument.as_array().is_none() => vec![parse(argument)?],
@@ -217,9 +237,15 @@ fn parse_operator(name: &str, argument: &Bson) -> Result<Node, CommandError> {
         return Ok(Node::Operator(operator, arguments));
     }
     let message = if most == usize::MAX {
-        format!("Expression {name} takes at least {least} arguments, and {} were passed in.", arguments.len())
+        format!(
+            "Expression {name} takes at least {least} arguments, and {} were passed in.",
+            arguments.len()
+        )
     } else {
-        format!("Expression {name} takes exactly {least} arguments. {} were passed in.", arguments.len())
+        format!(
+            "Expression {name} takes exactly {least} arguments. {} were passed in.",
+            arguments.len()
+        )
     };
     Err(CommandError::new(16020, message))
 }
@@ -261,11 +287,17 @@ fn parse_cond_object(document: &Document) -> Result<Node, CommandError> {
             "if" => &mut parts[0],
             "then" => &mut parts[1],
             "else" => &mut parts[2],
-            _ => return Err(CommandError::new(17083, format!("Unrecognized parameter to $cond: {name}"))),
+            _ => {
+                return Err(CommandError::new(
+                    17083,
+                    format!("Unrecognized parameter to $cond: {name}"),
+                ));
+            }
         };
         *slot = Some(parse(value)?);
     }
-    let missing = |code, part| CommandError::new(code, format!("Missing '{part}' parameter to $cond"));
+    let missing =
+        |code, part| CommandError::new(code, format!("Missing '{part}' parameter to $cond"));
     let [condition, then, other] = parts;
     Ok(Node::Operator(
         Operator::Cond,
@@ -291,15 +323,21 @@ fn evaluate(node: &Node, scope: Scope<'_>) -> Result<Option<Bson>, CommandError>
             Ok(Some(Bson::Document(document)))
         }
         Node::Array(items) => {
-            let values: Result<Vec<_>, _> =
-                items.iter().map(|item| Ok(evaluate(item, scope)?.unwrap_or(Bson::Null))).collect();
+            let values: Result<Vec<_>, _> = items
+                .iter()
+                .map(|item| Ok(evaluate(item, scope)?.unwrap_or(Bson::Null)))
+                .collect();
             Ok(Some(Bson::Array(values?)))
         }
         Node::Operator(operator, arguments) => evaluate_operator(*operator, arguments, scope),
     }
 }
 
-fn evaluate_path(variable: Variable, path: &[String], scope: Scope<'_>) -> Result<Option<Bson>, CommandError> {
+fn evaluate_path(
+    variable: Variable,
+    path: &[String],
+    scope: Scope<'_>,
+) -> Result<Option<Bson>, CommandError> {
     let word = |word: &str| Ok(path.is_empty().then(|| Bson::String(word.to_owned())));
     match variable {
         Variable::Current => Ok(along(scope.current, path)),
@@ -307,7 +345,10 @@ fn evaluate_path(variable: Variable, path: &[String], scope: Scope<'_>) -> Resul
         Variable::Remove => Ok(None),
         Variable::Now => match scope.now {
             Some(now) => Ok(path.is_empty().then_some(Bson::DateTime(now))),
-            None => Err(CommandError::new(51144, "Builtin variable '$$NOW' is not available")),
+            None => Err(CommandError::new(
+                51144,
+                "Builtin variable '$$NOW' is not available",
+            )),
         },
         // The three verdicts of $redact are values of their own; a plain string would do harm nowhere else.
         Variable::Descend => word(DESCEND),
@@ -333,7 +374,12 @@ fn along_value(value: &Bson, rest: &[String]) -> Option<Bson> {
         return Some(value.clone());
     }
     if let Bson::Array(items) = value {
-        return Some(Bson::Array(items.iter().filter_map(|item| along_value(item, rest)).collect()));
+        return Some(Bson::Array(
+            items
+                .iter()
+                .filter_map(|item| along_value(item, rest))
+                .collect(),
+        ));
     }
     along(value.as_document()?, rest)
 }
@@ -348,7 +394,11 @@ fn evaluate_operator(
         Operator::Or => every(arguments, scope, false).map(|none| Some(Bson::Boolean(!none))),
         Operator::Cond => {
             let condition = argument(arguments, 0, scope)?;
-            argument(arguments, if truthy(condition.as_ref()) { 1 } else { 2 }, scope)
+            argument(
+                arguments,
+                if truthy(condition.as_ref()) { 1 } else { 2 },
+                scope,
+            )
         }
         Operator::IfNull => {
             let mut last = None;
@@ -373,7 +423,10 @@ fn evaluate_operator(
         | Operator::Add
         | Operator::Subtract
         | Operator::Multiply => {
-            let values: Vec<_> = arguments.iter().map(|node| evaluate(node, scope)).collect::<Result<_, _>>()?;
+            let values: Vec<_> = arguments
+                .iter()
+                .map(|node| evaluate(node, scope))
+                .collect::<Result<_, _>>()?;
             apply(operator, &values)
         }
     }
@@ -407,10 +460,14 @@ fn apply(operator: Operator, values: &[Option<Bson>]) -> Result<Option<Bson>, Co
             let Some(Bson::Array(items)) = second else {
                 return Err(CommandError::new(
                     40081,
-                    format!("$in requires an array as a second argument, found: {}", kind(second)),
+                    format!(
+                        "$in requires an array as a second argument, found: {}",
+                        kind(second)
+                    ),
                 ));
             };
-            let found = first.is_some_and(|value| items.iter().any(|item| compare(item, value).is_eq()));
+            let found =
+                first.is_some_and(|value| items.iter().any(|item| compare(item, value).is_eq()));
             Some(Bson::Boolean(found))
         }
         Operator::Type => Some(Bson::String(kind(first).to_owned())),
@@ -419,7 +476,10 @@ fn apply(operator: Operator, values: &[Option<Bson>]) -> Result<Option<Bson>, Co
             let Some(Bson::Array(items)) = first else {
                 return Err(CommandError::new(
                     17124,
-                    format!("The argument to $size must be an array, but was of type: {}", kind(first)),
+                    format!(
+                        "The argument to $size must be an array, but was of type: {}",
+                        kind(first)
+                    ),
                 ));
             };
             Some(Bson::Int32(i32::try_from(items.len()).unwrap_or(i32::MAX)))
@@ -428,8 +488,20 @@ fn apply(operator: Operator, values: &[Option<Bson>]) -> Result<Option<Bson>, Co
         Operator::ConcatArrays => concat_arrays(values)?,
         Operator::MergeObjects => Some(merge_objects(values)?),
         Operator::Concat => Some(concat(values)?),
-        Operator::Add => Some(fold_numbers("$add", 16554, values, Number::Int(0), Number::add)?),
-        Operator::Multiply => Some(fold_numbers("$multiply", 16555, values, Number::Int(1), Number::multiply)?),
+        Operator::Add => Some(fold_numbers(
+            "$add",
+            16554,
+            values,
+            Number::Int(0),
+            Number::add,
+        )?),
+        Operator::Multiply => Some(fold_numbers(
+            "$multiply",
+            16555,
+            values,
+            Number::Int(1),
+            Number::multiply,
+        )?),
         Operator::Subtract => Some(subtract(first, second)?),
         Operator::And | Operator::Or | Operator::Cond | Operator::IfNull => None,
     })
@@ -461,18 +533,26 @@ fn element_at(array: Option<&Bson>, index: Option<&Bson>) -> Result<Option<Bson>
     let Some(Bson::Array(items)) = array else {
         return Err(CommandError::new(
             28689,
-            format!("$arrayElemAt's first argument must be an array, but is {}", kind(array)),
+            format!(
+                "$arrayElemAt's first argument must be an array, but is {}",
+                kind(array)
+            ),
         ));
     };
     let Some(index) = index.and_then(Number::of).and_then(Number::to_exact_i64) else {
         return Err(CommandError::new(
             28690,
-            format!("$arrayElemAt's second argument must be a numeric value, but is {}", kind(index)),
+            format!(
+                "$arrayElemAt's second argument must be a numeric value, but is {}",
+                kind(index)
+            ),
         ));
     };
     let at = match usize::try_from(index) {
         Ok(at) => Some(at),
-        Err(_) => usize::try_from(index.unsigned_abs()).ok().and_then(|back| items.len().checked_sub(back)),
+        Err(_) => usize::try_from(index.unsigned_abs())
+            .ok()
+            .and_then(|back| items.len().checked_sub(back)),
     };
     Ok(at.and_then(|at| items.get(at)).cloned())
 }
@@ -486,7 +566,10 @@ fn concat_arrays(values: &[Option<Bson>]) -> Result<Option<Bson>, CommandError> 
         let Some(Bson::Array(items)) = value else {
             return Err(CommandError::new(
                 28664,
-                format!("$concatArrays only supports arrays, not {}", kind(value.as_ref())),
+                format!(
+                    "$concatArrays only supports arrays, not {}",
+                    kind(value.as_ref())
+                ),
             ));
         };
         out.extend(items.iter().cloned());
@@ -503,8 +586,11 @@ fn merge_objects(values: &[Option<Bson>]) -> Result<Bson, CommandError> {
         let Some(Bson::Document(document)) = value else {
             return Err(CommandError::new(
                 40400,
-                format!("$mergeObjects requires object inputs, but input {} is of type {}",
-                    value.as_ref().map(show::value).unwrap_or_default(), kind(value.as_ref())),
+                format!(
+                    "$mergeObjects requires object inputs, but input {} is of type {}",
+                    value.as_ref().map(show::value).unwrap_or_default(),
+                    kind(value.as_ref())
+                ),
             ));
         };
         for (name, value) in document {
@@ -523,7 +609,10 @@ fn concat(values: &[Option<Bson>]) -> Result<Bson, CommandError> {
         let Some(Bson::String(text)) = value else {
             return Err(CommandError::new(
                 16702,
-                format!("$concat only supports strings, not {}", kind(value.as_ref())),
+                format!(
+                    "$concat only supports strings, not {}",
+                    kind(value.as_ref())
+                ),
             ));
         };
         out.push_str(text);
@@ -546,7 +635,10 @@ fn fold_numbers(
         let Some(number) = value.as_ref().and_then(Number::of) else {
             return Err(CommandError::new(
                 code,
-                format!("{name} only supports numeric types, not {}", kind(value.as_ref())),
+                format!(
+                    "{name} only supports numeric types, not {}",
+                    kind(value.as_ref())
+                ),
             ));
         };
         // An aggregation that leaves the long range goes on in doubles.
@@ -563,7 +655,10 @@ fn subtract(left: Option<&Bson>, right: Option<&Bson>) -> Result<Bson, CommandEr
         return Ok(Bson::Null);
     }
     if let (Some(Bson::DateTime(left)), Some(Bson::DateTime(right))) = (left, right) {
-        return Ok(Bson::Int64(left.timestamp_millis().saturating_sub(right.timestamp_millis())));
+        return Ok(Bson::Int64(
+            left.timestamp_millis()
+                .saturating_sub(right.timestamp_millis()),
+        ));
     }
     let numbers = (left.and_then(Number::of), right.and_then(Number::of));
     let (Some(left_number), Some(right_number)) = numbers else {
@@ -572,7 +667,9 @@ fn subtract(left: Option<&Bson>, right: Option<&Bson>) -> Result<Bson, CommandEr
             format!("can't $subtract a {} from a {}", kind(right), kind(left)),
         ));
     };
-    let difference = right_number.negate().and_then(|negated| left_number.add(negated));
+    let difference = right_number
+        .negate()
+        .and_then(|negated| left_number.add(negated));
     Ok(difference
         .unwrap_or_else(|| Number::Double(left_number.to_f64() - right_number.to_f64()))
         .into_bson())

@@ -95,7 +95,8 @@ impl Number {
         }
         let value = self.to_f64().trunc();
         // 2^63 is the first double that does not fit.
-        (value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0).then_some(value as i64)
+        (value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0)
+            .then_some(value as i64)
     }
 
     /// The number as an integer, if it has no fraction and fits.
@@ -106,12 +107,22 @@ impl Number {
 
     /// The sum, in the wider of the two types; an int that overflows becomes a long. None where a long overflows.
     pub fn add(self, other: Self) -> Option<Self> {
-        self.combine(other, i64::checked_add, |left, right| left + right, DecimalParts::add)
+        self.combine(
+            other,
+            i64::checked_add,
+            |left, right| left + right,
+            DecimalParts::add,
+        )
     }
 
     /// The product, by the same rules.
     pub fn multiply(self, other: Self) -> Option<Self> {
-        self.combine(other, i64::checked_mul, |left, right| left * right, DecimalParts::multiply)
+        self.combine(
+            other,
+            i64::checked_mul,
+            |left, right| left * right,
+            DecimalParts::multiply,
+        )
     }
 
     /// The number with its sign changed; none where a long overflows.
@@ -129,9 +140,9 @@ impl Number {
         if matches!(self, Self::Decimal(_)) || matches!(other, Self::Decimal(_)) {
             let exact = decimals(self.parts(), other.parts()).and_then(DecimalParts::pack);
             // Beyond 34 digits the server rounds; the nearest double stands in for that.
-            return Some(Self::Decimal(
-                exact.unwrap_or_else(|| decimal_of(doubles(self.to_f64(), other.to_f64()))),
-            ));
+            return Some(Self::Decimal(exact.unwrap_or_else(|| {
+                decimal_of(doubles(self.to_f64(), other.to_f64()))
+            })));
         }
         let (Some(left), Some(right)) = (self.integer(), other.integer()) else {
             return Some(Self::Double(doubles(self.to_f64(), other.to_f64())));
@@ -159,7 +170,11 @@ fn decimal_of(value: f64) -> Decimal128 {
     let text = if value.is_nan() {
         "NaN".to_owned()
     } else if value.is_infinite() {
-        if value > 0.0 { "Infinity".to_owned() } else { "-Infinity".to_owned() }
+        if value > 0.0 {
+            "Infinity".to_owned()
+        } else {
+            "-Infinity".to_owned()
+        }
     } else {
         format!("{value:.14E}")
     };
@@ -170,8 +185,14 @@ fn decimal_of(value: f64) -> Decimal128 {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum DecimalParts {
     Nan,
-    Infinity { negative: bool },
-    Finite { negative: bool, coefficient: u128, exponent: i32 },
+    Infinity {
+        negative: bool,
+    },
+    Finite {
+        negative: bool,
+        coefficient: u128,
+        exponent: i32,
+    },
 }
 
 impl DecimalParts {
@@ -190,7 +211,15 @@ impl DecimalParts {
         }
         let coefficient = bits & ((1 << 113) - 1);
         let biased = (bits >> 113) & EXPONENT_MASK;
-        Self::finite(negative, if coefficient > MAX_COEFFICIENT { 0 } else { coefficient }, biased)
+        Self::finite(
+            negative,
+            if coefficient > MAX_COEFFICIENT {
+                0
+            } else {
+                coefficient
+            },
+            biased,
+        )
     }
 
     fn finite(negative: bool, coefficient: u128, biased: u128) -> Self {
@@ -203,7 +232,12 @@ impl DecimalParts {
 
     /// The Decimal128 of a finite number; none if it has too many digits or is out of range.
     pub(crate) fn pack(self) -> Option<Decimal128> {
-        let Self::Finite { negative, coefficient, exponent } = self else {
+        let Self::Finite {
+            negative,
+            coefficient,
+            exponent,
+        } = self
+        else {
             return None;
         };
         let biased = u128::try_from(exponent.checked_add(EXPONENT_BIAS)?).ok()?;
@@ -215,23 +249,36 @@ impl DecimalParts {
     }
 
     fn add(self, other: Self) -> Option<Self> {
-        let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.signed(), other.signed()) else {
+        let (Some((left, left_exponent)), Some((right, right_exponent))) =
+            (self.signed(), other.signed())
+        else {
             return None;
         };
         let exponent = left_exponent.min(right_exponent);
-        let sum = scale(left, left_exponent - exponent)?.checked_add(scale(right, right_exponent - exponent)?)?;
+        let sum = scale(left, left_exponent - exponent)?
+            .checked_add(scale(right, right_exponent - exponent)?)?;
         Some(Self::from_signed(sum, exponent))
     }
 
     fn multiply(self, other: Self) -> Option<Self> {
-        let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.signed(), other.signed()) else {
+        let (Some((left, left_exponent)), Some((right, right_exponent))) =
+            (self.signed(), other.signed())
+        else {
             return None;
         };
-        Some(Self::from_signed(left.checked_mul(right)?, left_exponent + right_exponent))
+        Some(Self::from_signed(
+            left.checked_mul(right)?,
+            left_exponent + right_exponent,
+        ))
     }
 
     fn signed(self) -> Option<(i128, i32)> {
-        let Self::Finite { negative, coefficient, exponent } = self else {
+        let Self::Finite {
+            negative,
+            coefficient,
+            exponent,
+        } = self
+        else {
             return None;
         };
         let magnitude = i128::try_from(coefficient).ok()?;
@@ -254,7 +301,9 @@ impl From<i64> for DecimalParts {
 }
 
 fn scale(value: i128, by: i32) -> Option<i128> {
-    10_i128.checked_pow(u32::try_from(by).ok()?)?.checked_mul(value)
+    10_i128
+        .checked_pow(u32::try_from(by).ok()?)?
+        .checked_mul(value)
 }
 
 const EXPONENT_MASK: u128 = 0x3FFF;
@@ -294,7 +343,11 @@ impl Digits {
         match parts {
             DecimalParts::Nan => Self::special(Class::Nan, false),
             DecimalParts::Infinity { negative } => Self::special(Class::Infinite, negative),
-            DecimalParts::Finite { negative, coefficient, exponent } => {
+            DecimalParts::Finite {
+                negative,
+                coefficient,
+                exponent,
+            } => {
                 let text = coefficient.to_string();
                 let length = i32::try_from(text.len()).unwrap_or(i32::MAX);
                 Self::finite(negative, text.as_bytes(), exponent + length - 1)
@@ -317,13 +370,24 @@ impl Digits {
     }
 
     fn special(class: Class, negative: bool) -> Self {
-        Self { class, negative, digits: Vec::new(), magnitude: 0 }
+        Self {
+            class,
+            negative,
+            digits: Vec::new(),
+            magnitude: 0,
+        }
     }
 
     fn finite(negative: bool, digits: &[u8], magnitude: i32) -> Self {
         let leading = digits.iter().take_while(|digit| **digit == b'0').count();
-        let trailing = digits.iter().rev().take_while(|digit| **digit == b'0').count();
-        let kept = digits.get(leading..digits.len().saturating_sub(trailing).max(leading)).unwrap_or_default();
+        let trailing = digits
+            .iter()
+            .rev()
+            .take_while(|digit| **digit == b'0')
+            .count();
+        let kept = digits
+            .get(leading..digits.len().saturating_sub(trailing).max(leading))
+            .unwrap_or_default();
         let shift = i32::try_from(leading).unwrap_or(0);
         Self {
             class: Class::Finite,
@@ -357,6 +421,8 @@ impl Digits {
         if nonzero.is_ne() || self.digits.is_empty() {
             return nonzero;
         }
-        self.magnitude.cmp(&other.magnitude).then_with(|| self.digits.cmp(&other.digits))
+        self.magnitude
+            .cmp(&other.magnitude)
+            .then_with(|| self.digits.cmp(&other.digits))
     }
 }

@@ -17,10 +17,16 @@ impl Path {
     /// The path, refused where a component is empty or starts with `$`, or where it is deeper than a server allows.
     pub fn checked(text: &str) -> Result<Self, CommandError> {
         if text.is_empty() {
-            return Err(CommandError::new(40352, "FieldPath cannot be constructed with empty string"));
+            return Err(CommandError::new(
+                40352,
+                "FieldPath cannot be constructed with empty string",
+            ));
         }
         if text.ends_with('.') {
-            return Err(CommandError::new(40353, "FieldPath must not end with a '.'."));
+            return Err(CommandError::new(
+                40353,
+                "FieldPath must not end with a '.'.",
+            ));
         }
         let path = Self::new(text);
         if path.0.len() > MAX_DEPTH {
@@ -28,10 +34,16 @@ impl Path {
         }
         for part in &path.0 {
             if part.is_empty() {
-                return Err(CommandError::new(15998, "FieldPath field names may not be empty strings."));
+                return Err(CommandError::new(
+                    15998,
+                    "FieldPath field names may not be empty strings.",
+                ));
             }
             if part.starts_with('$') {
-                return Err(CommandError::new(16410, "FieldPath field names may not start with '$'."));
+                return Err(CommandError::new(
+                    16410,
+                    "FieldPath field names may not start with '$'.",
+                ));
             }
         }
         Ok(path)

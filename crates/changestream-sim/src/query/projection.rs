@@ -40,7 +40,10 @@ impl Projection {
     /// paths, and those of bad paths and expressions.
     pub fn parse(spec: &Document) -> Result<Self, CommandError> {
         if spec.is_empty() {
-            return Err(CommandError::new(51272, "projection specification must have at least one field"));
+            return Err(CommandError::new(
+                51272,
+                "projection specification must have at least one field",
+            ));
         }
         let mut leaves = Vec::new();
         flatten(spec, "", &mut leaves)?;
@@ -61,7 +64,10 @@ impl Projection {
     /// Those of [`parse`](Self::parse).
     pub fn parse_find(spec: &Document) -> Result<Self, CommandError> {
         if spec.is_empty() {
-            return Ok(Self { mode: Mode::Exclude, fields: Tree::default() });
+            return Ok(Self {
+                mode: Mode::Exclude,
+                fields: Tree::default(),
+            });
         }
         Self::parse(spec)
     }
@@ -75,7 +81,10 @@ impl Projection {
         for path in paths {
             fields.insert(&Path::checked(path)?, Action::Drop)?;
         }
-        Ok(Self { mode: Mode::Exclude, fields })
+        Ok(Self {
+            mode: Mode::Exclude,
+            fields,
+        })
     }
 
     /// The projected document.
@@ -101,7 +110,10 @@ impl AddFields {
     /// 40177 for an empty one, and those of bad or colliding paths and of expressions.
     pub fn parse(spec: &Document) -> Result<Self, CommandError> {
         if spec.is_empty() {
-            return Err(CommandError::new(40177, "specification must have at least one field"));
+            return Err(CommandError::new(
+                40177,
+                "specification must have at least one field",
+            ));
         }
         let mut leaves = Vec::new();
         for (name, value) in spec {
@@ -130,7 +142,12 @@ impl Tree {
         self.insert_at(path.parts(), action, &path.parts().join("."))
     }
 
-    fn insert_at(&mut self, parts: &[String], action: Action, whole: &str) -> Result<(), CommandError> {
+    fn insert_at(
+        &mut self,
+        parts: &[String],
+        action: Action,
+        whole: &str,
+    ) -> Result<(), CommandError> {
         let Some((first, rest)) = parts.split_first() else {
             return Ok(());
         };
@@ -139,10 +156,15 @@ impl Tree {
         match (existing, rest.is_empty()) {
             (Some(_), true) => Err(collision()),
             (Some((_, Action::Below(below))), false) => below.insert_at(rest, action, whole),
-            (Some((_, Action::Keep | Action::Drop | Action::Compute(_))), false) => Err(CommandError::new(
-                31250,
-                format!("Path collision at {whole} remaining portion {}", rest.join(".")),
-            )),
+            (Some((_, Action::Keep | Action::Drop | Action::Compute(_))), false) => {
+                Err(CommandError::new(
+                    31250,
+                    format!(
+                        "Path collision at {whole} remaining portion {}",
+                        rest.join(".")
+                    ),
+                ))
+            }
             (None, true) => {
                 self.0.push((first.clone(), action));
                 Ok(())
@@ -157,7 +179,10 @@ impl Tree {
     }
 
     fn action(&self, name: &str) -> Option<&Action> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, action)| action)
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, action)| action)
     }
 
     /// Kept fields in the document's order, then computed ones in the specification's.
@@ -197,7 +222,12 @@ impl Tree {
         Ok(None)
     }
 
-    fn compute(&self, document: &Document, out: &mut Document, scope: Scope<'_>) -> Result<(), CommandError> {
+    fn compute(
+        &self,
+        document: &Document,
+        out: &mut Document,
+        scope: Scope<'_>,
+    ) -> Result<(), CommandError> {
         for (name, action) in &self.0 {
             match action {
                 Action::Compute(expression) => {
@@ -275,7 +305,10 @@ impl Tree {
     /// The value with the fields below it set; a scalar makes way for a document.
     fn set_value(&self, value: &Bson, scope: Scope<'_>) -> Result<Bson, CommandError> {
         if let Bson::Array(items) = value {
-            let set: Result<_, _> = items.iter().map(|item| self.set_value(item, scope)).collect();
+            let set: Result<_, _> = items
+                .iter()
+                .map(|item| self.set_value(item, scope))
+                .collect();
             return Ok(Bson::Array(set?));
         }
         let mut document = value.as_document().cloned().unwrap_or_default();
@@ -285,7 +318,11 @@ impl Tree {
 }
 
 /// The leaves of a projection: dotted path and what it says.
-fn flatten(spec: &Document, prefix: &str, leaves: &mut Vec<(String, Action)>) -> Result<(), CommandError> {
+fn flatten(
+    spec: &Document,
+    prefix: &str,
+    leaves: &mut Vec<(String, Action)>,
+) -> Result<(), CommandError> {
     for (name, value) in spec {
         let path = format!("{prefix}{name}");
         if let Some(number) = Number::of(value) {
@@ -294,7 +331,10 @@ fn flatten(spec: &Document, prefix: &str, leaves: &mut Vec<(String, Action)>) ->
         } else if let Bson::Boolean(keep) = value {
             leaves.push((path, if *keep { Action::Keep } else { Action::Drop }));
         } else if let Bson::Document(inner) = value
-            && !inner.keys().next().is_some_and(|first| first.starts_with('$'))
+            && !inner
+                .keys()
+                .next()
+                .is_some_and(|first| first.starts_with('$'))
         {
             if inner.is_empty() {
                 return Err(CommandError::new(
@@ -311,7 +351,11 @@ fn flatten(spec: &Document, prefix: &str, leaves: &mut Vec<(String, Action)>) ->
 }
 
 /// The leaves of `$addFields`: numbers and booleans are values there.
-fn flatten_computed(value: &Bson, path: &str, leaves: &mut Vec<(String, Action)>) -> Result<(), CommandError> {
+fn flatten_computed(
+    value: &Bson,
+    path: &str,
+    leaves: &mut Vec<(String, Action)>,
+) -> Result<(), CommandError> {
     if let Bson::Document(inner) = value
         && !inner.is_empty()
         && !inner.keys().any(|name| name.starts_with('$'))
@@ -355,9 +399,17 @@ fn mode_of(leaves: &[(String, Action)]) -> Result<Mode, CommandError> {
                     format!("Cannot do inclusion on field {path} in exclusion projection"),
                 ));
             }
-            (Mode::Include, Mode::Include) | (Mode::Exclude, Mode::Exclude) => decided = Some(wants),
+            (Mode::Include, Mode::Include) | (Mode::Exclude, Mode::Exclude) => {
+                decided = Some(wants)
+            }
         }
     }
     let id_alone = || leaves.iter().all(|(_, action)| *action == Action::Drop);
-    Ok(decided.unwrap_or_else(|| if id_alone() { Mode::Exclude } else { Mode::Include }))
+    Ok(decided.unwrap_or_else(|| {
+        if id_alone() {
+            Mode::Exclude
+        } else {
+            Mode::Include
+        }
+    }))
 }

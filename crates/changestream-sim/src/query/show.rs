@@ -95,7 +95,12 @@ fn write_value(out: &mut String, value: &Bson, space: &str) {
     } else if let Bson::DateTime(date) = value {
         let _ = write!(out, "new Date({})", date.timestamp_millis());
     } else if let Bson::Binary(binary) = value {
-        let _ = write!(out, "BinData({}, {})", u8::from(binary.subtype), hex(&binary.bytes));
+        let _ = write!(
+            out,
+            "BinData({}, {})",
+            u8::from(binary.subtype),
+            hex(&binary.bytes)
+        );
     } else {
         let _ = write!(out, "{value}");
     }

@@ -10,14 +10,23 @@ use crate::query::path;
 
 /// Whether all clauses hold; `position` becomes the array index by which the last of them did.
 pub(super) fn matches(filter: &Filter, document: &Document, position: &mut Option<usize>) -> bool {
-    filter.0.iter().all(|clause| holds(clause, document, position))
+    filter
+        .0
+        .iter()
+        .all(|clause| holds(clause, document, position))
 }
 
 fn holds(clause: &Clause, document: &Document, position: &mut Option<usize>) -> bool {
     match clause {
-        Clause::And(filters) => filters.iter().all(|filter| matches(filter, document, position)),
-        Clause::Or(filters) => filters.iter().any(|filter| matches(filter, document, position)),
-        Clause::Nor(filters) => !filters.iter().any(|filter| matches(filter, document, &mut None)),
+        Clause::And(filters) => filters
+            .iter()
+            .all(|filter| matches(filter, document, position)),
+        Clause::Or(filters) => filters
+            .iter()
+            .any(|filter| matches(filter, document, position)),
+        Clause::Nor(filters) => !filters
+            .iter()
+            .any(|filter| matches(filter, document, &mut None)),
         Clause::Constant(value) => *value,
         Clause::Expression(expression) => expression.is_true(Scope::of(document)).unwrap_or(false),
         Clause::Field { path, predicate } => at_path(predicate, document, path.parts(), position),
@@ -25,25 +34,42 @@ fn holds(clause: &Clause, document: &Document, position: &mut Option<usize>) -> 
 }
 
 /// Whether something at the path satisfies the predicate.
-fn at_path(predicate: &Predicate, document: &Document, parts: &[String], position: &mut Option<usize>) -> bool {
+fn at_path(
+    predicate: &Predicate,
+    document: &Document,
+    parts: &[String],
+    position: &mut Option<usize>,
+) -> bool {
     if let Predicate::Not(inner) = predicate {
         return !at_path(inner, document, parts, &mut None);
     }
     // Each of them may be satisfied by another element.
     if let Predicate::All(all) = predicate {
-        return all.iter().all(|each| at_path(each, document, parts, position));
+        return all
+            .iter()
+            .all(|each| at_path(each, document, parts, position));
     }
     in_document(predicate, document, parts, position)
 }
 
-fn in_document(predicate: &Predicate, document: &Document, parts: &[String], position: &mut Option<usize>) -> bool {
+fn in_document(
+    predicate: &Predicate,
+    document: &Document,
+    parts: &[String],
+    position: &mut Option<usize>,
+) -> bool {
     match parts.split_first() {
         Some((first, rest)) => in_value(predicate, document.get(first), rest, position),
         None => false,
     }
 }
 
-fn in_value(predicate: &Predicate, value: Option<&Bson>, rest: &[String], position: &mut Option<usize>) -> bool {
+fn in_value(
+    predicate: &Predicate,
+    value: Option<&Bson>,
+    rest: &[String],
+    position: &mut Option<usize>,
+) -> bool {
     let Some((next, below)) = rest.split_first() else {
         return at_leaf(predicate, value, position);
     };
@@ -53,7 +79,8 @@ fn in_value(predicate: &Predicate, value: Option<&Bson>, rest: &[String], positi
             return true;
         }
         return found(items, position, |item, position| {
-            item.as_document().is_some_and(|inner| in_document(predicate, inner, rest, position))
+            item.as_document()
+                .is_some_and(|inner| in_document(predicate, inner, rest, position))
         });
     }
     match value.and_then(Bson::as_document) {
@@ -69,12 +96,18 @@ fn at_leaf(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<us
     }
     let whole_only = matches!(
         predicate,
-        Predicate::Size(_) | Predicate::ElementMatches(_) | Predicate::ElementSatisfies(_) | Predicate::Exists
+        Predicate::Size(_)
+            | Predicate::ElementMatches(_)
+            | Predicate::ElementSatisfies(_)
+            | Predicate::Exists
     );
     let Some(Bson::Array(items)) = value else {
         return false;
     };
-    !whole_only && found(items, position, |item, position| test(predicate, Some(item), position))
+    !whole_only
+        && found(items, position, |item, position| {
+            test(predicate, Some(item), position)
+        })
 }
 
 /// Whether one of the elements will do; its index becomes the position.
@@ -102,9 +135,12 @@ fn test(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<usize
         Predicate::Equal(wanted) => is_equal(value, wanted),
         Predicate::Compare(comparison, wanted) => is_ordered(*comparison, value, wanted),
         Predicate::In { values, patterns } => {
-            values.iter().any(|wanted| is_equal(value, wanted)) || patterns.iter().any(|regex| is_match(regex, value))
+            values.iter().any(|wanted| is_equal(value, wanted))
+                || patterns.iter().any(|regex| is_match(regex, value))
         }
-        Predicate::Type(types) => value.is_some_and(|value| types.iter().any(|set| set.contains(value))),
+        Predicate::Type(types) => {
+            value.is_some_and(|value| types.iter().any(|set| set.contains(value)))
+        }
         Predicate::Modulo { divisor, remainder } => value
             .and_then(Number::of)
             .and_then(Number::to_i64)
@@ -119,7 +155,8 @@ fn test(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<usize
                 return matches(filter, document, &mut None);
             }
             // An array counts as a document whose fields are its indexes.
-            item.as_array().is_some_and(|items| matches(filter, &as_document(items), &mut None))
+            item.as_array()
+                .is_some_and(|items| matches(filter, &as_document(items), &mut None))
         }),
         Predicate::ElementSatisfies(all) => in_elements(value, position, |item| {
             all.iter().all(|each| test(each, Some(item), &mut None))
@@ -127,14 +164,22 @@ fn test(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<usize
     }
 }
 
-fn in_elements(value: Option<&Bson>, position: &mut Option<usize>, will_do: impl Fn(&Bson) -> bool) -> bool {
+fn in_elements(
+    value: Option<&Bson>,
+    position: &mut Option<usize>,
+    will_do: impl Fn(&Bson) -> bool,
+) -> bool {
     value
         .and_then(Bson::as_array)
         .is_some_and(|items| found(items, position, |item, _| will_do(item)))
 }
 
 fn as_document(items: &[Bson]) -> Document {
-    items.iter().enumerate().map(|(index, item)| (index.to_string(), item.clone())).collect()
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| (index.to_string(), item.clone()))
+        .collect()
 }
 
 fn is_equal(value: Option<&Bson>, wanted: &Bson) -> bool {
@@ -146,7 +191,10 @@ fn is_equal(value: Option<&Bson>, wanted: &Bson) -> bool {
 }
 
 fn is_ordered(comparison: Comparison, value: Option<&Bson>, wanted: &Bson) -> bool {
-    let or_equal = matches!(comparison, Comparison::GreaterOrEqual | Comparison::LessOrEqual);
+    let or_equal = matches!(
+        comparison,
+        Comparison::GreaterOrEqual | Comparison::LessOrEqual
+    );
     let Some(value) = value else {
         return or_equal && matches!(wanted, Bson::Null);
     };

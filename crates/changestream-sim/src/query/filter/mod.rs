@@ -39,13 +39,22 @@ enum Clause {
 enum Predicate {
     Equal(Bson),
     Compare(Comparison, Bson),
-    In { values: Vec<Bson>, patterns: Vec<regex::Regex> },
+    In {
+        values: Vec<Bson>,
+        patterns: Vec<regex::Regex>,
+    },
     Exists,
     Type(Vec<types::TypeSet>),
-    Modulo { divisor: i64, remainder: i64 },
+    Modulo {
+        divisor: i64,
+        remainder: i64,
+    },
     Pattern(regex::Regex),
     Size(i64),
-    Bits { test: BitTest, mask: u64 },
+    Bits {
+        test: BitTest,
+        mask: u64,
+    },
     /// Every one of them, each by whatever element satisfies it.
     All(Vec<Predicate>),
     /// One array element, a document, that matches the whole filter.
@@ -108,7 +117,9 @@ impl Filter {
     fn collect_equalities(&self, found: &mut Vec<(String, Bson)>) {
         for clause in &self.0 {
             match clause {
-                Clause::And(filters) => filters.iter().for_each(|filter| filter.collect_equalities(found)),
+                Clause::And(filters) => filters
+                    .iter()
+                    .for_each(|filter| filter.collect_equalities(found)),
                 // A disjunction of one is a conjunction.
                 Clause::Or(filters) => {
                     if let [only] = filters.as_slice() {

@@ -19,7 +19,10 @@ pub(super) fn filter(document: &Document) -> Result<Filter, CommandError> {
             None => {
                 let path = Path::new(name);
                 for predicate in field(value)? {
-                    clauses.push(Clause::Field { path: path.clone(), predicate });
+                    clauses.push(Clause::Field {
+                        path: path.clone(),
+                        predicate,
+                    });
                 }
             }
         }
@@ -39,21 +42,29 @@ fn top_level(operator: &str, value: &Bson) -> Result<Option<Clause>, CommandErro
         "alwaysFalse" => Clause::Constant(false),
         "where" | "text" | "jsonSchema" | "sampleRate" => return Err(not_built(operator)),
         _ => {
-            return Err(CommandError::bad_value(format!("unknown top level operator: ${operator}")));
+            return Err(CommandError::bad_value(format!(
+                "unknown top level operator: ${operator}"
+            )));
         }
     }))
 }
 
 fn list(operator: &str, value: &Bson) -> Result<Vec<Filter>, CommandError> {
     let Bson::Array(items) = value else {
-        return Err(CommandError::bad_value(format!("${operator} must be an array")));
+        return Err(CommandError::bad_value(format!(
+            "${operator} must be an array"
+        )));
     };
     if items.is_empty() {
-        return Err(CommandError::bad_value("$and/$or/$nor must be a nonempty array"));
+        return Err(CommandError::bad_value(
+            "$and/$or/$nor must be a nonempty array",
+        ));
     }
     let entry = |item: &Bson| match item.as_document() {
         Some(document) => filter(document),
-        None => Err(CommandError::bad_value("$or/$and/$nor entries need to be full objects")),
+        None => Err(CommandError::bad_value(
+            "$or/$and/$nor entries need to be full objects",
+        )),
     };
     items.iter().map(entry).collect()
 }
@@ -61,7 +72,10 @@ fn list(operator: &str, value: &Bson) -> Result<Vec<Filter>, CommandError> {
 /// What a field's value asks of the field.
 fn field(value: &Bson) -> Result<Vec<Predicate>, CommandError> {
     if let Bson::RegularExpression(regex) = value {
-        return Ok(vec![pattern(regex.pattern.as_str(), regex.options.as_str())?]);
+        return Ok(vec![pattern(
+            regex.pattern.as_str(),
+            regex.options.as_str(),
+        )?]);
     }
     if let Bson::Document(document) = value
         && is_operators(document)
@@ -76,10 +90,9 @@ fn field(value: &Bson) -> Result<Vec<Predicate>, CommandError> {
 
 /// Whether a document holds operators, rather than being a value to be equal to. A DBRef is a value.
 fn is_operators(document: &Document) -> bool {
-    document
-        .keys()
-        .next()
-        .is_some_and(|first| first.starts_with('$') && !matches!(first.as_str(), "$ref" | "$id" | "$db"))
+    document.keys().next().is_some_and(|first| {
+        first.starts_with('$') && !matches!(first.as_str(), "$ref" | "$id" | "$db")
+    })
 }
 
 fn operators(document: &Document) -> Result<Vec<Predicate>, CommandError> {
@@ -90,7 +103,11 @@ fn operators(document: &Document) -> Result<Vec<Predicate>, CommandError> {
 }
 
 /// One operator of a field; none for one that says nothing by itself (`$options`, `$comment`).
-fn operator(name: &str, value: &Bson, siblings: &Document) -> Result<Option<Predicate>, CommandError> {
+fn operator(
+    name: &str,
+    value: &Bson,
+    siblings: &Document,
+) -> Result<Option<Predicate>, CommandError> {
     Ok(Some(match name {
         "$eq" => equal(value)?,
         "$ne" => negated(equal(value)?),
@@ -101,7 +118,11 @@ fn operator(name: &str, value: &Bson, siblings: &Document) -> Result<Option<Pred
         "$in" => one_of(name, value)?,
         "$nin" => negated(one_of(name, value)?),
         "$exists" => {
-            if truthy(Some(value)) { Predicate::Exists } else { negated(Predicate::Exists) }
+            if truthy(Some(value)) {
+                Predicate::Exists
+            } else {
+                negated(Predicate::Exists)
+            }
         }
         "$type" => types(value)?,
         "$mod" => modulo(value)?,
@@ -134,7 +155,9 @@ fn equal(value: &Bson) -> Result<Predicate, CommandError> {
 
 fn comparable(value: &Bson) -> Result<Bson, CommandError> {
     match value {
-        _ if matches!(value, Bson::Undefined) => Err(CommandError::bad_value("cannot compare to undefined")),
+        _ if matches!(value, Bson::Undefined) => {
+            Err(CommandError::bad_value("cannot compare to undefined"))
+        }
         _ => Ok(value.clone()),
     }
 }
@@ -150,7 +173,9 @@ fn one_of(name: &str, value: &Bson) -> Result<Predicate, CommandError> {
             continue;
         }
         if item.as_document().is_some_and(is_operators) {
-            return Err(CommandError::bad_value(format!("cannot nest $ under {name}")));
+            return Err(CommandError::bad_value(format!(
+                "cannot nest $ under {name}"
+            )));
         }
         values.push(comparable(item)?);
     }
@@ -162,29 +187,43 @@ fn types(value: &Bson) -> Result<Predicate, CommandError> {
         return Ok(Predicate::Type(vec![TypeSet::parse(value)?]));
     };
     if items.is_empty() {
-        return Err(CommandError::failed_to_parse("$type must match at least one type"));
+        return Err(CommandError::failed_to_parse(
+            "$type must match at least one type",
+        ));
     }
-    Ok(Predicate::Type(items.iter().map(TypeSet::parse).collect::<Result<_, _>>()?))
+    Ok(Predicate::Type(
+        items.iter().map(TypeSet::parse).collect::<Result<_, _>>()?,
+    ))
 }
 
 fn modulo(value: &Bson) -> Result<Predicate, CommandError> {
     let Bson::Array(items) = value else {
-        return Err(CommandError::bad_value("malformed mod, needs to be an array"));
+        return Err(CommandError::bad_value(
+            "malformed mod, needs to be an array",
+        ));
     };
     let number = |at: usize| items.get(at).and_then(Number::of).and_then(Number::to_i64);
     match items.len() {
-        0 | 1 => return Err(CommandError::bad_value("malformed mod, not enough elements")),
+        0 | 1 => {
+            return Err(CommandError::bad_value(
+                "malformed mod, not enough elements",
+            ));
+        }
         2 => {}
         _ => return Err(CommandError::bad_value("malformed mod, too many elements")),
     }
     let Some(divisor) = number(0) else {
-        return Err(CommandError::bad_value("malformed mod, divisor not a number"));
+        return Err(CommandError::bad_value(
+            "malformed mod, divisor not a number",
+        ));
     };
     if divisor == 0 {
         return Err(CommandError::bad_value("divisor cannot be 0"));
     }
     let Some(remainder) = number(1) else {
-        return Err(CommandError::bad_value("malformed mod, remainder not a number"));
+        return Err(CommandError::bad_value(
+            "malformed mod, remainder not a number",
+        ));
     };
     Ok(Predicate::Modulo { divisor, remainder })
 }
@@ -203,7 +242,10 @@ fn regex_operator(value: &Bson, siblings: &Document) -> Result<Predicate, Comman
     };
     let own = regex.options.as_str();
     if options.is_some() && !own.is_empty() {
-        return Err(CommandError::new(51075, "options set in both $regex and $options"));
+        return Err(CommandError::new(
+            51075,
+            "options set in both $regex and $options",
+        ));
     }
     pattern(regex.pattern.as_str(), options.unwrap_or(own))
 }
@@ -222,14 +264,16 @@ fn compile(text: &str, options: &str) -> Result<regex::Regex, CommandError> {
             'x' => builder.ignore_whitespace(true),
             'u' => builder.unicode(true),
             _ => {
-                return Err(CommandError::new(51108, format!("invalid flag in regex options: {flag}")));
+                return Err(CommandError::new(
+                    51108,
+                    format!("invalid flag in regex options: {flag}"),
+                ));
             }
         };
     }
-    builder
-        .size_limit(PATTERN_MEMORY)
-        .build()
-        .map_err(|error| CommandError::new(51091, format!("Regular expression is invalid: {error}")))
+    builder.size_limit(PATTERN_MEMORY).build().map_err(|error| {
+        CommandError::new(51091, format!("Regular expression is invalid: {error}"))
+    })
 }
 
 /// A pattern's compiled program may take that many bytes; a repetition of repetitions would take all memory.
@@ -266,7 +310,10 @@ fn all(value: &Bson) -> Result<Predicate, CommandError> {
         if let Bson::RegularExpression(regex) = item {
             return pattern(regex.pattern.as_str(), regex.options.as_str());
         }
-        match item.as_document().and_then(|document| document.iter().next()) {
+        match item
+            .as_document()
+            .and_then(|document| document.iter().next())
+        {
             Some((name, value)) if name == "$elemMatch" => element_match(value),
             Some((name, _)) if name.starts_with('$') => {
                 Err(CommandError::bad_value("no $ expressions in $all"))
@@ -274,7 +321,9 @@ fn all(value: &Bson) -> Result<Predicate, CommandError> {
             Some(_) | None => equal(item),
         }
     };
-    Ok(Predicate::All(items.iter().map(each).collect::<Result<_, _>>()?))
+    Ok(Predicate::All(
+        items.iter().map(each).collect::<Result<_, _>>()?,
+    ))
 }
 
 fn element_match(value: &Bson) -> Result<Predicate, CommandError> {
@@ -292,7 +341,10 @@ fn element_match(value: &Bson) -> Result<Predicate, CommandError> {
 
 fn not(value: &Bson) -> Result<Predicate, CommandError> {
     if let Bson::RegularExpression(regex) = value {
-        return Ok(negated(pattern(regex.pattern.as_str(), regex.options.as_str())?));
+        return Ok(negated(pattern(
+            regex.pattern.as_str(),
+            regex.options.as_str(),
+        )?));
     }
     let Some(document) = value.as_document() else {
         return Err(CommandError::bad_value("$not needs a regex or a document"));
@@ -314,12 +366,16 @@ fn bits(test: BitTest, name: &str, value: &Bson) -> Result<Predicate, CommandErr
         };
     }
     let Bson::Array(items) = value else {
-        return Err(CommandError::bad_value(format!("{name} takes an Array, a number, or a BinData but received: {}",
-            show::element(name, value))));
+        return Err(CommandError::bad_value(format!(
+            "{name} takes an Array, a number, or a BinData but received: {}",
+            show::element(name, value)
+        )));
     };
     let mut mask = 0_u64;
     for item in items {
-        let position = Number::of(item).and_then(Number::to_exact_i64).and_then(|at| u32::try_from(at).ok());
+        let position = Number::of(item)
+            .and_then(Number::to_exact_i64)
+            .and_then(|at| u32::try_from(at).ok());
         let Some(bit) = position.and_then(|at| 1_u64.checked_shl(at)) else {
             return Err(CommandError::bad_value(
                 "bit positions must be integers from 0 to 63 in the simulated server",

@@ -24,10 +24,14 @@ impl TypeSet {
                 .iter()
                 .find(|(known, _)| known == name)
                 .map(|(_, code)| Self::One(*code))
-                .ok_or_else(|| CommandError::bad_value(format!("Unknown type name alias: {name}")));
+                .ok_or_else(|| {
+                    CommandError::bad_value(format!("Unknown type name alias: {name}"))
+                });
         }
         let Some(number) = Number::of(value) else {
-            return Err(CommandError::type_mismatch("type must be represented as a number or a string"));
+            return Err(CommandError::type_mismatch(
+                "type must be represented as a number or a string",
+            ));
         };
         match number.to_exact_i64() {
             Some(code) if NAMES.iter().any(|(_, known)| *known == code) => Ok(Self::One(code)),
@@ -43,7 +47,9 @@ impl TypeSet {
             Self::Number => Number::of(value).is_some(),
             Self::One(code) => {
                 let name = show::type_name(value);
-                NAMES.iter().any(|(known, number)| *known == name && *number == code)
+                NAMES
+                    .iter()
+                    .any(|(known, number)| *known == name && *number == code)
             }
         }
     }

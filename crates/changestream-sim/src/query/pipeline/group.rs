@@ -32,7 +32,10 @@ enum Accumulator {
 impl Group {
     pub(super) fn parse(spec: &Bson) -> Result<Self, CommandError> {
         let Bson::Document(spec) = spec else {
-            return Err(CommandError::new(15947, "a group's fields must be specified in an object"));
+            return Err(CommandError::new(
+                15947,
+                "a group's fields must be specified in an object",
+            ));
         };
         let mut key = None;
         let mut fields = Vec::new();
@@ -42,18 +45,28 @@ impl Group {
                 continue;
             }
             if name.contains('.') {
-                return Err(CommandError::new(40235, format!("The field name '{name}' cannot contain '.'")));
+                return Err(CommandError::new(
+                    40235,
+                    format!("The field name '{name}' cannot contain '.'"),
+                ));
             }
             let operator = value.as_document().filter(|document| document.len() == 1);
-            let Some((accumulator, argument)) = operator.and_then(|document| document.iter().next()) else {
+            let Some((accumulator, argument)) =
+                operator.and_then(|document| document.iter().next())
+            else {
                 return Err(CommandError::new(
                     40234,
                     format!("The field '{name}' must be an accumulator object"),
                 ));
             };
-            fields.push((name.clone(), Accumulator::named(accumulator)?, Expression::parse(argument)?));
+            fields.push((
+                name.clone(),
+                Accumulator::named(accumulator)?,
+                Expression::parse(argument)?,
+            ));
         }
-        let key = key.ok_or_else(|| CommandError::new(15955, "a group specification must include an _id"))?;
+        let key = key
+            .ok_or_else(|| CommandError::new(15955, "a group specification must include an _id"))?;
         Ok(Self { key, fields })
     }
 
@@ -61,8 +74,14 @@ impl Group {
     pub(super) fn apply(&self, documents: &[Document]) -> Result<Vec<Document>, CommandError> {
         let mut groups: Vec<(Bson, Vec<&Document>)> = Vec::new();
         for document in documents {
-            let key = self.key.evaluate(Scope::of(document))?.unwrap_or(Bson::Null);
-            match groups.iter_mut().find(|(known, _)| compare(known, &key).is_eq()) {
+            let key = self
+                .key
+                .evaluate(Scope::of(document))?
+                .unwrap_or(Bson::Null);
+            match groups
+                .iter_mut()
+                .find(|(known, _)| compare(known, &key).is_eq())
+            {
                 Some((_, members)) => members.push(document),
                 None => groups.push((key, vec![document])),
             }
@@ -71,8 +90,10 @@ impl Group {
             let mut out = Document::new();
             out.insert("_id", key);
             for (name, accumulator, expression) in &self.fields {
-                let values: Result<Vec<_>, _> =
-                    members.iter().map(|member| expression.evaluate(Scope::of(member))).collect();
+                let values: Result<Vec<_>, _> = members
+                    .iter()
+                    .map(|member| expression.evaluate(Scope::of(member)))
+                    .collect();
                 out.insert(name, accumulator.of(values?));
             }
             Ok(out)
@@ -92,7 +113,12 @@ impl Accumulator {
             "$min" => Self::Min,
             "$push" => Self::Push,
             "$addToSet" => Self::AddToSet,
-            _ => return Err(CommandError::new(15952, format!("unknown group operator '{name}'"))),
+            _ => {
+                return Err(CommandError::new(
+                    15952,
+                    format!("unknown group operator '{name}'"),
+                ));
+            }
         })
     }
 
@@ -101,7 +127,11 @@ impl Accumulator {
             Self::Sum => sum(&values).into_bson(),
             Self::Average => average(&values),
             Self::First => values.into_iter().next().flatten().unwrap_or(Bson::Null),
-            Self::Last => values.into_iter().next_back().flatten().unwrap_or(Bson::Null),
+            Self::Last => values
+                .into_iter()
+                .next_back()
+                .flatten()
+                .unwrap_or(Bson::Null),
             Self::Max => extreme(values, Ordering::Greater),
             Self::Min => extreme(values, Ordering::Less),
             Self::Push => Bson::Array(values.into_iter().flatten().collect()),
@@ -121,7 +151,9 @@ impl Accumulator {
 /// The sum of the numbers among the values; what leaves the long range goes on in doubles.
 fn sum(values: &[Option<Bson>]) -> Number {
     numbers(values).fold(Number::Int(0), |total, number| {
-        total.add(number).unwrap_or_else(|| Number::Double(total.to_f64() + number.to_f64()))
+        total
+            .add(number)
+            .unwrap_or_else(|| Number::Double(total.to_f64() + number.to_f64()))
     })
 }
 
@@ -142,6 +174,12 @@ fn extreme(values: Vec<Option<Bson>>, wanted: Ordering) -> Bson {
         .into_iter()
         .flatten()
         .filter(|value| !matches!(show::type_name(value), "null" | "undefined"))
-        .reduce(|best, value| if compare(&value, &best) == wanted { value } else { best })
+        .reduce(|best, value| {
+            if compare(&value, &best) == wanted {
+                value
+            } else {
+                best
+            }
+        })
         .unwrap_or(Bson::Null)
 }

@@ -144,14 +144,24 @@ impl Pipeline {
 }
 
 impl EachStage {
-    fn apply(&self, document: Document, now: Option<DateTime>) -> Result<Option<Document>, CommandError> {
-        let scope = Scope { root: &document, current: &document, now };
+    fn apply(
+        &self,
+        document: Document,
+        now: Option<DateTime>,
+    ) -> Result<Option<Document>, CommandError> {
+        let scope = Scope {
+            root: &document,
+            current: &document,
+            now,
+        };
         match self {
             Self::Match(filter) => {
                 let keep = filter.matches(&document);
                 Ok(keep.then_some(document))
             }
-            Self::Project(projection) | Self::Unset(projection) => projection.apply(&document, scope).map(Some),
+            Self::Project(projection) | Self::Unset(projection) => {
+                projection.apply(&document, scope).map(Some)
+            }
             Self::AddFields(fields) => fields.apply(&document, scope).map(Some),
             Self::ReplaceRoot(expression) => replace_root(expression, scope).map(Some),
             Self::Redact(expression) => redact::apply(expression, scope),
@@ -167,7 +177,9 @@ fn replace_root(expression: &Expression, scope: Scope<'_>) -> Result<Document, C
             format!(
                 "'newRoot' expression must evaluate to an object, but resulting value was: {}. Type of resulting \
                  value: '{}'. Input document: {}",
-                other.as_ref().map_or_else(|| "MISSING".to_owned(), show::value),
+                other
+                    .as_ref()
+                    .map_or_else(|| "MISSING".to_owned(), show::value),
                 other.as_ref().map_or("missing", show::type_name),
                 show::document(scope.root),
             ),
@@ -194,7 +206,10 @@ impl AllStage {
                 vec![count]
             }
             Self::Group(group) => group.apply(&documents)?,
-            Self::Unwind(unwind) => documents.iter().flat_map(|document| unwind.apply(document)).collect(),
+            Self::Unwind(unwind) => documents
+                .iter()
+                .flat_map(|document| unwind.apply(document))
+                .collect(),
         })
     }
 }
@@ -205,12 +220,18 @@ impl Unwind {
         if let Some(Bson::Array(items)) = value
             && !items.is_empty()
         {
-            return (0_i64..).zip(items).map(|(at, item)| self.one(document, Some(item), Some(at))).collect();
+            return (0_i64..)
+                .zip(items)
+                .map(|(at, item)| self.one(document, Some(item), Some(at)))
+                .collect();
         }
-        let single = value.filter(|value| !matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined));
+        let single =
+            value.filter(|value| !matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined));
         match (single, self.keep_empty) {
             (Some(_), _) => vec![self.one(document, single, None)],
-            (None, true) if matches!(value, Some(Bson::Array(_))) => vec![self.one(document, None, None)],
+            (None, true) if matches!(value, Some(Bson::Array(_))) => {
+                vec![self.one(document, None, None)]
+            }
             (None, true) => vec![self.one(document, value, None)],
             (None, false) => Vec::new(),
         }

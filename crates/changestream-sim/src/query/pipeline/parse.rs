@@ -27,11 +27,15 @@ pub(super) enum Use {
 /// 14 if it is no array, or if one of its elements is no document.
 pub fn stages_of(pipeline: &Bson) -> Result<Vec<Document>, CommandError> {
     let Bson::Array(items) = pipeline else {
-        return Err(CommandError::type_mismatch("'pipeline' option must be specified as an array"));
+        return Err(CommandError::type_mismatch(
+            "'pipeline' option must be specified as an array",
+        ));
     };
     let stage = |item: &Bson| {
         let document = item.as_document().cloned();
-        document.ok_or_else(|| CommandError::type_mismatch("Each element of the 'pipeline' array must be an object"))
+        document.ok_or_else(|| {
+            CommandError::type_mismatch("Each element of the 'pipeline' array must be an object")
+        })
     };
     items.iter().map(stage).collect()
 }
@@ -94,10 +98,16 @@ fn check_split(spec: &Bson, purpose: Use) -> Result<(), CommandError> {
 /// Whether a pipeline of that purpose may hold the stage.
 fn permit(name: &str, purpose: Use) -> Result<(), CommandError> {
     if !KNOWN.contains(&name) {
-        return Err(CommandError::new(40324, format!("Unrecognized pipeline stage name: '{name}'")));
+        return Err(CommandError::new(
+            40324,
+            format!("Unrecognized pipeline stage name: '{name}'"),
+        ));
     }
     if name == "$changeStream" {
-        return Err(CommandError::new(40602, "$changeStream is only valid as the first stage in a pipeline."));
+        return Err(CommandError::new(
+            40602,
+            "$changeStream is only valid as the first stage in a pipeline.",
+        ));
     }
     match purpose {
         Use::ChangeStream if PERMITTED_IN_CHANGE_STREAM.contains(&name) => Ok(()),
@@ -113,18 +123,64 @@ fn permit(name: &str, purpose: Use) -> Result<(), CommandError> {
 }
 
 const PERMITTED_IN_CHANGE_STREAM: &[&str] = &[
-    "$match", "$project", "$addFields", "$set", "$unset", "$replaceRoot", "$replaceWith", "$redact",
+    "$match",
+    "$project",
+    "$addFields",
+    "$set",
+    "$unset",
+    "$replaceRoot",
+    "$replaceWith",
+    "$redact",
 ];
 
-const PERMITTED_IN_UPDATE: &[&str] = &["$project", "$addFields", "$set", "$unset", "$replaceRoot", "$replaceWith"];
+const PERMITTED_IN_UPDATE: &[&str] = &[
+    "$project",
+    "$addFields",
+    "$set",
+    "$unset",
+    "$replaceRoot",
+    "$replaceWith",
+];
 
 /// The stages that a server knows, whether or not this one runs them.
 const KNOWN: &[&str] = &[
-    "$addFields", "$bucket", "$bucketAuto", "$changeStream", "$collStats", "$count", "$currentOp", "$densify",
-    "$documents", "$facet", "$fill", "$geoNear", "$graphLookup", "$group", "$indexStats", "$limit",
-    "$listLocalSessions", "$listSessions", "$lookup", "$match", "$merge", "$out", "$planCacheStats", "$project",
-    "$redact", "$replaceRoot", "$replaceWith", "$sample", "$search", "$set", "$setWindowFields", "$skip", "$sort",
-    "$sortByCount", "$unionWith", "$unset", "$unwind",
+    "$addFields",
+    "$bucket",
+    "$bucketAuto",
+    "$changeStream",
+    "$collStats",
+    "$count",
+    "$currentOp",
+    "$densify",
+    "$documents",
+    "$facet",
+    "$fill",
+    "$geoNear",
+    "$graphLookup",
+    "$group",
+    "$indexStats",
+    "$limit",
+    "$listLocalSessions",
+    "$listSessions",
+    "$lookup",
+    "$match",
+    "$merge",
+    "$out",
+    "$planCacheStats",
+    "$project",
+    "$redact",
+    "$replaceRoot",
+    "$replaceWith",
+    "$sample",
+    "$search",
+    "$set",
+    "$setWindowFields",
+    "$skip",
+    "$sort",
+    "$sortByCount",
+    "$unionWith",
+    "$unset",
+    "$unwind",
 ];
 
 fn stage_named(name: &str, spec: &Bson) -> Result<Stage, CommandError> {
@@ -137,7 +193,11 @@ fn stage_named(name: &str, spec: &Bson) -> Result<Stage, CommandError> {
             ))
         }
         "$addFields" | "$set" => {
-            let spec = object(spec, 40272, &format!("{name} specification stage must be an object"))?;
+            let spec = object(
+                spec,
+                40272,
+                &format!("{name} specification stage must be an object"),
+            )?;
             let invalid = format!("Invalid {name}");
             Stage::Each(EachStage::AddFields(
                 AddFields::parse(spec).map_err(|error| error.caused(&invalid))?,
@@ -157,17 +217,24 @@ fn stage_named(name: &str, spec: &Bson) -> Result<Stage, CommandError> {
         "$group" => Stage::All(AllStage::Group(Box::new(Group::parse(spec)?))),
         "$unwind" => Stage::All(AllStage::Unwind(unwind(spec)?)),
         _ => {
-            return Err(CommandError::command_not_supported(format!("the simulated server has no {name} stage")));
+            return Err(CommandError::command_not_supported(format!(
+                "the simulated server has no {name} stage"
+            )));
         }
     })
 }
 
 fn object<'a>(spec: &'a Bson, code: i32, message: &str) -> Result<&'a Document, CommandError> {
-    spec.as_document().ok_or_else(|| CommandError::new(code, message))
+    spec.as_document()
+        .ok_or_else(|| CommandError::new(code, message))
 }
 
 fn match_stage(spec: &Bson) -> Result<Filter, CommandError> {
-    Filter::parse(object(spec, 15959, "the match filter must be an expression in an object")?)
+    Filter::parse(object(
+        spec,
+        15959,
+        "the match filter must be an expression in an object",
+    )?)
 }
 
 fn unset(spec: &Bson) -> Result<Projection, CommandError> {
@@ -180,11 +247,17 @@ fn unset(spec: &Bson) -> Result<Projection, CommandError> {
         return Err(CommandError::new(31002, SHAPE));
     };
     if items.is_empty() {
-        return Err(CommandError::new(31119, "$unset specification must be a string or an array with at least one field"));
+        return Err(CommandError::new(
+            31119,
+            "$unset specification must be a string or an array with at least one field",
+        ));
     }
     let path = |item| match item {
         Some(path) => Ok(path),
-        None => Err(CommandError::new(31120, "$unset specification must be a string or an array containing only string values")),
+        None => Err(CommandError::new(
+            31120,
+            "$unset specification must be a string or an array containing only string values",
+        )),
     };
     let paths: Result<Vec<&str>, _> = items.iter().map(Bson::as_str).map(path).collect();
     Projection::excluding(paths?).map_err(invalid)
@@ -194,7 +267,10 @@ fn replace_root(spec: &Bson) -> Result<Expression, CommandError> {
     let spec = object(
         spec,
         40229,
-        &format!("expected an object as specification for $replaceRoot stage, got {}", show::type_name(spec)),
+        &format!(
+            "expected an object as specification for $replaceRoot stage, got {}",
+            show::type_name(spec)
+        ),
     )?;
     if let Some(unknown) = spec.keys().find(|name| *name != "newRoot") {
         return Err(CommandError::new(
@@ -204,30 +280,56 @@ fn replace_root(spec: &Bson) -> Result<Expression, CommandError> {
     }
     match spec.get("newRoot") {
         Some(root) => Expression::parse(root),
-        None => Err(CommandError::new(40231, "no newRoot specified for the $replaceRoot stage")),
+        None => Err(CommandError::new(
+            40231,
+            "no newRoot specified for the $replaceRoot stage",
+        )),
     }
 }
 
 fn count_of(name: &str, spec: &Bson, least: i64) -> Result<usize, CommandError> {
-    let number = Number::of(spec).and_then(Number::to_exact_i64).filter(|number| *number >= least);
-    number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| {
-        let what = if least == 0 { "a non-negative" } else { "a positive" };
-        let code = if least == 0 { 5_107_200 } else { 5_107_201 };
-        CommandError::new(
-            code,
-            format!("invalid argument to {name} stage: Expected {what} number in: {}", show::element(name, spec)),
-        )
-    })
+    let number = Number::of(spec)
+        .and_then(Number::to_exact_i64)
+        .filter(|number| *number >= least);
+    number
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| {
+            let what = if least == 0 {
+                "a non-negative"
+            } else {
+                "a positive"
+            };
+            let code = if least == 0 { 5_107_200 } else { 5_107_201 };
+            CommandError::new(
+                code,
+                format!(
+                    "invalid argument to {name} stage: Expected {what} number in: {}",
+                    show::element(name, spec)
+                ),
+            )
+        })
 }
 
 fn count_field(spec: &Bson) -> Result<String, CommandError> {
     let Bson::String(name) = spec else {
-        return Err(CommandError::new(40156, "the count field must be a non-empty string"));
+        return Err(CommandError::new(
+            40156,
+            "the count field must be a non-empty string",
+        ));
     };
     match name {
-        _ if name.is_empty() => Err(CommandError::new(40157, "the count field must be a non-empty string")),
-        _ if name.starts_with('$') => Err(CommandError::new(40158, "the count field cannot be a $-prefixed path")),
-        _ if name.contains('.') => Err(CommandError::new(40160, "the count field cannot contain '.'")),
+        _ if name.is_empty() => Err(CommandError::new(
+            40157,
+            "the count field must be a non-empty string",
+        )),
+        _ if name.starts_with('$') => Err(CommandError::new(
+            40158,
+            "the count field cannot be a $-prefixed path",
+        )),
+        _ if name.contains('.') => Err(CommandError::new(
+            40160,
+            "the count field cannot contain '.'",
+        )),
         _ => Ok(name.clone()),
     }
 }
@@ -240,7 +342,10 @@ fn unwind(spec: &Bson) -> Result<Unwind, CommandError> {
         _ => options.get("path").and_then(Bson::as_str),
     };
     let Some(path) = path else {
-        return Err(CommandError::new(28812, "no path specified to $unwind stage"));
+        return Err(CommandError::new(
+            28812,
+            "no path specified to $unwind stage",
+        ));
     };
     let Some(path) = path.strip_prefix('$') else {
         return Err(CommandError::new(
@@ -248,15 +353,23 @@ fn unwind(spec: &Bson) -> Result<Unwind, CommandError> {
             format!("path option to $unwind stage should be prefixed with a '$': {path}"),
         ));
     };
-    if let Some(unknown) = options
-        .keys()
-        .find(|name| !matches!(name.as_str(), "path" | "includeArrayIndex" | "preserveNullAndEmptyArrays"))
-    {
-        return Err(CommandError::new(28811, format!("unrecognized option to $unwind stage: {unknown}")));
+    if let Some(unknown) = options.keys().find(|name| {
+        !matches!(
+            name.as_str(),
+            "path" | "includeArrayIndex" | "preserveNullAndEmptyArrays"
+        )
+    }) {
+        return Err(CommandError::new(
+            28811,
+            format!("unrecognized option to $unwind stage: {unknown}"),
+        ));
     }
     Ok(Unwind {
         path: Path::checked(path)?.parts().to_vec(),
-        index_field: options.get("includeArrayIndex").and_then(Bson::as_str).map(str::to_owned),
+        index_field: options
+            .get("includeArrayIndex")
+            .and_then(Bson::as_str)
+            .map(str::to_owned),
         keep_empty: truthy(options.get("preserveNullAndEmptyArrays")),
     })
 }

@@ -6,7 +6,10 @@ use crate::error::CommandError;
 use crate::query::expression::{DESCEND, Expression, KEEP, PRUNE, Scope};
 
 /// The document with what the expression prunes removed; none if the whole of it is pruned.
-pub(super) fn apply(expression: &Expression, scope: Scope<'_>) -> Result<Option<Document>, CommandError> {
+pub(super) fn apply(
+    expression: &Expression,
+    scope: Scope<'_>,
+) -> Result<Option<Document>, CommandError> {
     let verdict = expression.evaluate(scope)?;
     match verdict.as_ref().and_then(Bson::as_str) {
         Some(KEEP) => Ok(Some(scope.current.clone())),
@@ -30,7 +33,11 @@ fn descend(expression: &Expression, scope: Scope<'_>) -> Result<Document, Comman
     Ok(out)
 }
 
-fn redact_value(expression: &Expression, value: &Bson, scope: Scope<'_>) -> Result<Option<Bson>, CommandError> {
+fn redact_value(
+    expression: &Expression,
+    value: &Bson,
+    scope: Scope<'_>,
+) -> Result<Option<Bson>, CommandError> {
     if let Bson::Document(current) = value {
         return Ok(apply(expression, Scope { current, ..scope })?.map(Bson::Document));
     }
