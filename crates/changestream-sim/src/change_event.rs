@@ -1,0 +1,378 @@
+//! Oplog entries to change events, as each server version lays them out.
+
+use std::sync::Arc;
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Document, doc};
+
+use crate::catalog::id_of;
+use crate::error::CommandError;
+use crate::member::Member;
+use crate::oplog::{Change, Description, Entry, Op};
+use crate::profile::Profile;
+use crate::token::{EncodedToken, ResumeTokenData, TokenType, TokenVersion};
+
+/// What a stream watches, and what its events are to carry.
+#[derive(Clone, Debug)]
+pub(crate) struct EventOptions {
+    pub(crate) scope: Scope,
+    pub(crate) full_document: Image,
+    pub(crate) before_change: Image,
+    pub(crate) expanded: bool,
+}
+
+/// What a stream watches.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Scope {
+    Cluster,
+    Database(String),
+    Collection(String, String),
+}
+
+/// How an image of a document is come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Not at all, but for what the event has by itself.
+    Default,
+    /// Looked up as it is now.
+    UpdateLookup,
+    /// From the stored images, null where there is none.
+    WhenAvailable,
+    /// From the stored images, or an error.
+    Required,
+}
+
+/// An event that is not built yet.
+pub(crate) struct Candidate<'a> {
+    pub(crate) token: EncodedToken,
+    pub(crate) invalidates: bool,
+    entry: &'a Entry,
+    op: &'a Op,
+    kind: &'static str,
+}
+
+/// The events of an entry, in order.
+pub(crate) fn candidates<'a>(
+    entry: &'a Entry,
+    options: &EventOptions,
+    profile: &Profile,
+) -> Vec<Candidate<'a>> {
+    let mut found = Vec::new();
+    for (index, op) in entry.ops.iter().enumerate() {
+        let Some(kind) = kind(op, options) else {
+            continue;
+        };
+        if !options.scope.contains(op) {
+            continue;
+        }
+        let token_of = |from_invalidate| {
+            ResumeTokenData {
+                cluster_time: entry.optime.ts,
+                version: profile.token_version,
+                token_type: TokenType::Event,
+                txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
+                from_invalidate,
+                uuid: op.uuid,
+                identifier: identifier(op, kind, profile),
+                fragment: None,
+            }
+            .encode()
+        };
+        found.push(Candidate {
+            token: token_of(false),
+            invalidates: false,
+            entry,
+            op,
+            kind,
+        });
+        if options.scope.is_invalidated_by(op) {
+            let token = token_of(true);
+            found.push(Candidate {
+                token,
+                invalidates: true,
+                entry,
+                op,
+                kind: "invalidate",
+            });
+        }
+    }
+    found
+}
+
+/// Builds the event's document.
+pub(crate) fn build(
+    candidate: &Candidate<'_>,
+    options: &EventOptions,
+    member: &Member,
+    profile: &Profile,
+) -> Result<Document, CommandError> {
+    let Candidate { entry, op, kind, .. } = candidate;
+    let mut event = Document::new();
+    // The profile 4.4 puts `to` first, and so do those before it.
+    if let (Change::Rename { .. }, false, false) = (&op.change, profile.images, candidate.invalidates) {
+        event.insert("to", rename_target(op));
+    }
+    event.insert("_id", candidate.token.to_document());
+    event.insert("operationType", *kind);
+    event.insert("clusterTime", entry.optime.ts);
+    if let (true, Some(uuid)) = (options.expanded, op.uuid) {
+        event.insert("collectionUUID", binary(uuid));
+    }
+    if profile.images {
+        event.insert("wallTime", DateTime::from_millis(entry.wall));
+    }
+    if let (true, Some(statement)) = (entry.transaction, &entry.statement) {
+        event.insert("txnNumber", statement.txn_number);
+        event.insert("lsid", statement.lsid.clone());
+    }
+    if candidate.invalidates {
+        return Ok(event);
+    }
+    if let Some(full) = full_document(op, options, member)? {
+        event.insert("fullDocument", full);
+    }
+    let mut ns = doc! { "db": op.db.as_str() };
+    if !op.coll.is_empty() {
+        ns.insert("coll", op.coll.as_str());
+    }
+    event.insert("ns", ns);
+    if let (Change::Rename { .. }, true) = (&op.change, profile.images) {
+        event.insert("to", rename_target(op));
+    }
+    if let Some(key) = document_key(op) {
+        event.insert("documentKey", key);
+    }
+    if let Change::Update { description, .. } = &op.change {
+        event.insert("updateDescription", update_description(description, profile));
+    }
+    if let (true, Some(description)) = (options.expanded, operation_description(op)) {
+        event.insert("operationDescription", description);
+    }
+    if let Some(before) = before_change(op, options, member)? {
+        event.insert("fullDocumentBeforeChange", before);
+    }
+    Ok(event)
+}
+
+impl Scope {
+    fn contains(&self, op: &Op) -> bool {
+        let target = match &op.change {
+            Change::Rename { to_db, to_coll, .. } => Some((to_db.as_str(), to_coll.as_str())),
+            Change::Noop { .. }
+            | Change::Insert { .. }
+            | Change::Update { .. }
+            | Change::Replace { .. }
+            | Change::Delete { .. }
+            | Change::Create { .. }
+            | Change::Drop
+            | Change::DropDatabase
+            | Change::CreateIndexes { .. }
+            | Change::DropIndexes { .. }
+            | Change::Modify { .. } => None,
+        };
+        if op.coll.starts_with("system.") {
+            return false;
+        }
+        match self {
+            Self::Cluster => !matches!(op.db.as_str(), "admin" | "config" | "local"),
+            Self::Database(db) => op.db == *db || target.is_some_and(|(t, _)| t == db),
+            Self::Collection(db, coll) => {
+                (op.db == *db && op.coll == *coll) || target.is_some_and(|(d, c)| d == db && c == coll)
+            }
+        }
+    }
+
+    fn is_invalidated_by(&self, op: &Op) -> bool {
+        match (self, &op.change) {
+            (Self::Collection(..), Change::Drop | Change::Rename { .. })
+            | (Self::Database(_), Change::DropDatabase) => true,
+            (Self::Cluster | Self::Database(_) | Self::Collection(..), _) => false,
+        }
+    }
+}
+
+fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
+    let expanded = |kind| options.expanded.then_some(kind);
+    match &op.change {
+        Change::Noop { .. } => None,
+        Change::Insert { .. } => Some("insert"),
+        Change::Update { .. } => Some("update"),
+        Change::Replace { .. } => Some("replace"),
+        Change::Delete { .. } => Some("delete"),
+        Change::Drop => Some("drop"),
+        Change::Rename { .. } => Some("rename"),
+        Change::DropDatabase => Some("dropDatabase"),
+        Change::Create { .. } => expanded("create"),
+        Change::CreateIndexes { .. } => expanded("createIndexes"),
+        Change::DropIndexes { .. } => expanded("dropIndexes"),
+        Change::Modify { .. } => expanded("modify"),
+    }
+}
+
+fn document_key(op: &Op) -> Option<Document> {
+    let key = |d: &Arc<Document>| Some(doc! { "_id": id_of(d) });
+    match &op.change {
+        Change::Insert { document } => key(document),
+        Change::Update { after, .. } | Change::Replace { after, .. } => key(after),
+        Change::Delete { before } => key(before),
+        Change::Noop { .. }
+        | Change::Create { .. }
+        | Change::Drop
+        | Change::Rename { .. }
+        | Change::DropDatabase
+        | Change::CreateIndexes { .. }
+        | Change::DropIndexes { .. }
+        | Change::Modify { .. } => None,
+    }
+}
+
+fn identifier(op: &Op, kind: &'static str, profile: &Profile) -> Option<Document> {
+    let key = document_key(op);
+    if profile.token_version == TokenVersion::V1 {
+        return key;
+    }
+    let mut identifier = doc! { "operationType": kind };
+    if let Some(key) = key {
+        identifier.insert("documentKey", key);
+    } else if let Some(description) = operation_description(op) {
+        identifier.insert("operationDescription", description);
+    }
+    Some(identifier)
+}
+
+fn operation_description(op: &Op) -> Option<Document> {
+    match &op.change {
+        Change::Create { options } => {
+            let mut description = doc! { "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } };
+            description.extend(options.clone());
+            Some(description)
+        }
+        Change::Rename { dropped, .. } => {
+            let mut description = doc! { "to": rename_target(op) };
+            if let Some(uuid) = dropped {
+                description.insert("dropTarget", binary(*uuid));
+            }
+            Some(description)
+        }
+        Change::CreateIndexes { indexes } | Change::DropIndexes { indexes } => {
+            Some(doc! { "indexes": indexes.clone() })
+        }
+        Change::Modify { options, before } => {
+            let mut description = options.clone();
+            description.insert("stateBeforeChange", doc! { "collectionOptions": before.clone() });
+            Some(description)
+        }
+        Change::Noop { .. }
+        | Change::Insert { .. }
+        | Change::Update { .. }
+        | Change::Replace { .. }
+        | Change::Delete { .. }
+        | Change::Drop
+        | Change::DropDatabase => None,
+    }
+}
+
+fn rename_target(op: &Op) -> Document {
+    match &op.change {
+        Change::Rename { to_db, to_coll, .. } => {
+            doc! { "db": to_db.as_str(), "coll": to_coll.as_str() }
+        }
+        _ => Document::new(),
+    }
+}
+
+fn update_description(description: &Description, profile: &Profile) -> Document {
+    let mut update = doc! {
+        "updatedFields": description.updated_fields.clone(),
+        "removedFields": description.removed_fields.clone(),
+    };
+    if profile.truncated_arrays {
+        update.insert("truncatedArrays", description.truncated_arrays.clone());
+    }
+    update
+}
+
+fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
+    let after = match &op.change {
+        Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
+        Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
+        Change::Update { after, .. } => after,
+        Change::Noop { .. }
+        | Change::Delete { .. }
+        | Change::Create { .. }
+        | Change::Drop
+        | Change::Rename { .. }
+        | Change::DropDatabase
+        | Change::CreateIndexes { .. }
+        | Change::DropIndexes { .. }
+        | Change::Modify { .. } => return Ok(None),
+    };
+    match options.full_document {
+        Image::Default => Ok(None),
+        Image::UpdateLookup => {
+            let now = member
+                .committed
+                .collection(&op.db, &op.coll)
+                .filter(|c| Some(c.uuid) == op.uuid)
+                .and_then(|c| c.by_id(&id_of(after)));
+            Ok(Some(
+                now.map_or(Bson::Null, |d| Bson::Document(d.as_ref().clone())),
+            ))
+        }
+        Image::WhenAvailable | Image::Required => {
+            image(op, after, options.full_document, member, "post-image")
+        }
+    }
+}
+
+fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
+    let before = match &op.change {
+        Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
+        Change::Noop { .. }
+        | Change::Insert { .. }
+        | Change::Create { .. }
+        | Change::Drop
+        | Change::Rename { .. }
+        | Change::DropDatabase
+        | Change::CreateIndexes { .. }
+        | Change::DropIndexes { .. }
+        | Change::Modify { .. } => return Ok(None),
+    };
+    match options.before_change {
+        Image::Default | Image::UpdateLookup => Ok(None),
+        mode @ (Image::WhenAvailable | Image::Required) => image(op, before, mode, member, "pre-image"),
+    }
+}
+
+/// A stored image: there is one if the collection keeps images.
+fn image(
+    op: &Op,
+    document: &Arc<Document>,
+    mode: Image,
+    member: &Member,
+    what: &str,
+) -> Result<Option<Bson>, CommandError> {
+    let kept = member
+        .committed
+        .collection(&op.db, &op.coll)
+        .is_some_and(|c| c.keeps_images());
+    match (kept, mode) {
+        (true, _) => Ok(Some(Bson::Document(document.as_ref().clone()))),
+        (false, Image::Required) => Err(CommandError::new(
+            47,
+            format!(
+                "Change stream was configured to require a {what} for all update, delete and replace events, but \
+                 the {what} was not found for event with document key {}",
+                crate::query::show::spaced(&doc! { "_id": id_of(document) })
+            ),
+        )),
+        (false, Image::Default | Image::UpdateLookup | Image::WhenAvailable) => Ok(Some(Bson::Null)),
+    }
+}
+
+fn binary(uuid: [u8; 16]) -> Binary {
+    Binary {
+        subtype: BinarySubtype::Uuid,
+        bytes: uuid.to_vec(),
+    }
+}

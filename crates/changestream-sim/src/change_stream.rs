@@ -1,0 +1,207 @@
+//! A change stream on a member: from where it reads, and what it hands out next.
+
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, Document, Timestamp};
+
+use crate::change_event::{self, Candidate, EventOptions};
+use crate::cursors::Batch;
+use crate::error::CommandError;
+use crate::member::Member;
+use crate::profile::Profile;
+use crate::query::pipeline::Pipeline;
+use crate::reply::raw;
+use crate::token::{EncodedToken, ResumeTokenData};
+
+/// An open change stream.
+///
+/// One rule places it: what has a token not above `floor` was handed out already. The floor is the last event's
+/// token, or the high-water mark of the commit point once everything up to there was looked at; so it is also the
+/// postBatchResumeToken.
+#[derive(Debug)]
+pub(crate) struct ChangeStream {
+    options: EventOptions,
+    pipeline: Pipeline,
+    floor: EncodedToken,
+    floor_ts: Timestamp,
+    /// The event that the client resumes after, until it is seen again.
+    to_find: Option<String>,
+    started: bool,
+}
+
+/// Where a stream begins.
+pub(crate) enum Start {
+    /// At a moment.
+    At(Timestamp),
+    /// After a token: its text, and when that was.
+    After {
+        token: EncodedToken,
+        ts: Timestamp,
+        is_event: bool,
+    },
+}
+
+/// Whether a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continues {
+    Yes,
+    /// It was invalidated.
+    No,
+}
+
+impl ChangeStream {
+    pub(crate) fn new(options: EventOptions, pipeline: Pipeline, start: Start, profile: &Profile) -> Self {
+        let (floor, floor_ts, to_find) = match start {
+            Start::At(ts) => (mark(ts, profile), ts, None),
+            Start::After { token, ts, is_event } => {
+                let to_find = is_event.then(|| token.data.clone());
+                (token, ts, to_find)
+            }
+        };
+        Self {
+            options,
+            pipeline,
+            floor,
+            floor_ts,
+            to_find,
+            started: false,
+        }
+    }
+
+    /// The postBatchResumeToken.
+    pub(crate) fn token(&self) -> &EncodedToken {
+        &self.floor
+    }
+
+    /// Fills a batch with what is committed.
+    pub(crate) fn fill(
+        &mut self,
+        member: &Member,
+        profile: &Profile,
+        batch: &mut Batch,
+    ) -> Result<Continues, CommandError> {
+        self.check_history(member)?;
+        let committed = member.commit_ts();
+        for entry in member.log.from(self.floor_ts) {
+            if entry.optime.ts > committed {
+                break;
+            }
+            for candidate in change_event::candidates(entry, &self.options, profile) {
+                if !self.is_next(&candidate.token.data)? {
+                    continue;
+                }
+                if batch.is_full() {
+                    return Ok(Continues::Yes);
+                }
+                let event = self.event(member, profile, &candidate)?;
+                if let Some(event) = event {
+                    if batch.is_full_for(event.as_bytes().len()) {
+                        return Ok(Continues::Yes);
+                    }
+                    batch.push(event);
+                    self.floor_ts = entry.optime.ts;
+                    self.floor.clone_from(&candidate.token);
+                }
+                if candidate.invalidates {
+                    self.floor_ts = entry.optime.ts;
+                    self.floor = candidate.token;
+                    return Ok(Continues::No);
+                }
+            }
+        }
+        let mark = mark(committed, profile);
+        if mark.data > self.floor.data {
+            self.floor = mark;
+            self.floor_ts = committed;
+        }
+        Ok(Continues::Yes)
+    }
+
+    fn check_history(&mut self, member: &Member) -> Result<(), CommandError> {
+        let started = std::mem::replace(&mut self.started, true);
+        if member.log.reaches_back_to(self.floor_ts) {
+            return Ok(());
+        }
+        if started {
+            return Err(CommandError::new(
+                136,
+                "CollectionScan died due to position in capped collection being deleted. ",
+            ));
+        }
+        Err(CommandError::new(
+            286,
+            "Resume of change stream was not possible, as the resume point may no longer be in the oplog.",
+        ))
+    }
+
+    /// Whether the event with this token is to be handed out.
+    fn is_next(&mut self, candidate: &str) -> Result<bool, CommandError> {
+        let Some(wanted) = &self.to_find else {
+            return Ok(candidate > self.floor.data.as_str());
+        };
+        if candidate < wanted.as_str() {
+            return Ok(false);
+        }
+        if candidate == wanted {
+            self.to_find = None;
+            return Ok(false);
+        }
+        Err(CommandError::new(
+            280,
+            format!("cannot resume stream; the resume token was not found. {{_data: \"{wanted}\"}}"),
+        ))
+    }
+
+    /// The event as the pipeline leaves it; none if the pipeline drops it.
+    fn event(
+        &self,
+        member: &Member,
+        profile: &Profile,
+        candidate: &Candidate<'_>,
+    ) -> Result<Option<RawDocumentBuf>, CommandError> {
+        let event = change_event::build(candidate, &self.options, member, profile)?;
+        let id = event.get("_id").cloned().unwrap_or(Bson::Null);
+        let Some(event) = self.pipeline.apply(event)? else {
+            return Ok(None);
+        };
+        if event.get("_id") != Some(&id) {
+            return Err(id_modified(&candidate.token.data, event.get("_id")));
+        }
+        let event = raw(&event);
+        let size = event.as_bytes().len();
+        if size > MAX_EVENT {
+            return Err(CommandError::new(
+                10334,
+                format!(
+                    "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {MAX_EVENT}(16MB) \
+                     First element: _id: {{ _data: \"{}\" }}",
+                    candidate.token.data
+                ),
+            ));
+        }
+        Ok(Some(event))
+    }
+}
+
+fn mark(ts: Timestamp, profile: &Profile) -> EncodedToken {
+    ResumeTokenData::high_water_mark(profile.token_version, ts).encode()
+}
+
+fn id_modified(expected: &str, found: Option<&Bson>) -> CommandError {
+    let mut holder = Document::new();
+    if let Some(found) = found {
+        holder.insert("_id", found.clone());
+    }
+    CommandError::new(
+        280,
+        format!(
+            "Encountered an event whose _id field, which contains the resume token, was modified by the pipeline. \
+             Modifying the _id field of an event makes it impossible to resume the stream from that point. Only \
+             transformations that retain the unmodified _id field are allowed. Expected: \
+             {{ _id: {{ _data: \"{expected}\" }} }} but found: {}",
+            crate::query::show::spaced(&holder)
+        ),
+    )
+}
+
+/// `BSONObjMaxInternalSize`: 16 MiB and 16 KiB.
+const MAX_EVENT: usize = (16 << 20) + (16 << 10);

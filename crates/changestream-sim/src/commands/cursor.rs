@@ -1,0 +1,229 @@
+//! getMore and killCursors.
+
+use std::time::{Duration, Instant};
+
+use bson::{Bson, doc};
+
+use super::{Answer, Context, Result, documents};
+use crate::catalog::session_key;
+use crate::change_stream::Continues;
+use crate::connection::Form;
+use crate::cursors::{self, Batch, Cursor, Kind};
+use crate::deployment::Deployment;
+use crate::error::CommandError;
+use crate::reply::Reply;
+use crate::wait::Wait;
+
+pub(super) fn get_more(d: &mut Deployment, context: &Context<'_>) -> Result {
+    let id = cursor_id(context)?;
+    check(d, context, id)?;
+    let deadline = context.now + await_time(context)?;
+    continue_get_more(d, context, deadline)
+}
+
+/// A getMore that may have waited already.
+pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadline: Instant) -> Result {
+    let id = cursor_id(context)?;
+    let profile = d.profile.clone();
+    let Some(m) = d.members.get_mut(context.member) else {
+        return Err(not_found(id));
+    };
+    let Some(mut cursor) = m.cursors.remove(&id) else {
+        return Err(CommandError::new(
+            237,
+            format!("cursor id {id} was killed while it was read"),
+        ));
+    };
+    cursor.last_used = context.now;
+    let mut batch = Batch::new(batch_size(context)?);
+    match &mut cursor.kind {
+        Kind::Documents(documents) => {
+            cursors::take(documents, &mut batch);
+            let open = !documents.is_empty();
+            let reply = batch.reply(false, None, if open { id } else { 0 }, &cursor.namespace);
+            if open {
+                m.cursors.insert(id, cursor);
+            }
+            Ok(Answer::Reply(reply))
+        }
+        Kind::ChangeStream(stream) => {
+            // An error ends the cursor: it is not put back.
+            let continues = stream.fill(m, &profile, &mut batch)?;
+            if batch.is_empty() && continues == Continues::Yes && context.now < deadline {
+                m.cursors.insert(id, cursor);
+                return Ok(Answer::Wait(Wait::GetMore { deadline }));
+            }
+            let token = stream.token().clone();
+            let open = if continues == Continues::Yes { id } else { 0 };
+            let reply = batch.reply(false, Some(&token), open, &cursor.namespace);
+            if open == 0 {
+                return Ok(Answer::MajorityRead(reply));
+            }
+            m.cursors.insert(id, cursor);
+            match context.request.form {
+                Form::Msg { exhaust: true, .. } if profile.exhaust => {
+                    let deadline = context.now + await_time(context)?.max(Duration::from_millis(1));
+                    Ok(Answer::MajorityStreaming(reply, Wait::GetMore { deadline }))
+                }
+                Form::Msg { .. } | Form::Query => Ok(Answer::MajorityRead(reply)),
+            }
+        }
+    }
+}
+
+pub(super) fn kill_cursors(d: &mut Deployment, context: &Context<'_>) -> Result {
+    documents::collection(context)?;
+    let ids = context
+        .body()
+        .get_array("cursors")
+        .map_err(|_| CommandError::new(9, "Field 'cursors' must be of type array in: { killCursors }"))?;
+    let (mut killed, mut not_found) = (Vec::new(), Vec::new());
+    for id in ids {
+        let Bson::Int64(n) = id else {
+            return Err(CommandError::new(
+                9,
+                "Field 'cursors' contains an element that is not of type long",
+            ));
+        };
+        let found = d
+            .members
+            .get_mut(context.member)
+            .and_then(|m| m.cursors.remove(n));
+        if found.is_some() {
+            killed.push(id.clone())
+        } else {
+            not_found.push(id.clone())
+        }
+    }
+    Ok(Answer::Reply(Reply::fields(&doc! {
+        "cursorsKilled": killed,
+        "cursorsNotFound": not_found,
+        "cursorsAlive": [],
+        "cursorsUnknown": [],
+    })))
+}
+
+/// Opens a cursor; its id.
+pub(super) fn open(d: &mut Deployment, context: &Context<'_>, namespace: &str, kind: Kind) -> i64 {
+    let user = d.connection(context.connection).and_then(|c| c.user.clone());
+    let session = context.body().get_document("lsid").ok().map(session_key);
+    let Some(m) = d.members.get_mut(context.member) else {
+        return 0;
+    };
+    m.cursors.retain(|_, c| !c.is_expired(context.now));
+    let id = loop {
+        let id = i64::try_from(d.random.next_u64() >> 1).unwrap_or(1);
+        if id != 0 && !m.cursors.contains_key(&id) {
+            break id;
+        }
+    };
+    let namespace = namespace.to_owned();
+    m.cursors.insert(
+        id,
+        Cursor {
+            id,
+            namespace,
+            kind,
+            session,
+            user,
+            last_used: context.now,
+        },
+    );
+    id
+}
+
+fn cursor_id(context: &Context<'_>) -> Result<i64> {
+    match context.body().get("getMore") {
+        Some(Bson::Int64(id)) => Ok(*id),
+        Some(other) => Err(CommandError::new(
+            14,
+            format!(
+                "Field 'getMore' must be of type long in: {{ getMore }}, but is {}",
+                documents::type_name(other)
+            ),
+        )),
+        None => Err(not_found(0)),
+    }
+}
+
+fn check(d: &Deployment, context: &Context<'_>, id: i64) -> Result<()> {
+    let m = d.members.get(context.member);
+    let cursor = m
+        .and_then(|m| m.cursors.get(&id))
+        .filter(|c| !c.is_expired(context.now))
+        .ok_or_else(|| not_found(id))?;
+    let coll = context.body().get_str("collection").unwrap_or("");
+    let asked = format!("{}.{coll}", context.db());
+    if asked != cursor.namespace {
+        return Err(CommandError::new(
+            13,
+            format!(
+                "Requested getMore on namespace '{asked}', but cursor belongs to a different namespace {}",
+                cursor.namespace
+            ),
+        ));
+    }
+    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
+    if user != cursor.user.as_ref() {
+        return Err(CommandError::new(
+            13,
+            format!(
+                "cursor id {} was not created by the authenticated user",
+                cursor.id
+            ),
+        ));
+    }
+    let session = context.body().get_document("lsid").ok().map(session_key);
+    match (&cursor.session, &session) {
+        (Some(_), None) => Err(CommandError::new(
+            50736,
+            format!("Cannot run getMore on cursor {id}, which was created in a session, without an lsid"),
+        )),
+        (None, Some(_)) => Err(CommandError::new(
+            50737,
+            format!("Cannot run getMore on cursor {id}, which was not created in a session, in a session"),
+        )),
+        (Some(a), Some(b)) if a != b => Err(CommandError::new(
+            50738,
+            format!("Cannot run getMore on cursor {id}, which was created in another session"),
+        )),
+        (Some(_), Some(_)) | (None, None) => {
+            if matches!(cursor.kind, Kind::Documents(_)) && context.body().contains_key("maxTimeMS") {
+                return Err(CommandError::new(
+                    2,
+                    "cannot set maxTimeMS on getMore command for a non-awaitData cursor",
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn await_time(context: &Context<'_>) -> Result<Duration> {
+    let millis = documents::count(context.body(), "maxTimeMS")?;
+    Ok(Duration::from_millis(
+        millis
+            .filter(|ms| *ms > 0)
+            .unwrap_or(DEFAULT_AWAIT_MILLIS)
+            .min(MAX_AWAIT_MILLIS),
+    ))
+}
+
+fn batch_size(context: &Context<'_>) -> Result<Option<u64>> {
+    match documents::count(context.body(), "batchSize")? {
+        Some(0) => Err(CommandError::new(
+            2,
+            "Batch size for getMore must be positive, but received: 0",
+        )),
+        size => Ok(size),
+    }
+}
+
+fn not_found(id: i64) -> CommandError {
+    CommandError::new(43, format!("cursor id {id} not found"))
+}
+
+/// How long an awaitData getMore waits without maxTimeMS.
+const DEFAULT_AWAIT_MILLIS: u64 = 1000;
+/// A day.
+const MAX_AWAIT_MILLIS: u64 = 86_400_000;

@@ -1,0 +1,67 @@
+//! Error labels: which the server adds to which error.
+
+use bson::Bson;
+
+use super::Context;
+use crate::cursors::Kind;
+use crate::deployment::Deployment;
+use crate::error::CommandError;
+use crate::failpoints::number;
+
+/// Adds what the server adds to an error that a command ends with.
+pub(super) fn add(d: &Deployment, context: &Context<'_>, error: &mut CommandError, change_stream: bool) {
+    if change_stream && d.profile.labels_errors && is_resumable(error.code) {
+        label(error, "ResumableChangeStreamError");
+    }
+    if change_stream && d.profile.labels_non_resumable && matches!(error.code, 280 | 286) {
+        label(error, "NonResumableChangeStreamError");
+    }
+    if d.profile.labels_errors && is_retryable_write(context) && is_retriable(error.code) {
+        label(error, "RetryableWriteError");
+    }
+}
+
+/// Whether the command opens or reads a change stream.
+pub(super) fn concerns_change_stream(d: &Deployment, context: &Context<'_>) -> bool {
+    let body = context.body();
+    match context.request.name() {
+        "aggregate" => body
+            .get_array("pipeline")
+            .ok()
+            .and_then(|p| p.first())
+            .and_then(Bson::as_document)
+            .is_some_and(|stage| stage.contains_key("$changeStream")),
+        "getMore" => body
+            .get("getMore")
+            .and_then(number)
+            .and_then(|id| d.members.get(context.member)?.cursors.get(&id))
+            .is_some_and(|cursor| matches!(cursor.kind, Kind::ChangeStream(_))),
+        _ => false,
+    }
+}
+
+/// The category RetriableError of the server's error codes.
+pub(super) fn is_retriable(code: i32) -> bool {
+    matches!(
+        code,
+        6 | 7 | 89 | 91 | 134 | 189 | 262 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436
+    )
+}
+
+/// Whether the command is a retryable write, or ends a transaction.
+pub(super) fn is_retryable_write(context: &Context<'_>) -> bool {
+    let body = context.body();
+    let ends = matches!(context.request.name(), "commitTransaction" | "abortTransaction");
+    ends || (body.contains_key("txnNumber") && !body.contains_key("autocommit"))
+}
+
+/// Retriable errors, network errors, those that ask for another target, and the codes that exist for change streams.
+fn is_resumable(code: i32) -> bool {
+    is_retriable(code) || matches!(code, 63 | 133 | 150 | 234 | 13388)
+}
+
+fn label(error: &mut CommandError, label: &str) {
+    if !error.labels.iter().any(|l| l == label) {
+        error.labels.push(label.to_owned());
+    }
+}

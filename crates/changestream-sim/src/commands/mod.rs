@@ -1,0 +1,560 @@
+//! Commands: the table, and what is the same for all of them before and after they run.
+
+mod access;
+mod collections;
+mod cursor;
+mod diagnostics;
+mod documents;
+mod hello;
+mod labels;
+mod read;
+mod replset;
+mod sessions;
+mod watch;
+mod write;
+mod write_concern;
+
+use std::time::Instant;
+
+use bson::{Bson, Document, Timestamp};
+
+use crate::connection::Request;
+use crate::deployment::{ConnectionId, Deployment};
+use crate::error::CommandError;
+use crate::failpoints::Fault;
+use crate::member::Role;
+use crate::oplog::OpTime;
+use crate::reply::{Reply, Times};
+use crate::transactions;
+use crate::wait::Wait;
+
+/// What a command runs with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) now: Instant,
+    pub(crate) member: usize,
+    pub(crate) connection: ConnectionId,
+    pub(crate) request: &'a Request,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn body(&self) -> &'a Document {
+        &self.request.body
+    }
+
+    pub(crate) fn db(&self) -> &'a str {
+        self.request.db()
+    }
+}
+
+/// What becomes of the connection.
+pub(crate) enum Outcome {
+    Reply(Reply, Option<Times>),
+    /// A reply with `moreToCome`; the request goes on.
+    ReplyAndGoOn(Reply, Option<Times>, Wait),
+    Wait(Wait),
+    Disconnect,
+}
+
+/// What a command answers.
+pub(crate) enum Answer {
+    Reply(Reply),
+    /// The data is as of the commit point.
+    MajorityRead(Reply),
+    /// It wrote up to this point; the write concern is still to be met.
+    Written(Reply, OpTime),
+    Wait(Wait),
+    Streaming(Reply, Wait),
+    /// The same, as of the commit point.
+    MajorityStreaming(Reply, Wait),
+}
+
+pub(crate) type Result<T = Answer> = std::result::Result<T, CommandError>;
+
+/// A command that the server knows.
+struct Command {
+    name: &'static str,
+    needs: Needs,
+    run: fn(&mut Deployment, &Context<'_>) -> Result,
+}
+
+/// What must hold before a command runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    /// Nothing, not even a user.
+    Nothing,
+    /// A user, where there are users.
+    User,
+    /// The same, and the database admin.
+    Admin,
+    /// A member that serves reads, or a read preference that allows a secondary.
+    Read,
+    /// A primary.
+    Write,
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "abortTransaction",
+        needs: Needs::Admin,
+        run: sessions::abort_transaction,
+    },
+    Command {
+        name: "aggregate",
+        needs: Needs::Read,
+        run: read::aggregate,
+    },
+    Command {
+        name: "buildInfo",
+        needs: Needs::Nothing,
+        run: diagnostics::build_info,
+    },
+    Command {
+        name: "buildinfo",
+        needs: Needs::Nothing,
+        run: diagnostics::build_info,
+    },
+    Command {
+        name: "collMod",
+        needs: Needs::Write,
+        run: collections::coll_mod,
+    },
+    Command {
+        name: "commitTransaction",
+        needs: Needs::Admin,
+        run: sessions::commit_transaction,
+    },
+    Command {
+        name: "configureFailPoint",
+        needs: Needs::Admin,
+        run: diagnostics::configure_fail_point,
+    },
+    Command {
+        name: "connectionStatus",
+        needs: Needs::Nothing,
+        run: access::connection_status,
+    },
+    Command {
+        name: "count",
+        needs: Needs::Read,
+        run: read::count,
+    },
+    Command {
+        name: "create",
+        needs: Needs::Write,
+        run: collections::create,
+    },
+    Command {
+        name: "createIndexes",
+        needs: Needs::Write,
+        run: collections::create_indexes,
+    },
+    Command {
+        name: "delete",
+        needs: Needs::Write,
+        run: write::delete,
+    },
+    Command {
+        name: "distinct",
+        needs: Needs::Read,
+        run: read::distinct,
+    },
+    Command {
+        name: "drop",
+        needs: Needs::Write,
+        run: collections::drop,
+    },
+    Command {
+        name: "dropDatabase",
+        needs: Needs::Write,
+        run: collections::drop_database,
+    },
+    Command {
+        name: "dropIndexes",
+        needs: Needs::Write,
+        run: collections::drop_indexes,
+    },
+    Command {
+        name: "endSessions",
+        needs: Needs::User,
+        run: sessions::end,
+    },
+    Command {
+        name: "find",
+        needs: Needs::Read,
+        run: read::find,
+    },
+    Command {
+        name: "findAndModify",
+        needs: Needs::Write,
+        run: write::find_and_modify,
+    },
+    Command {
+        name: "findandmodify",
+        needs: Needs::Write,
+        run: write::find_and_modify,
+    },
+    Command {
+        name: "getCmdLineOpts",
+        needs: Needs::Admin,
+        run: diagnostics::get_cmd_line_opts,
+    },
+    Command {
+        name: "getMore",
+        needs: Needs::User,
+        run: cursor::get_more,
+    },
+    Command {
+        name: "getParameter",
+        needs: Needs::Admin,
+        run: diagnostics::get_parameter,
+    },
+    Command {
+        name: "hello",
+        needs: Needs::Nothing,
+        run: hello::hello,
+    },
+    Command {
+        name: "hostInfo",
+        needs: Needs::Admin,
+        run: diagnostics::host_info,
+    },
+    Command {
+        name: "insert",
+        needs: Needs::Write,
+        run: write::insert,
+    },
+    Command {
+        name: "isMaster",
+        needs: Needs::Nothing,
+        run: hello::hello,
+    },
+    Command {
+        name: "ismaster",
+        needs: Needs::Nothing,
+        run: hello::hello,
+    },
+    Command {
+        name: "killAllSessions",
+        needs: Needs::User,
+        run: sessions::kill_all,
+    },
+    Command {
+        name: "killCursors",
+        needs: Needs::User,
+        run: cursor::kill_cursors,
+    },
+    Command {
+        name: "killSessions",
+        needs: Needs::User,
+        run: sessions::kill,
+    },
+    Command {
+        name: "listCollections",
+        needs: Needs::Read,
+        run: collections::list_collections,
+    },
+    Command {
+        name: "listDatabases",
+        needs: Needs::Read,
+        run: collections::list_databases,
+    },
+    Command {
+        name: "listIndexes",
+        needs: Needs::Read,
+        run: collections::list_indexes,
+    },
+    Command {
+        name: "logout",
+        needs: Needs::Nothing,
+        run: access::logout,
+    },
+    Command {
+        name: "ping",
+        needs: Needs::User,
+        run: diagnostics::ping,
+    },
+    Command {
+        name: "refreshSessions",
+        needs: Needs::User,
+        run: sessions::refresh,
+    },
+    Command {
+        name: "renameCollection",
+        needs: Needs::Write,
+        run: collections::rename,
+    },
+    Command {
+        name: "replSetFreeze",
+        needs: Needs::Admin,
+        run: replset::freeze,
+    },
+    Command {
+        name: "replSetGetConfig",
+        needs: Needs::Admin,
+        run: replset::get_config,
+    },
+    Command {
+        name: "replSetGetStatus",
+        needs: Needs::Admin,
+        run: replset::get_status,
+    },
+    Command {
+        name: "replSetStepDown",
+        needs: Needs::Admin,
+        run: replset::step_down,
+    },
+    Command {
+        name: "saslContinue",
+        needs: Needs::Nothing,
+        run: access::sasl_continue,
+    },
+    Command {
+        name: "saslStart",
+        needs: Needs::Nothing,
+        run: access::sasl_start,
+    },
+    Command {
+        name: "serverStatus",
+        needs: Needs::User,
+        run: diagnostics::server_status,
+    },
+    Command {
+        name: "startSession",
+        needs: Needs::User,
+        run: sessions::start,
+    },
+    Command {
+        name: "update",
+        needs: Needs::Write,
+        run: write::update,
+    },
+    Command {
+        name: "whatsmyuri",
+        needs: Needs::Nothing,
+        run: diagnostics::whats_my_uri,
+    },
+];
+
+/// Runs a request that has just arrived.
+pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
+    let app_name = d.connection(context.connection).and_then(|c| c.app_name.clone());
+    let fault = d
+        .members
+        .get_mut(context.member)
+        .and_then(|m| m.fail_points.fault(context.request.name(), app_name.as_deref()));
+    match fault {
+        Some(Fault {
+            block: Some(duration),
+            ..
+        }) => Outcome::Wait(Wait::Blocked {
+            until: context.now + duration,
+            fault: Box::new(fault.unwrap_or_default()),
+        }),
+        Some(fault) => execute_faulty(d, context, &fault),
+        None => run(d, context),
+    }
+}
+
+/// Takes up a request that waited.
+pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> Outcome {
+    match wait {
+        Wait::Blocked { until, fault } if until <= context.now => execute_faulty(d, context, &fault),
+        Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
+        Wait::Blocked { .. } | Wait::ClusterTime { .. } => Outcome::Wait(wait),
+        Wait::GetMore { deadline } => {
+            let stream = labels::concerns_change_stream(d, context);
+            let answer = cursor::continue_get_more(d, context, deadline);
+            conclude(d, context, answer, stream)
+        }
+        Wait::Hello { deadline, seen } => {
+            let answer = hello::continue_hello(d, context, deadline, seen);
+            conclude(d, context, answer, false)
+        }
+        Wait::WriteConcern {
+            reply,
+            optime,
+            deadline,
+        } => match write_concern::check(d, context, reply, optime, deadline) {
+            Ok(reply) => Outcome::Reply(reply, times(d, context, false)),
+            Err(wait) => Outcome::Wait(wait),
+        },
+    }
+}
+
+fn execute_faulty(d: &mut Deployment, context: &Context<'_>, fault: &Fault) -> Outcome {
+    if fault.close_connection {
+        return Outcome::Disconnect;
+    }
+    if let Some(code) = fault.error_code {
+        let mut error = CommandError::new(code, "Failing command due to 'failCommand' failpoint");
+        error.code_name = name_of(d, code);
+        match &fault.error_labels {
+            Some(given) => error.labels.clone_from(given),
+            None => {
+                let stream = labels::concerns_change_stream(d, context);
+                labels::add(d, context, &mut error, stream);
+            }
+        }
+        return Outcome::Reply(failure(d, context, error), times(d, context, false));
+    }
+    match (run(d, context), &fault.write_concern_error) {
+        (Outcome::Reply(Reply::Success(body), times), Some(error)) => {
+            let labels = fault.error_labels.clone();
+            Outcome::Reply(
+                write_concern::with_error(d, context, body, error.clone(), labels),
+                times,
+            )
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
+    let stream = labels::concerns_change_stream(d, context);
+    let answer = checked(d, context);
+    conclude(d, context, answer, stream)
+}
+
+fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
+    let name = context.request.name();
+    let command = COMMANDS
+        .iter()
+        .find(|c| c.name == name && (name != "hello" || d.profile.hello))
+        .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))?;
+    if context.db().is_empty() {
+        return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
+    }
+    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
+    if command.needs != Needs::Nothing && !d.users.is_empty() && user.is_none() {
+        return Err(CommandError::new(
+            13,
+            format!("command {name} requires authentication"),
+        ));
+    }
+    if command.needs == Needs::Admin && context.db() != "admin" {
+        return Err(CommandError::new(
+            13,
+            format!("{name} may only be run against the admin database."),
+        ));
+    }
+    d.check_role(context, command.needs)?;
+    transactions::begin(d, context)?;
+    if let Some(ts) = after_cluster_time(context) {
+        if !applied(d, context, ts) {
+            return Ok(Answer::Wait(Wait::ClusterTime { ts }));
+        }
+    }
+    (command.run)(d, context)
+}
+
+fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: bool) -> Outcome {
+    match answer {
+        Ok(Answer::Reply(reply)) => Outcome::Reply(reply, times(d, context, false)),
+        Ok(Answer::MajorityRead(reply)) => Outcome::Reply(reply, times(d, context, true)),
+        Ok(Answer::Wait(wait)) => Outcome::Wait(wait),
+        Ok(Answer::Streaming(reply, wait)) => Outcome::ReplyAndGoOn(reply, times(d, context, false), wait),
+        Ok(Answer::MajorityStreaming(reply, wait)) => {
+            Outcome::ReplyAndGoOn(reply, times(d, context, true), wait)
+        }
+        Ok(Answer::Written(reply, optime)) => match write_concern::begin(d, context, reply, optime) {
+            Ok(reply) => Outcome::Reply(reply, times(d, context, false)),
+            Err(wait) => Outcome::Wait(wait),
+        },
+        Err(mut error) => {
+            transactions::failed(d, context, &mut error);
+            labels::add(d, context, &mut error, stream);
+            Outcome::Reply(failure(d, context, error), times(d, context, false))
+        }
+    }
+}
+
+fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply {
+    let state_change = matches!(error.code, 91 | 189 | 10107 | 11600 | 11602 | 13435 | 13436);
+    let topology_version = d
+        .members
+        .get(context.member)
+        .filter(|_| state_change && d.profile.streams_hello)
+        .map(crate::member::Member::topology_version);
+    let reported = context.request.name() == "saslContinue";
+    Reply::Failure {
+        error,
+        reported,
+        topology_version,
+    }
+}
+
+fn times(d: &Deployment, context: &Context<'_>, majority: bool) -> Option<Times> {
+    d.set_name.as_ref()?;
+    let m = d.members.get(context.member)?;
+    let operation = if majority {
+        m.commit_ts()
+    } else {
+        m.last_applied().ts
+    };
+    Some(Times {
+        cluster: m.cluster_time,
+        operation,
+    })
+}
+
+fn after_cluster_time(context: &Context<'_>) -> Option<Timestamp> {
+    let concern = context.body().get_document("readConcern").ok()?;
+    concern.get_timestamp("afterClusterTime").ok()
+}
+
+fn applied(d: &Deployment, context: &Context<'_>, ts: Timestamp) -> bool {
+    let Some(m) = d.members.get(context.member) else {
+        return true;
+    };
+    let newest = d.members.iter().map(|m| m.cluster_time).max();
+    // A time that no member has reached would be waited for without end.
+    m.last_applied().ts >= ts || newest.is_none_or(|newest| newest < ts)
+}
+
+/// The name of a code, as this version says it.
+pub(crate) fn name_of(d: &Deployment, code: i32) -> std::borrow::Cow<'static, str> {
+    let old = match code {
+        10107 => "NotMaster",
+        13435 => "NotMasterNoSlaveOk",
+        13436 => "NotMasterOrSecondary",
+        _ => return crate::error::CommandError::new(code, "").code_name,
+    };
+    if d.profile.says_primary {
+        CommandError::new(code, "").code_name
+    } else {
+        old.into()
+    }
+}
+
+impl Deployment {
+    fn check_role(&self, context: &Context<'_>, needs: Needs) -> std::result::Result<(), CommandError> {
+        let Some(m) = self.members.get(context.member) else {
+            return Ok(());
+        };
+        let accepts = match needs {
+            Needs::Nothing | Needs::User | Needs::Admin => true,
+            Needs::Write => m.accepts_writes(),
+            Needs::Read => m.role != Role::Secondary || allows_secondary(context.body()),
+        };
+        if accepts {
+            return Ok(());
+        }
+        let (code, text) = match (needs == Needs::Write, self.profile.says_primary) {
+            (true, true) => (10107, "not primary"),
+            (true, false) => (10107, "not master"),
+            (false, true) => (13435, "not primary and secondaryOk=false"),
+            (false, false) => (13435, "not master and slaveOk=false"),
+        };
+        let mut error = CommandError::new(code, text);
+        error.code_name = name_of(self, code);
+        Err(error)
+    }
+}
+
+fn allows_secondary(body: &Document) -> bool {
+    match body.get("$readPreference") {
+        Some(Bson::Document(preference)) => preference.get_str("mode").is_ok_and(|m| m != "primary"),
+        _ => false,
+    }
+}

@@ -1,0 +1,238 @@
+//! One client's connection: bytes to requests, replies to bytes, and what it waits for.
+
+use std::collections::VecDeque;
+
+use bson::raw::RawDocumentBuf;
+use bson::{Document, RawDocument};
+use bytes::Bytes;
+use changestream_core::wire::{
+    Flags, FrameReader, LegacyQuery, Message, OpMsg, WireError, encode_op_msg, encode_op_reply,
+};
+
+use crate::auth::Conversation;
+use crate::wait::Wait;
+
+/// The server's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) member: usize,
+    /// The number that hello reports as `connectionId`.
+    pub(crate) number: i32,
+    reader: FrameReader,
+    queue: VecDeque<Request>,
+    broken: bool,
+    pub(crate) activity: Activity,
+    pub(crate) app_name: Option<String>,
+    pub(crate) handshaken: bool,
+    pub(crate) user: Option<String>,
+    pub(crate) conversation: Option<Conversation>,
+}
+
+/// What the connection is doing.
+#[derive(Debug)]
+pub(crate) enum Activity {
+    /// It takes the next request.
+    Idle,
+    /// Its request is not answered yet.
+    Waiting(Box<(Request, Wait)>),
+}
+
+/// A request, decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) id: i32,
+    pub(crate) form: Form,
+    pub(crate) body: Document,
+}
+
+/// How a request came, hence how it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// OP_QUERY, answered by OP_REPLY.
+    Query,
+    /// OP_MSG.
+    Msg {
+        /// Several replies may follow.
+        exhaust: bool,
+        /// No reply is wanted.
+        more_to_come: bool,
+    },
+}
+
+impl Request {
+    /// The command's name: the first key.
+    pub(crate) fn name(&self) -> &str {
+        self.body.keys().next().map_or("", String::as_str)
+    }
+
+    pub(crate) fn db(&self) -> &str {
+        self.body.get_str("$db").unwrap_or("")
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(member: usize, number: i32) -> Self {
+        Self {
+            member,
+            number,
+            reader: FrameReader::new(),
+            queue: VecDeque::new(),
+            broken: false,
+            activity: Activity::Idle,
+            app_name: None,
+            handshaken: false,
+            user: None,
+            conversation: None,
+        }
+    }
+
+    /// Takes bytes from the socket. False where the server would close it.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() && !self.broken {
+            let space = self.reader.buffer();
+            let n = space.len().min(bytes.len());
+            let (now, later) = bytes.split_at(n);
+            if let Some(space) = space.get_mut(..n) {
+                space.copy_from_slice(now);
+            }
+            self.reader.filled(n);
+            bytes = later;
+            self.broken = self.take_frames().is_err();
+        }
+        !self.broken
+    }
+
+    fn take_frames(&mut self) -> Result<(), WireError> {
+        while let Some(frame) = self.reader.next_frame()? {
+            let request = decode(&frame)?;
+            if self.queue.len() >= MAX_QUEUED {
+                return Err(WireError::Malformed("too many requests ahead of their replies"));
+            }
+            self.queue.push_back(request);
+        }
+        Ok(())
+    }
+
+    /// Nothing more is read; the connection ends when what was read is answered.
+    pub(crate) fn finish_then_close(&mut self) {
+        self.broken = true;
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.broken && self.queue.is_empty()
+    }
+
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        match self.activity {
+            Activity::Idle => self.queue.pop_front(),
+            Activity::Waiting(_) => None,
+        }
+    }
+}
+
+fn decode(frame: &Bytes) -> Result<Request, WireError> {
+    match Message::decode(frame)? {
+        Message::Msg(m) => decode_msg(&m),
+        Message::Query(q) => decode_query(&q),
+        _ => Err(WireError::Malformed("not a request")),
+    }
+}
+
+fn decode_msg(message: &OpMsg) -> Result<Request, WireError> {
+    let mut body = document(&message.body)?;
+    for sequence in &message.sequences {
+        let documents = sequence
+            .documents
+            .iter()
+            .map(document)
+            .collect::<Result<Vec<_>, _>>()?;
+        if body.insert(sequence.identifier.clone(), documents).is_some() {
+            return Err(WireError::Malformed(
+                "a field is both in the body and in a sequence",
+            ));
+        }
+    }
+    let form = Form::Msg {
+        exhaust: message.flags.contains(Flags::EXHAUST_ALLOWED),
+        more_to_come: message.flags.contains(Flags::MORE_TO_COME),
+    };
+    Ok(Request {
+        id: message.request_id,
+        form,
+        body,
+    })
+}
+
+fn decode_query(query: &LegacyQuery) -> Result<Request, WireError> {
+    let mut body = document(&query.query)?;
+    let db = query
+        .namespace
+        .strip_suffix(".$cmd")
+        .ok_or(WireError::Malformed("an OP_QUERY that is no command"))?;
+    body.insert("$db", db);
+    Ok(Request {
+        id: query.request_id,
+        form: Form::Query,
+        body,
+    })
+}
+
+fn document(bytes: &Bytes) -> Result<Document, WireError> {
+    const BAD: WireError = WireError::Malformed("a document is no BSON");
+    let raw = RawDocument::from_bytes(bytes).map_err(|_| BAD)?;
+    if !depth_is_legal(raw) {
+        return Err(BAD);
+    }
+    Document::try_from(raw).map_err(|_| BAD)
+}
+
+/// Walks without recursion: the decoder that follows recurses.
+fn depth_is_legal(document: &RawDocument) -> bool {
+    let mut stack = vec![document.iter_elements()];
+    while let Some(top) = stack.last_mut() {
+        match top.next() {
+            None => {
+                stack.pop();
+            }
+            Some(Err(_)) => return false,
+            Some(Ok(element)) => {
+                let inner = match element.value() {
+                    Ok(bson::RawBsonRef::Document(d)) => d,
+                    Ok(bson::RawBsonRef::Array(a)) => {
+                        let Ok(d) = RawDocument::from_bytes(a.as_bytes()) else {
+                            return false;
+                        };
+                        d
+                    }
+                    Ok(_) => continue,
+                    Err(_) => return false,
+                };
+                if stack.len() >= MAX_DEPTH {
+                    return false;
+                }
+                stack.push(inner.iter_elements());
+            }
+        }
+    }
+    true
+}
+
+/// Encodes a reply in the form that the request asks for.
+pub(crate) fn encode_reply(id: i32, to: i32, form: Form, more_to_come: bool, body: &RawDocumentBuf) -> Bytes {
+    match form {
+        Form::Query => encode_op_reply(id, to, body),
+        Form::Msg { .. } => {
+            let flags = if more_to_come {
+                Flags::MORE_TO_COME
+            } else {
+                Flags::NONE
+            };
+            encode_op_msg(id, to, flags, body, &[])
+        }
+    }
+}
+
+/// The nesting that the server accepts in a document (`BSONDepth::kDefaultMaxAllowableDepth`).
+const MAX_DEPTH: usize = 200;
+/// Requests that may lie decoded before the first of them is answered.
+const MAX_QUEUED: usize = 1000;

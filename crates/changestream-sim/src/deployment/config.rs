@@ -1,0 +1,168 @@
+//! What a deployment is built from.
+
+use std::time::{Duration, Instant};
+
+use changestream_core::random::Random;
+
+use super::{BuildError, Deployment};
+use crate::auth::Credentials;
+use crate::profile::Profile;
+
+/// Describes a deployment; [`build`](Self::build) makes the pure machine, `start` a running one on the loopback.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Config {
+    pub(crate) set_name: Option<String>,
+    pub(crate) members: usize,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) version: String,
+    pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
+    pub(crate) epoch_millis: i64,
+    pub(crate) seed: Option<[u8; 32]>,
+    pub(crate) election_timeout: Duration,
+    pub(crate) handoff: Duration,
+    pub(crate) noop_interval: Duration,
+}
+
+/// A way to prove a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mechanism {
+    /// SCRAM-SHA-1.
+    ScramSha1,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+}
+
+impl Config {
+    pub(super) fn new(set_name: Option<&str>, members: usize) -> Self {
+        Self {
+            set_name: set_name.map(str::to_owned),
+            members,
+            addresses: Vec::new(),
+            version: "4.4".to_owned(),
+            users: Vec::new(),
+            epoch_millis: DEFAULT_EPOCH_MILLIS,
+            seed: None,
+            election_timeout: Duration::from_secs(10),
+            handoff: Duration::from_millis(200),
+            noop_interval: Duration::from_secs(10),
+        }
+    }
+
+    /// The server version to behave as: 4.2, 4.4 (the default), 5.0, 6.0, 7.0 or 8.0.
+    pub fn server_version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// The replica set's name; `rs0` by default. Without effect on a standalone.
+    pub fn set_name(mut self, name: impl Into<String>) -> Self {
+        if self.set_name.is_some() {
+            self.set_name = Some(name.into());
+        }
+        self
+    }
+
+    /// Adds a user of the database admin who may prove the password by either mechanism. With any user,
+    /// authentication is required.
+    pub fn user(self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user_with(name, password, &[Mechanism::ScramSha1, Mechanism::ScramSha256])
+    }
+
+    /// Adds a user who may prove the password by these mechanisms only.
+    pub fn user_with(
+        mut self,
+        name: impl Into<String>,
+        password: impl Into<String>,
+        mechanisms: &[Mechanism],
+    ) -> Self {
+        self.users
+            .push((name.into(), password.into(), mechanisms.to_vec()));
+        self
+    }
+
+    /// The members' addresses as clients see them, `host:port`; 127.0.0.1:27017 and the following ports by default.
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.addresses = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The wall clock at the start, in milliseconds since the Unix epoch.
+    pub fn epoch_millis(mut self, millis: i64) -> Self {
+        self.epoch_millis = millis;
+        self
+    }
+
+    /// The seed of every random choice; zeroes by default, drawn by the operating system where `start` is used.
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How long secondaries wait for a lost primary before they elect another, and a primary for its lost majority
+    /// before it steps down; 10 seconds by default.
+    pub fn election_timeout(mut self, timeout: Duration) -> Self {
+        self.election_timeout = timeout;
+        self
+    }
+
+    /// How long an election takes after a primary stepped down by itself; 200 ms by default.
+    pub fn handoff(mut self, duration: Duration) -> Self {
+        self.handoff = duration;
+        self
+    }
+
+    /// How often an idle primary writes a no-op, which moves the resume tokens of idle streams; 10 s by default.
+    pub fn noop_interval(mut self, interval: Duration) -> Self {
+        self.noop_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// The pure machine, at this moment; its primary is elected, its members are to listen.
+    ///
+    /// # Errors
+    /// The version is not modelled, there is no member or more than fifty, the number of addresses is not the number
+    /// of members, or a password cannot be prepared.
+    pub fn build(self, now: Instant) -> Result<Deployment, BuildError> {
+        let profile =
+            Profile::for_version(&self.version).ok_or_else(|| BuildError::Version(self.version.clone()))?;
+        if !(1..=MAX_MEMBERS).contains(&self.members) {
+            return Err(BuildError::Members(self.members));
+        }
+        let addresses = if self.addresses.is_empty() {
+            (0..self.members)
+                .map(|i| format!("127.0.0.1:{}", 27017 + i))
+                .collect()
+        } else {
+            self.addresses.clone()
+        };
+        if addresses.len() != self.members {
+            return Err(BuildError::Addresses {
+                members: self.members,
+                addresses: addresses.len(),
+            });
+        }
+        let mut random = Random::new(self.seed.unwrap_or_default());
+        let credentials = self
+            .users
+            .iter()
+            .map(|(name, password, mechanisms)| {
+                Credentials::new(name, password, mechanisms, &mut random)
+                    .ok_or_else(|| BuildError::Password(name.clone()))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Deployment::assemble(
+            self,
+            profile,
+            addresses,
+            credentials,
+            random,
+            now,
+        ))
+    }
+}
+
+/// A replica set has at most this many members.
+const MAX_MEMBERS: usize = 50;
+/// 2024-01-01, an epoch for tests that do not care.
+const DEFAULT_EPOCH_MILLIS: i64 = 1_704_067_200_000;

@@ -1,0 +1,228 @@
+//! What tests do to a deployment: elections, crashes, partitions, lag.
+
+use std::time::{Duration, Instant};
+
+use bson::{Document, Timestamp};
+
+use super::{Deployment, Output};
+use crate::member::Role;
+
+impl Deployment {
+    /// How many members there are.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// A member's address as clients see it.
+    pub fn address(&self, member: usize) -> Option<&str> {
+        self.members.get(member).map(|m| m.address.as_str())
+    }
+
+    /// The primary's index; of several, that of the latest term.
+    pub fn primary(&self) -> Option<usize> {
+        self.primary_index()
+    }
+
+    /// The connection string, with the replica set's name.
+    pub fn uri(&self) -> String {
+        let hosts: Vec<&str> = self.members.iter().map(|m| m.address.as_str()).collect();
+        let hosts = hosts.join(",");
+        match &self.set_name {
+            Some(name) => format!("mongodb://{hosts}/?replicaSet={name}"),
+            None => format!("mongodb://{hosts}/"),
+        }
+    }
+
+    /// The primary steps down and does not stand again for a minute; the others elect after the handoff time. Its
+    /// connections and cursors live on, as in every server since 4.2.
+    pub fn step_down(&mut self, now: Instant) {
+        if let Some(primary) = self.primary_index() {
+            self.step_down_member(now, primary, Duration::from_secs(60));
+        }
+        self.settle(now);
+    }
+
+    /// This member becomes primary now, if it reaches a majority; what it lacks of the old primary's uncommitted
+    /// writes is rolled back there. False if it cannot.
+    pub fn elect(&mut self, now: Instant, member: usize) -> bool {
+        if self.primary_index() == Some(member) {
+            return true;
+        }
+        let reached = (0..self.members.len())
+            .filter(|other| self.connected(member, *other))
+            .count();
+        let secondary = self
+            .members
+            .get(member)
+            .is_some_and(|m| m.role == Role::Secondary);
+        let behind = self.members.get(member).is_some_and(|m| {
+            self.members
+                .iter()
+                .any(|other| m.last_applied() < other.commit_point.unwrap_or(m.last_applied()))
+        });
+        if !secondary || reached < self.majority() || behind {
+            return false;
+        }
+        for primary in 0..self.members.len() {
+            let is_primary = self.members.get(primary).is_some_and(|m| m.role == Role::Primary);
+            if is_primary && self.connected(primary, member) {
+                self.stand_back(primary);
+            }
+        }
+        if let Some(m) = self.members.get_mut(member) {
+            m.frozen_until = None;
+        }
+        self.become_primary(now, member);
+        self.settle(now);
+        true
+    }
+
+    /// The member stops at once: its connections end, its cursors and open transactions are lost, its data stays.
+    pub fn crash(&mut self, now: Instant, member: usize) {
+        let Some(m) = self.members.get_mut(member).filter(|m| m.is_up()) else {
+            return;
+        };
+        m.role = Role::Down;
+        m.known_primary = None;
+        m.forget_volatile();
+        self.output(Output::Close { member });
+        self.disconnect_all(member);
+        self.settle(now);
+    }
+
+    /// A crashed member runs again, as a secondary (a standalone as what it was).
+    pub fn restart(&mut self, now: Instant, member: usize) {
+        let seconds = self.wall(now) / 1000;
+        let alone = self.set_name.is_none();
+        let Some(m) = self.members.get_mut(member).filter(|m| !m.is_up()) else {
+            return;
+        };
+        m.start_again(seconds, &mut self.random);
+        if alone {
+            m.role = Role::Standalone;
+        }
+        self.output(Output::Listen { member });
+        self.settle(now);
+    }
+
+    /// Cuts these members off from the others. Clients still reach every member.
+    pub fn partition(&mut self, now: Instant, members: &[usize]) {
+        for a in 0..self.members.len() {
+            for b in a + 1..self.members.len() {
+                if members.contains(&a) != members.contains(&b) {
+                    self.cut.insert((a, b));
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// All members reach each other again.
+    pub fn heal(&mut self, now: Instant) {
+        self.cut.clear();
+        self.settle(now);
+    }
+
+    /// From now on the member applies what others wrote this much later.
+    pub fn lag(&mut self, now: Instant, member: usize, lag: Duration) {
+        if let Some(m) = self.members.get_mut(member) {
+            m.lag = lag;
+        }
+        self.settle(now);
+    }
+
+    /// The member does not stand for election for this long.
+    pub fn freeze(&mut self, now: Instant, member: usize, duration: Duration) {
+        if let Some(m) = self.members.get_mut(member) {
+            m.frozen_until = Some(now + duration);
+        }
+        self.settle(now);
+    }
+
+    /// All members forget the oplog before this moment; the last entry always stays. Streams that stand before it
+    /// cannot go on, nor be resumed.
+    pub fn lose_history(&mut self, now: Instant, before: Timestamp) {
+        for m in &mut self.members {
+            m.log.forget_before(before);
+        }
+        self.settle(now);
+    }
+
+    /// When the primary last wrote.
+    pub fn last_write(&self) -> Option<Timestamp> {
+        Some(self.members.get(self.primary_index()?)?.last_applied().ts)
+    }
+
+    /// When the majority last wrote: what change streams are delivered up to.
+    pub fn committed(&self) -> Option<Timestamp> {
+        Some(self.members.get(self.primary_index()?)?.commit_ts())
+    }
+
+    /// The ids of a member's open cursors.
+    pub fn cursors(&self, member: usize) -> Vec<i64> {
+        self.members
+            .get(member)
+            .map(|m| m.cursors.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Kills a cursor behind its client's back; false if there is none.
+    pub fn kill_cursor(&mut self, now: Instant, member: usize, cursor: i64) -> bool {
+        let found = self
+            .members
+            .get_mut(member)
+            .is_some_and(|m| m.cursors.remove(&cursor).is_some());
+        self.settle(now);
+        found
+    }
+
+    /// Sets a fail point on a member: a `configureFailPoint` command, such as
+    /// `{configureFailPoint: "failCommand", mode: {times: 1}, data: {failCommands: ["getMore"], errorCode: 43}}`.
+    ///
+    /// # Errors
+    /// The command is malformed; the text says how.
+    pub fn fail_command(
+        &mut self,
+        member: usize,
+        command: &Document,
+    ) -> Result<(), crate::error::CommandError> {
+        match self.members.get_mut(member) {
+            Some(m) => m.fail_points.configure(command).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all connections of a member, as a network failure would.
+    pub fn drop_connections(&mut self, now: Instant, member: usize) {
+        self.disconnect_all(member);
+        self.settle(now);
+    }
+
+    /// Whether another member could take over without losing what this one wrote.
+    pub(crate) fn has_successor(&self, member: usize) -> bool {
+        let Some(m) = self.members.get(member) else {
+            return false;
+        };
+        self.members.iter().enumerate().any(|(i, other)| {
+            i != member
+                && other.role == Role::Secondary
+                && self.connected(member, i)
+                && other.last_applied() >= m.last_applied()
+        })
+    }
+
+    pub(crate) fn step_down_member(&mut self, now: Instant, member: usize, frozen: Duration) {
+        self.stand_back(member);
+        if let Some(m) = self.members.get_mut(member) {
+            m.frozen_until = Some(now + frozen);
+        }
+        let handoff = now + self.config.handoff;
+        for i in 0..self.members.len() {
+            if i != member && self.connected(i, member) {
+                if let Some(m) = self.members.get_mut(i).filter(|m| m.role == Role::Secondary) {
+                    m.election_due = Some(handoff);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The machine: members, connections, and the one place where input enters and output leaves.
+
+mod config;
+mod controls;
+mod observe;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Instant;
+
+use bytes::Bytes;
+use changestream_core::random::Random;
+
+pub use config::{Config, Mechanism};
+pub use observe::CommandRecord;
+
+use crate::auth::Credentials;
+use crate::commands::{self, Context, Outcome};
+use crate::connection::{Activity, Connection, Form, Request, encode_reply};
+use crate::member::{Member, Role};
+use crate::profile::Profile;
+use crate::reply::{Reply, Times};
+use crate::wait::Wait;
+
+/// A simulated deployment: a replica set, or a standalone.
+///
+/// It is pure: bytes and time in, bytes and deadlines out. [`handle_input`](Self::handle_input) and
+/// [`poll_output`](Self::poll_output) may be called in any order and at any time; equal inputs give equal outputs.
+///
+/// ```
+/// use std::time::Instant;
+/// use changestream_sim::{Deployment, Input, Output};
+///
+/// let now = Instant::now();
+/// let mut deployment = Deployment::replica_set(3).server_version("4.4").build(now)?;
+/// assert!(matches!(deployment.poll_output(now), Output::Listen { member: 0 }));
+/// deployment.handle_input(now, Input::Timeout);
+/// # Ok::<(), changestream_sim::BuildError>(())
+/// ```
+#[derive(Debug)]
+pub struct Deployment {
+    pub(crate) set_name: Option<String>,
+    pub(crate) profile: Profile,
+    pub(crate) users: Vec<Credentials>,
+    pub(crate) random: Random,
+    pub(crate) members: Vec<Member>,
+    /// Pairs of members that do not reach each other, the lower index first.
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    pub(crate) config: Config,
+    start: Instant,
+    connections: BTreeMap<ConnectionId, Connection>,
+    outputs: VecDeque<Output>,
+    records: VecDeque<CommandRecord>,
+    next_connection: u64,
+}
+
+/// Names a connection for its whole life. Whoever feeds the machine chooses the numbers, or takes them from
+/// [`Deployment::new_connection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What happens to the deployment.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A client has connected to this member. The id must be new.
+    Accepted {
+        /// The member's index.
+        member: usize,
+        /// The connection's name from now on.
+        connection: ConnectionId,
+    },
+    /// A client has sent bytes, cut anywhere.
+    Received {
+        /// The connection.
+        connection: ConnectionId,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A connection has ended.
+    Disconnected {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Time has passed: the last [`Output::Deadline`], or any other moment.
+    Timeout,
+}
+
+/// What the deployment wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The member takes connections from now on.
+    Listen {
+        /// The member's index.
+        member: usize,
+    },
+    /// The member takes no connections any more.
+    Close {
+        /// The member's index.
+        member: usize,
+    },
+    /// Send these bytes.
+    Transmit {
+        /// The connection.
+        connection: ConnectionId,
+        /// The bytes of one message.
+        bytes: Bytes,
+    },
+    /// End the connection.
+    Disconnect {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Nothing else is left: come back with [`Input::Timeout`] then, or when something happens.
+    Deadline(Option<Instant>),
+}
+
+/// Why a deployment cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The server version is not modelled.
+    Version(String),
+    /// No member, or too many.
+    Members(usize),
+    /// One address a member is needed.
+    Addresses {
+        /// Members asked for.
+        members: usize,
+        /// Addresses given.
+        addresses: usize,
+    },
+    /// The password of this user cannot be prepared (RFC 4013).
+    Password(String),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(v) => {
+                write!(
+                    f,
+                    "server version {v:?} is not modelled; take 4.2, 4.4, 5.0, 6.0, 7.0 or 8.0"
+                )
+            }
+            Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),
+            Self::Addresses { members, addresses } => {
+                write!(
+                    f,
+                    "{addresses} addresses for {members} members; give one for each"
+                )
+            }
+            Self::Password(user) => {
+                write!(f, "the password of user {user:?} has forbidden characters")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl Deployment {
+    /// A replica set of this many members, named `rs0`.
+    pub fn replica_set(members: usize) -> Config {
+        Config::new(Some("rs0"), members)
+    }
+
+    /// A single server that is in no replica set, hence without change streams.
+    pub fn standalone() -> Config {
+        Config::new(None, 1)
+    }
+
+    fn assemble(
+        config: Config,
+        profile: Profile,
+        addresses: Vec<String>,
+        users: Vec<Credentials>,
+        mut random: Random,
+        now: Instant,
+    ) -> Self {
+        let seconds = config.epoch_millis / 1000;
+        let members: Vec<Member> = addresses
+            .into_iter()
+            .map(|address| Member::new(address, seconds, &mut random))
+            .collect();
+        let outputs = (0..members.len())
+            .map(|member| Output::Listen { member })
+            .collect();
+        let mut deployment = Self {
+            set_name: config.set_name.clone(),
+            profile,
+            users,
+            random,
+            members,
+            cut: BTreeSet::new(),
+            config,
+            start: now,
+            connections: BTreeMap::new(),
+            outputs,
+            records: VecDeque::new(),
+            next_connection: 1,
+        };
+        deployment.initiate(now);
+        deployment
+    }
+
+    /// A connection id that was not used yet.
+    pub fn new_connection(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        id
+    }
+
+    /// Takes what has happened.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Accepted { member, connection } => self.accept(member, connection),
+            Input::Received { connection, bytes } => self.receive(connection, bytes),
+            Input::Disconnected { connection } => {
+                self.connections.remove(&connection);
+            }
+            Input::Timeout => {}
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do. After the last it is the deadline, again and again.
+    pub fn poll_output(&mut self, now: Instant) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        self.settle(now);
+        self.outputs
+            .pop_front()
+            .unwrap_or_else(|| Output::Deadline(self.deadline(now)))
+    }
+
+    /// The wall clock, in milliseconds since the Unix epoch.
+    pub(crate) fn wall(&self, now: Instant) -> i64 {
+        let elapsed = now.saturating_duration_since(self.start).as_millis();
+        self.config
+            .epoch_millis
+            .saturating_add(i64::try_from(elapsed).unwrap_or(i64::MAX))
+    }
+
+    /// When the wall clock shows these milliseconds.
+    pub(crate) fn instant_of(&self, wall: i64) -> Instant {
+        let millis = wall.saturating_sub(self.config.epoch_millis);
+        self.start + std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    pub(crate) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.get_mut(&id)
+    }
+
+    pub(crate) fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// Ends a connection from the server's side.
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
+        if self.connections.remove(&connection).is_some() {
+            self.outputs.push_back(Output::Disconnect { connection });
+        }
+    }
+
+    pub(crate) fn disconnect_all(&mut self, member: usize) {
+        let of_member: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.member == member)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_member {
+            self.disconnect(id);
+        }
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn accept(&mut self, member: usize, id: ConnectionId) {
+        self.next_connection = self.next_connection.max(id.0.saturating_add(1));
+        let Some(m) = self.members.get_mut(member).filter(|m| m.role != Role::Down) else {
+            self.outputs.push_back(Output::Disconnect { connection: id });
+            return;
+        };
+        let number = m.next_connection_number();
+        self.connections.insert(id, Connection::new(member, number));
+    }
+
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if connection.receive(bytes) {
+            return;
+        }
+        // What came whole before the broken bytes is still executed, as the server does.
+        connection.finish_then_close();
+    }
+
+    /// Lets everything happen that can happen now.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        loop {
+            self.replication_step(now);
+            let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            let mut moved = false;
+            for id in ids {
+                while self.advance(now, id) {
+                    moved = true;
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Does one thing for a connection; false if there is nothing to do.
+    fn advance(&mut self, now: Instant, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        let member = connection.member;
+        let (request, wait) = match std::mem::replace(&mut connection.activity, Activity::Idle) {
+            Activity::Waiting(waiting) => (waiting.0, Some(waiting.1)),
+            Activity::Idle => match connection.next_request() {
+                Some(request) => (request, None),
+                None => {
+                    if connection.is_finished() {
+                        self.disconnect(id);
+                    }
+                    return false;
+                }
+            },
+        };
+        let fresh = wait.is_none();
+        let context = Context {
+            now,
+            member,
+            connection: id,
+            request: &request,
+        };
+        let outcome = match wait {
+            None => {
+                self.record(&context);
+                commands::execute(self, &context)
+            }
+            Some(wait) => commands::resume(self, &context, wait),
+        };
+        self.finish(id, member, request, outcome, fresh)
+    }
+
+    fn finish(
+        &mut self,
+        id: ConnectionId,
+        member: usize,
+        mut request: Request,
+        outcome: Outcome,
+        fresh: bool,
+    ) -> bool {
+        match outcome {
+            Outcome::Reply(reply, times) => {
+                self.send(id, member, &request, reply, times, false);
+                true
+            }
+            Outcome::ReplyAndGoOn(reply, times, wait) => {
+                if let Some(sent) = self.send(id, member, &request, reply, times, true) {
+                    request.id = sent;
+                    self.wait(id, request, wait);
+                }
+                true
+            }
+            Outcome::Wait(wait) => {
+                self.wait(id, request, wait);
+                fresh
+            }
+            Outcome::Disconnect => {
+                self.disconnect(id);
+                true
+            }
+        }
+    }
+
+    fn wait(&mut self, id: ConnectionId, request: Request, wait: Wait) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.activity = Activity::Waiting(Box::new((request, wait)));
+        }
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        member: usize,
+        request: &Request,
+        reply: Reply,
+        times: Option<Times>,
+        more_to_come: bool,
+    ) -> Option<i32> {
+        if matches!(
+            request.form,
+            Form::Msg {
+                more_to_come: true,
+                ..
+            }
+        ) {
+            return None;
+        }
+        let id = self.members.get_mut(member)?.next_request_id();
+        let body = reply.finish(&self.profile, times);
+        let bytes = encode_reply(id, request.id, request.form, more_to_come, &body);
+        self.outputs.push_back(Output::Transmit { connection, bytes });
+        Some(id)
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let waits = self.connections.values().filter_map(|c| match &c.activity {
+            Activity::Waiting(waiting) => waiting.1.deadline(),
+            Activity::Idle => None,
+        });
+        waits.chain(self.replication_deadlines(now)).min()
+    }
+}

@@ -1,0 +1,168 @@
+//! One member: its role, its copy of the data, and what it keeps in memory.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+use bson::{Document, Timestamp, doc};
+use changestream_core::random::Random;
+
+use crate::catalog::Catalog;
+use crate::cursors::Cursor;
+use crate::failpoints::FailPoints;
+use crate::oplog::{Log, OpTime};
+use crate::transactions::Transaction;
+
+/// A mongod.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) address: String,
+    pub(crate) role: Role,
+    pub(crate) log: Log,
+    /// Everything that the log says.
+    pub(crate) catalog: Catalog,
+    /// What the log says up to the commit point.
+    pub(crate) committed: Catalog,
+    pub(crate) commit_point: Option<OpTime>,
+    pub(crate) cluster_time: Timestamp,
+    pub(crate) term: i64,
+    /// The primary as this member knows it.
+    pub(crate) known_primary: Option<usize>,
+    pub(crate) process_id: ObjectId,
+    pub(crate) topology_counter: i64,
+    /// How late it applies what others wrote.
+    pub(crate) lag: Duration,
+    /// It does not stand for election before this.
+    pub(crate) frozen_until: Option<Instant>,
+    /// When it elects a new primary, or (a primary) gives up without its majority.
+    pub(crate) election_due: Option<Instant>,
+    pub(crate) cursors: BTreeMap<i64, Cursor>,
+    pub(crate) transactions: BTreeMap<Vec<u8>, Transaction>,
+    pub(crate) fail_points: FailPoints,
+    connections: i32,
+    requests: i32,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// In no replica set.
+    Standalone,
+    /// It takes writes.
+    Primary,
+    /// It follows a primary.
+    Secondary,
+    /// It does not run.
+    Down,
+}
+
+impl Member {
+    pub(crate) fn new(address: String, seconds: i64, random: &mut Random) -> Self {
+        Self {
+            address,
+            role: Role::Secondary,
+            log: Log::default(),
+            catalog: Catalog::default(),
+            committed: Catalog::default(),
+            commit_point: None,
+            cluster_time: Timestamp {
+                time: 0,
+                increment: 0,
+            },
+            term: 0,
+            known_primary: None,
+            process_id: object_id(seconds, random),
+            topology_counter: 0,
+            lag: Duration::ZERO,
+            frozen_until: None,
+            election_due: None,
+            cursors: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            fail_points: FailPoints::default(),
+            connections: 0,
+            requests: 0,
+        }
+    }
+
+    /// The process starts anew: what was only in memory is gone.
+    pub(crate) fn start_again(&mut self, seconds: i64, random: &mut Random) {
+        self.role = Role::Secondary;
+        self.process_id = object_id(seconds, random);
+        self.topology_counter = 0;
+        self.known_primary = None;
+        self.frozen_until = None;
+        self.election_due = None;
+        self.fail_points = FailPoints::default();
+        self.connections = 0;
+        self.forget_volatile();
+    }
+
+    /// Cursors and open transactions end with the process, and with a rollback.
+    pub(crate) fn forget_volatile(&mut self) {
+        self.cursors.clear();
+        self.transactions.clear();
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.role != Role::Down
+    }
+
+    pub(crate) fn accepts_writes(&self) -> bool {
+        matches!(self.role, Role::Primary | Role::Standalone)
+    }
+
+    pub(crate) fn last_applied(&self) -> OpTime {
+        self.log.last().unwrap_or(OpTime {
+            term: -1,
+            ts: Timestamp {
+                time: 0,
+                increment: 0,
+            },
+        })
+    }
+
+    pub(crate) fn commit_ts(&self) -> Timestamp {
+        self.commit_point.map_or(
+            Timestamp {
+                time: 0,
+                increment: 0,
+            },
+            |c| c.ts,
+        )
+    }
+
+    /// `electionId` of the term in which this member is primary.
+    pub(crate) fn election_id(&self) -> ObjectId {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
+        bytes[4..].copy_from_slice(&self.term.to_be_bytes());
+        ObjectId::from_bytes(bytes)
+    }
+
+    pub(crate) fn topology_version(&self) -> Document {
+        doc! { "processId": self.process_id, "counter": self.topology_counter }
+    }
+
+    pub(crate) fn topology_changed(&mut self) {
+        self.topology_counter += 1;
+    }
+
+    pub(crate) fn next_connection_number(&mut self) -> i32 {
+        self.connections = self.connections.wrapping_add(1).max(1);
+        self.connections
+    }
+
+    pub(crate) fn next_request_id(&mut self) -> i32 {
+        self.requests = self.requests.wrapping_add(1).max(1);
+        self.requests
+    }
+}
+
+/// An ObjectId of this second.
+pub(crate) fn object_id(seconds: i64, random: &mut Random) -> ObjectId {
+    let mut bytes = [0; 12];
+    random.fill(&mut bytes);
+    let seconds = u32::try_from(seconds).unwrap_or(0);
+    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}

@@ -1,0 +1,168 @@
+//! The oplog: what happened, in one order, with terms.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bson::{Bson, Document, Timestamp};
+
+/// A point in the oplog: a timestamp and the term of the primary that wrote it. Ordered by term first, as elections
+/// compare them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OpTime {
+    pub(crate) term: i64,
+    pub(crate) ts: Timestamp,
+}
+
+impl OpTime {
+    pub(crate) fn to_document(self) -> Document {
+        bson::doc! { "ts": self.ts, "t": self.term }
+    }
+}
+
+/// One entry: everything that one write, or one transaction, changed.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) optime: OpTime,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) wall: i64,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) statement: Option<Statement>,
+    /// Whether the entry commits a transaction.
+    pub(crate) transaction: bool,
+}
+
+/// Which retryable statement, or which transaction, an entry belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    pub(crate) lsid: Document,
+    pub(crate) txn_number: i64,
+    pub(crate) stmt_id: i32,
+    /// What a retry is answered with.
+    pub(crate) outcome: Bson,
+}
+
+/// One change of one namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Op {
+    pub(crate) db: String,
+    /// Empty where the change concerns the whole database, or nothing.
+    pub(crate) coll: String,
+    pub(crate) uuid: Option<[u8; 16]>,
+    pub(crate) change: Change,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Noop {
+        message: &'static str,
+    },
+    Insert {
+        document: Arc<Document>,
+    },
+    Update {
+        before: Arc<Document>,
+        after: Arc<Document>,
+        description: Description,
+    },
+    Replace {
+        before: Arc<Document>,
+        after: Arc<Document>,
+    },
+    Delete {
+        before: Arc<Document>,
+    },
+    Create {
+        options: Document,
+    },
+    Drop,
+    Rename {
+        to_db: String,
+        to_coll: String,
+        dropped: Option<[u8; 16]>,
+    },
+    DropDatabase,
+    CreateIndexes {
+        indexes: Vec<Document>,
+    },
+    DropIndexes {
+        indexes: Vec<Document>,
+    },
+    Modify {
+        options: Document,
+        before: Document,
+    },
+}
+
+/// What an update changed, field by field.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Description {
+    pub(crate) updated_fields: Document,
+    pub(crate) removed_fields: Vec<String>,
+    pub(crate) truncated_arrays: Vec<Document>,
+}
+
+/// A member's copy of the oplog. Never empty once the set is initiated.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    entries: VecDeque<Arc<Entry>>,
+    /// The start of the log was cut off, so that resuming before its first entry is impossible.
+    truncated: bool,
+}
+
+impl Log {
+    pub(crate) fn push(&mut self, entry: Arc<Entry>) {
+        self.entries.push_back(entry);
+    }
+
+    pub(crate) fn last(&self) -> Option<OpTime> {
+        self.entries.back().map(|e| e.optime)
+    }
+
+    pub(crate) fn last_entry(&self) -> Option<&Arc<Entry>> {
+        self.entries.back()
+    }
+
+    pub(crate) fn first_ts(&self) -> Option<Timestamp> {
+        self.entries.front().map(|e| e.optime.ts)
+    }
+
+    /// Entries at or after a timestamp, in order.
+    pub(crate) fn from(&self, ts: Timestamp) -> impl Iterator<Item = &Arc<Entry>> {
+        let start = self.entries.partition_point(|e| e.optime.ts < ts);
+        self.entries.range(start..)
+    }
+
+    /// Entries after a point, in order.
+    pub(crate) fn after(&self, point: Option<OpTime>) -> impl Iterator<Item = &Arc<Entry>> {
+        let start = point.map_or(0, |p| self.entries.partition_point(|e| e.optime.ts <= p.ts));
+        self.entries.range(start..)
+    }
+
+    pub(crate) fn contains(&self, point: OpTime) -> bool {
+        self.from(point.ts).next().is_some_and(|e| e.optime == point)
+    }
+
+    /// Whether what happened at and after this timestamp is still here.
+    pub(crate) fn reaches_back_to(&self, ts: Timestamp) -> bool {
+        !self.truncated || self.first_ts().is_some_and(|first| first <= ts)
+    }
+
+    /// Drops the entries after a point: a rollback.
+    pub(crate) fn roll_back_to(&mut self, point: Option<OpTime>) {
+        let keep = point.map_or(0, |p| self.entries.partition_point(|e| e.optime.ts <= p.ts));
+        self.entries.truncate(keep);
+    }
+
+    /// Drops the entries before a timestamp, except the last: the oplog's cap.
+    pub(crate) fn forget_before(&mut self, ts: Timestamp) {
+        while self.entries.len() > 1 && self.first_ts().is_some_and(|first| first < ts) {
+            self.entries.pop_front();
+            self.truncated = true;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}

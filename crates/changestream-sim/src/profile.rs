@@ -1,0 +1,132 @@
+//! What distinguishes one server version from another, as data.
+
+use crate::token::TokenVersion;
+
+/// A server version: its wire versions, and which options, fields and texts it knows.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Profile {
+    /// The full version that buildInfo reports.
+    pub version: &'static str,
+    /// `maxWireVersion` of its hello.
+    pub max_wire_version: i32,
+    /// The version written into resume tokens.
+    pub token_version: TokenVersion,
+    /// It knows the command `hello` and answers `helloOk` (4.4.2 and later; the profile 4.4 is a 4.4.1).
+    pub hello: bool,
+    /// Its texts and code names say "primary" (5.0 and later).
+    pub says_primary: bool,
+    /// An error begins with `ok` instead of `operationTime` (5.0 and later).
+    pub error_starts_with_ok: bool,
+    /// It streams hello replies and sends `topologyVersion` (4.4 and later).
+    pub streams_hello: bool,
+    /// It labels resumable change-stream errors and retryable writes (4.4 and later).
+    pub labels_errors: bool,
+    /// The oldest versions label what is *not* resumable; 4.2 and 4.4 do.
+    pub labels_non_resumable: bool,
+    /// It answers exhaust getMore by `moreToCome` (4.4 and later).
+    pub exhaust: bool,
+    /// Update descriptions carry `truncatedArrays` (5.0 and later).
+    pub truncated_arrays: bool,
+    /// A retried statement is reported by `retriedStmtIds` (5.0 and later).
+    pub retried_stmt_ids: bool,
+    /// Events carry `wallTime`; pre- and post-images and expanded events exist (6.0 and later).
+    pub images: bool,
+    /// `$changeStreamSplitLargeEvent` exists (7.0 and later).
+    pub split_large_event: bool,
+    /// The write concern where neither command nor client says one is majority (5.0 and later).
+    pub default_majority: bool,
+}
+
+impl Profile {
+    /// The profile of a version such as `4.4` or `7.0.1`: its first two numbers decide.
+    ///
+    /// None for a version that is not modelled; modelled are 4.2, 4.4, 5.0, 6.0, 7.0 and 8.0.
+    pub fn for_version(version: &str) -> Option<Self> {
+        let mut numbers = version.split('.');
+        let (major, minor) = (numbers.next()?, numbers.next().unwrap_or("0"));
+        PROFILES
+            .iter()
+            .find(|p| {
+                let mut known = p.version.split('.');
+                known.next() == Some(major) && known.next() == Some(minor)
+            })
+            .cloned()
+    }
+
+    /// The numbers of the version, for `versionArray`.
+    pub(crate) fn version_array(&self) -> [i32; 4] {
+        let mut numbers = self.version.split('.').map(|n| n.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        [next(), next(), next(), 0]
+    }
+
+    /// The feature compatibility version.
+    pub(crate) fn fcv(&self) -> &'static str {
+        self.version.rsplit_once('.').map_or(self.version, |(fcv, _)| fcv)
+    }
+}
+
+impl Default for Profile {
+    /// The profile 4.4, the version that the recorded conversations are with.
+    fn default() -> Self {
+        V4_4
+    }
+}
+
+const V4_2: Profile = Profile {
+    version: "4.2.24",
+    max_wire_version: 8,
+    streams_hello: false,
+    labels_errors: false,
+    exhaust: false,
+    ..V4_4
+};
+const V4_4: Profile = Profile {
+    version: "4.4.1",
+    max_wire_version: 9,
+    token_version: TokenVersion::V1,
+    hello: false,
+    says_primary: false,
+    error_starts_with_ok: false,
+    streams_hello: true,
+    labels_errors: true,
+    labels_non_resumable: true,
+    exhaust: true,
+    truncated_arrays: false,
+    retried_stmt_ids: false,
+    images: false,
+    split_large_event: false,
+    default_majority: false,
+};
+const V5_0: Profile = Profile {
+    version: "5.0.31",
+    max_wire_version: 13,
+    hello: true,
+    says_primary: true,
+    error_starts_with_ok: true,
+    labels_non_resumable: false,
+    truncated_arrays: true,
+    retried_stmt_ids: true,
+    default_majority: true,
+    ..V4_4
+};
+const V6_0: Profile = Profile {
+    version: "6.0.20",
+    max_wire_version: 17,
+    token_version: TokenVersion::V2,
+    images: true,
+    ..V5_0
+};
+const V7_0: Profile = Profile {
+    version: "7.0.16",
+    max_wire_version: 21,
+    split_large_event: true,
+    ..V6_0
+};
+const V8_0: Profile = Profile {
+    version: "8.0.4",
+    max_wire_version: 25,
+    ..V7_0
+};
+const PROFILES: [Profile; 6] = [V4_2, V4_4, V5_0, V6_0, V7_0, V8_0];

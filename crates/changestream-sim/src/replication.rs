@@ -1,0 +1,396 @@
+//! Replication and elections: who is primary, who has which entries, and what is committed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bson::Timestamp;
+
+use crate::catalog::Catalog;
+use crate::deployment::Deployment;
+use crate::member::Role;
+use crate::oplog::{Change, Entry, Op, OpTime, Statement};
+
+impl Deployment {
+    /// The set is initiated, its first member elected.
+    pub(crate) fn initiate(&mut self, now: Instant) {
+        if self.set_name.is_none() {
+            if let Some(m) = self.members.first_mut() {
+                m.role = Role::Standalone;
+            }
+            return;
+        }
+        for m in &mut self.members {
+            m.topology_counter = 4;
+        }
+        self.append(now, 0, vec![noop("initiating set")], None, false);
+        self.become_primary(now, 0);
+        self.replication_step(now);
+    }
+
+    /// Writes an entry on a member that accepts writes.
+    pub(crate) fn append(
+        &mut self,
+        now: Instant,
+        member: usize,
+        ops: Vec<Op>,
+        statement: Option<Statement>,
+        transaction: bool,
+    ) -> OpTime {
+        let wall = self.wall(now);
+        let Some(m) = self.members.get_mut(member) else {
+            return OpTime {
+                term: -1,
+                ts: Timestamp {
+                    time: 0,
+                    increment: 0,
+                },
+            };
+        };
+        let seconds = u32::try_from(wall / 1000).unwrap_or(u32::MAX);
+        let last = m.cluster_time;
+        let ts = if seconds > last.time {
+            Timestamp {
+                time: seconds,
+                increment: 1,
+            }
+        } else {
+            Timestamp {
+                time: last.time,
+                increment: last.increment + 1,
+            }
+        };
+        m.cluster_time = ts;
+        let optime = OpTime { term: m.term, ts };
+        let entry = Arc::new(Entry {
+            optime,
+            wall,
+            ops,
+            statement,
+            transaction,
+        });
+        m.catalog.apply(&entry);
+        m.log.push(entry);
+        if m.role == Role::Standalone {
+            m.commit_point = Some(optime);
+        }
+        optime
+    }
+
+    /// Whether two members exchange heartbeats and entries.
+    pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
+        let up = |i: usize| self.members.get(i).is_some_and(super::member::Member::is_up);
+        up(a) && up(b) && (a == b || !self.cut.contains(&(a.min(b), a.max(b))))
+    }
+
+    pub(crate) fn majority(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// The member that takes writes in the latest term.
+    pub(crate) fn primary_index(&self) -> Option<usize> {
+        let primaries = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| m.accepts_writes());
+        primaries.max_by_key(|(_, m)| m.term).map(|(i, _)| i)
+    }
+
+    /// Moves entries, commits, and elects, as far as that is due.
+    pub(crate) fn replication_step(&mut self, now: Instant) {
+        if self.set_name.is_none() {
+            return;
+        }
+        self.write_noops(now);
+        self.learn_terms(now);
+        self.hold_elections(now);
+        for member in 0..self.members.len() {
+            self.pull(now, member);
+        }
+        self.commit();
+    }
+
+    /// When something of this is due.
+    pub(crate) fn replication_deadlines(&self, now: Instant) -> impl Iterator<Item = Instant> {
+        let mut due = Vec::new();
+        if self.set_name.is_some() {
+            for (i, m) in self.members.iter().enumerate() {
+                match m.role {
+                    Role::Primary => {
+                        due.extend(m.election_due);
+                        due.extend(self.noop_due(i));
+                    }
+                    Role::Secondary => {
+                        due.extend(
+                            m.election_due
+                                .map(|at| at.max(m.frozen_until.unwrap_or(at)))
+                                .filter(|at| *at > now || self.can_stand(now, i)),
+                        );
+                        due.extend(self.next_entry_due(i));
+                    }
+                    Role::Standalone | Role::Down => {}
+                }
+            }
+        }
+        due.into_iter()
+    }
+
+    /// The primary that a member follows: the latest among those that it reaches.
+    fn primary_for(&self, member: usize) -> Option<usize> {
+        (0..self.members.len())
+            .filter(|p| self.members.get(*p).is_some_and(|m| m.role == Role::Primary))
+            .filter(|p| self.connected(*p, member))
+            .max_by_key(|p| self.members.get(*p).map(|m| m.term))
+    }
+
+    fn reached(&self, member: usize) -> usize {
+        (0..self.members.len())
+            .filter(|other| self.connected(member, *other))
+            .count()
+    }
+
+    fn noop_due(&self, primary: usize) -> Option<Instant> {
+        let last = self.members.get(primary)?.log.last_entry()?.wall;
+        Some(self.instant_of(last) + self.config.noop_interval)
+    }
+
+    fn write_noops(&mut self, now: Instant) {
+        for i in 0..self.members.len() {
+            let primary = self.members.get(i).is_some_and(|m| m.role == Role::Primary);
+            if primary && self.noop_due(i).is_some_and(|due| due <= now) {
+                self.append(now, i, vec![noop("periodic noop")], None, false);
+            }
+        }
+    }
+
+    /// Members that reach a primary of a later term follow it.
+    fn learn_terms(&mut self, now: Instant) {
+        for i in 0..self.members.len() {
+            let known = self.primary_for(i);
+            let Some(term) = known.and_then(|p| self.members.get(p)).map(|m| m.term) else {
+                self.lose_primary(now, i);
+                continue;
+            };
+            let majority_lost = known == Some(i) && self.reached(i) < self.majority();
+            let timeout = self.config.election_timeout;
+            let Some(m) = self.members.get_mut(i) else {
+                continue;
+            };
+            if m.role == Role::Primary && known != Some(i) && m.term < term {
+                m.role = Role::Secondary;
+                m.transactions.clear();
+                m.topology_changed();
+            }
+            m.term = m.term.max(term);
+            if m.known_primary != known {
+                m.known_primary = known;
+                if known != Some(i) {
+                    m.topology_changed();
+                }
+            }
+            if majority_lost {
+                m.election_due.get_or_insert(now + timeout);
+            } else {
+                m.election_due = None;
+            }
+        }
+    }
+
+    fn lose_primary(&mut self, now: Instant, member: usize) {
+        let timeout = self.config.election_timeout;
+        let Some(m) = self.members.get_mut(member).filter(|m| m.role == Role::Secondary) else {
+            return;
+        };
+        m.election_due.get_or_insert(now + timeout);
+    }
+
+    fn hold_elections(&mut self, now: Instant) {
+        for i in 0..self.members.len() {
+            let Some(m) = self.members.get(i) else {
+                continue;
+            };
+            if m.role == Role::Primary && m.election_due.is_some_and(|due| due <= now) {
+                self.stand_back(i);
+            }
+        }
+        let due = (0..self.members.len()).any(|i| {
+            let m = self.members.get(i);
+            m.is_some_and(|m| m.role == Role::Secondary && m.election_due.is_some_and(|d| d <= now))
+                && self.can_stand(now, i)
+        });
+        if !due {
+            return;
+        }
+        let candidates = (0..self.members.len()).filter(|i| self.can_stand(now, *i));
+        // The most advanced wins, among equals the first.
+        let best = candidates
+            .rev()
+            .max_by_key(|i| self.members.get(*i).map(|m| m.last_applied()));
+        if let Some(winner) = best {
+            self.become_primary(now, winner);
+        }
+    }
+
+    /// Whether a member may stand for election: alive, not frozen, without a primary, and with a majority that it
+    /// reaches and that has nothing newer.
+    pub(crate) fn can_stand(&self, now: Instant, member: usize) -> bool {
+        let Some(m) = self.members.get(member) else {
+            return false;
+        };
+        let voters = (0..self.members.len()).filter(|v| {
+            self.connected(member, *v)
+                && self
+                    .members
+                    .get(*v)
+                    .is_some_and(|v| v.last_applied() <= m.last_applied())
+        });
+        m.role == Role::Secondary
+            && m.frozen_until.is_none_or(|until| until <= now)
+            && self.primary_for(member).is_none()
+            && voters.count() >= self.majority()
+    }
+
+    pub(crate) fn become_primary(&mut self, now: Instant, member: usize) {
+        let term = (0..self.members.len())
+            .filter(|other| self.connected(member, *other))
+            .filter_map(|other| self.members.get(other))
+            .map(|m| m.term)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let Some(m) = self.members.get_mut(member) else {
+            return;
+        };
+        m.term = term;
+        m.role = Role::Primary;
+        m.known_primary = Some(member);
+        m.election_due = None;
+        m.topology_counter += 2;
+        self.append(now, member, vec![noop("new primary")], None, false);
+        self.learn_terms(now);
+    }
+
+    /// A primary becomes a secondary; its connections live on, its transactions do not.
+    pub(crate) fn stand_back(&mut self, member: usize) {
+        let Some(m) = self.members.get_mut(member) else {
+            return;
+        };
+        m.role = Role::Secondary;
+        m.known_primary = None;
+        m.election_due = None;
+        m.transactions.clear();
+        m.topology_counter += 2;
+        for (i, other) in self.members.iter_mut().enumerate() {
+            if i != member && other.known_primary == Some(member) {
+                other.known_primary = None;
+            }
+        }
+    }
+
+    fn next_entry_due(&self, member: usize) -> Option<Instant> {
+        let m = self.members.get(member)?;
+        let source = self.members.get(self.primary_for(member)?)?;
+        let next = source.log.after(m.log.last()).next()?;
+        Some(self.instant_of(next.wall) + m.lag)
+    }
+
+    /// A secondary fetches and applies what its primary has.
+    fn pull(&mut self, now: Instant, member: usize) {
+        let Some(primary) = self.primary_for(member).filter(|p| *p != member) else {
+            return;
+        };
+        let wall = self.wall(now);
+        let Some((source, m)) = two(&mut self.members, primary, member) else {
+            return;
+        };
+        if m.log.last().is_some_and(|last| !source.log.contains(last)) {
+            roll_back(m, source);
+        }
+        let lag = i64::try_from(m.lag.as_millis()).unwrap_or(i64::MAX);
+        let due: Vec<Arc<Entry>> = source
+            .log
+            .after(m.log.last())
+            .take_while(|e| e.wall.saturating_add(lag) <= wall)
+            .cloned()
+            .collect();
+        for entry in due {
+            m.catalog.apply(&entry);
+            m.log.push(entry);
+        }
+        m.cluster_time = m.cluster_time.max(source.cluster_time);
+        source.cluster_time = m.cluster_time;
+    }
+
+    /// The commit point is what a majority has, once that is of the primary's own term.
+    fn commit(&mut self) {
+        for primary in 0..self.members.len() {
+            let Some(p) = self.members.get(primary).filter(|m| m.role == Role::Primary) else {
+                continue;
+            };
+            let mut applied: Vec<OpTime> = (0..self.members.len())
+                .filter(|i| self.connected(primary, *i))
+                .filter_map(|i| self.members.get(i))
+                .map(|m| m.last_applied())
+                .collect();
+            applied.sort_unstable_by(|a, b| b.cmp(a));
+            let reached = applied.get(self.majority() - 1).copied();
+            let term = p.term;
+            let point = reached.filter(|point| point.term == term).max(p.commit_point);
+            for i in 0..self.members.len() {
+                if self.connected(primary, i) {
+                    advance_commit(&mut self.members, i, point);
+                }
+            }
+        }
+    }
+}
+
+fn advance_commit(members: &mut [crate::member::Member], member: usize, point: Option<OpTime>) {
+    let Some(m) = members.get_mut(member) else {
+        return;
+    };
+    let point = point.min(m.log.last());
+    if point <= m.commit_point {
+        return;
+    }
+    let newly: Vec<Arc<Entry>> = m
+        .log
+        .after(m.commit_point)
+        .take_while(|e| Some(e.optime) <= point)
+        .cloned()
+        .collect();
+    for entry in newly {
+        m.committed.apply(&entry);
+    }
+    m.commit_point = point;
+}
+
+/// Back to what both have: the committed state, and what follows it in the common part of the logs.
+fn roll_back(m: &mut crate::member::Member, source: &crate::member::Member) {
+    let common = m
+        .log
+        .after(m.commit_point)
+        .take_while(|e| source.log.contains(e.optime))
+        .last()
+        .map_or(m.commit_point, |e| Some(e.optime));
+    m.log.roll_back_to(common);
+    let mut catalog: Catalog = m.committed.clone();
+    for entry in m.log.after(m.commit_point) {
+        catalog.apply(entry);
+    }
+    m.catalog = catalog;
+    m.forget_volatile();
+}
+
+fn two<T>(items: &mut [T], a: usize, b: usize) -> Option<(&mut T, &mut T)> {
+    items.get_disjoint_mut([a, b]).ok().map(|[a, b]| (a, b))
+}
+
+fn noop(message: &'static str) -> Op {
+    Op {
+        db: String::new(),
+        coll: String::new(),
+        uuid: None,
+        change: Change::Noop { message },
+    }
+}

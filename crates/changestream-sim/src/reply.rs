@@ -1,0 +1,114 @@
+//! Replies, and the fields that every reply ends with.
+
+use bson::raw::{CStr, RawDocumentBuf, cstr};
+use bson::{Bson, Document, Timestamp, rawdoc};
+
+use crate::error::CommandError;
+use crate::profile::Profile;
+
+/// What a command answers, before the common fields.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// It succeeded, with these fields.
+    Success(RawDocumentBuf),
+    /// It failed.
+    Failure {
+        error: CommandError,
+        /// The command reported the failure itself, rather than by an exception: the fields' order differs.
+        reported: bool,
+        topology_version: Option<Document>,
+    },
+}
+
+/// What stands at the end of a reply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) cluster: Timestamp,
+    pub(crate) operation: Timestamp,
+}
+
+impl Reply {
+    /// A success without fields of its own.
+    pub(crate) fn ok() -> Self {
+        Self::Success(RawDocumentBuf::new())
+    }
+
+    /// A success with these fields.
+    pub(crate) fn fields(document: &Document) -> Self {
+        Self::Success(raw(document))
+    }
+
+    pub(crate) fn failure(error: CommandError) -> Self {
+        Self::Failure {
+            error,
+            reported: false,
+            topology_version: None,
+        }
+    }
+
+    /// The document to send. A standalone's has no times.
+    pub(crate) fn finish(self, profile: &Profile, times: Option<Times>) -> RawDocumentBuf {
+        match self {
+            Self::Success(mut body) => {
+                body.append(cstr!("ok"), 1.0);
+                if let Some(times) = times {
+                    append_cluster_time(&mut body, times.cluster);
+                    body.append(cstr!("operationTime"), times.operation);
+                }
+                body
+            }
+            Self::Failure {
+                error,
+                reported,
+                topology_version,
+            } => {
+                let times_last = reported || profile.error_starts_with_ok;
+                let mut body = RawDocumentBuf::new();
+                if !error.labels.is_empty() {
+                    let labels: Vec<Bson> = error.labels.iter().map(Bson::from).collect();
+                    append(&mut body, cstr!("errorLabels"), &Bson::Array(labels));
+                }
+                if let Some(version) = topology_version {
+                    append(&mut body, cstr!("topologyVersion"), &Bson::Document(version));
+                }
+                if let (Some(times), false) = (times, times_last) {
+                    body.append(cstr!("operationTime"), times.operation);
+                }
+                body.append(cstr!("ok"), 0.0);
+                body.append(cstr!("errmsg"), error.message.as_str());
+                body.append(cstr!("code"), error.code);
+                body.append(cstr!("codeName"), error.code_name.as_ref());
+                if let Some(times) = times {
+                    append_cluster_time(&mut body, times.cluster);
+                    if times_last {
+                        body.append(cstr!("operationTime"), times.operation);
+                    }
+                }
+                body
+            }
+        }
+    }
+}
+
+/// The same document, encoded. What came in as BSON goes out as BSON; a key with a NUL cannot have come in.
+pub(crate) fn raw(document: &Document) -> RawDocumentBuf {
+    RawDocumentBuf::try_from(document).unwrap_or_default()
+}
+
+fn append(body: &mut RawDocumentBuf, key: &CStr, value: &Bson) {
+    if let Ok(value) = bson::RawBson::try_from(value.clone()) {
+        body.append(key, value);
+    }
+}
+
+fn append_cluster_time(body: &mut RawDocumentBuf, ts: Timestamp) {
+    // A deployment without keys signs with zeroes, and so do clients of one.
+    let hash = bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes: vec![0; 20],
+    };
+    body.append(
+        cstr!("$clusterTime"),
+        rawdoc! { "clusterTime": ts, "signature": { "hash": hash, "keyId": 0_i64 } },
+    );
+}

@@ -1,0 +1,310 @@
+//! Multi-statement transactions: a snapshot, and what was done to it.
+
+use std::sync::Arc;
+
+use bson::{Bson, Document};
+
+use crate::catalog::{Catalog, id_of, session_key};
+use crate::commands::Context;
+use crate::deployment::Deployment;
+use crate::error::CommandError;
+use crate::failpoints::number;
+use crate::member::Role;
+use crate::oplog::{Change, Op, OpTime, Statement};
+
+/// An open transaction of a session.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) number: i64,
+    /// The snapshot, with the transaction's own changes.
+    pub(crate) catalog: Catalog,
+    /// The snapshot as it was, to find conflicts.
+    base: Catalog,
+    pub(crate) ops: Vec<Op>,
+}
+
+/// Whether the command belongs to a transaction.
+pub(crate) fn is_member(context: &Context<'_>) -> bool {
+    context.body().get("autocommit") == Some(&Bson::Boolean(false))
+}
+
+/// Starts the command's transaction, or finds it.
+pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), CommandError> {
+    let body = context.body();
+    let Some(txn_number) = body.get("txnNumber").and_then(number) else {
+        return Ok(());
+    };
+    let role = d.members.get(context.member).map(|m| m.role);
+    if role == Some(Role::Standalone) {
+        return Err(CommandError::new(
+            20,
+            "Transaction numbers are only allowed on a replica set member or mongos",
+        ));
+    }
+    let lsid = body.get_document("lsid").map_err(|_| {
+        CommandError::new(
+            72,
+            "Transaction number requires a session ID to also be specified",
+        )
+    })?;
+    if !is_member(context) || ends(context) {
+        return Ok(());
+    }
+    if !ALLOWED.contains(&context.request.name()) {
+        return Err(CommandError::new(
+            263,
+            format!(
+                "Cannot run '{}' in a multi-document transaction.",
+                context.request.name()
+            ),
+        ));
+    }
+    let Some(m) = d.members.get_mut(context.member) else {
+        return Ok(());
+    };
+    let key = session_key(lsid);
+    let active = m.transactions.get(&key).map(|t| t.number);
+    if body.get_bool("startTransaction").unwrap_or(false) {
+        if active.is_some_and(|active| active > txn_number) {
+            return Err(CommandError::new(
+                225,
+                format!("Cannot start transaction {txn_number} because a newer transaction has started"),
+            ));
+        }
+        let catalog = m.catalog.clone();
+        let base = catalog.clone();
+        m.transactions.insert(
+            key,
+            Transaction {
+                number: txn_number,
+                catalog,
+                base,
+                ops: Vec::new(),
+            },
+        );
+        return Ok(());
+    }
+    if active == Some(txn_number) {
+        Ok(())
+    } else {
+        Err(none_such(txn_number, active))
+    }
+}
+
+/// What a failed command does to its transaction, and which label that gives.
+pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut CommandError) {
+    if !is_member(context) {
+        return;
+    }
+    let Ok(lsid) = context.body().get_document("lsid") else {
+        return;
+    };
+    if !ends(context) {
+        if let Some(m) = d.members.get_mut(context.member) {
+            m.transactions.remove(&session_key(lsid));
+        }
+    }
+    let transient =
+        matches!(
+            error.code,
+            112 | 246 | 251 | 11600 | 11602 | 10107 | 13435 | 91 | 189
+        ) && !(context.request.name() == "commitTransaction" && error.code != 251 && error.code != 112);
+    if transient && !error.labels.iter().any(|l| l == TRANSIENT) {
+        error.labels.push(TRANSIENT.to_owned());
+    }
+}
+
+/// Executes `commitTransaction`; the point to wait for.
+pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime, CommandError> {
+    let (lsid, txn_number) = named(context)?;
+    let Some(m) = d.members.get_mut(context.member) else {
+        return Err(none_such(txn_number, None));
+    };
+    let key = session_key(&lsid);
+    let active = m.transactions.get(&key).map(|t| t.number);
+    if active != Some(txn_number) {
+        // A commit may be retried.
+        if m.catalog.committed_transaction(&lsid, txn_number) {
+            return Ok(m.last_applied());
+        }
+        return Err(none_such(txn_number, active));
+    }
+    let Some(transaction) = m.transactions.remove(&key) else {
+        return Err(none_such(txn_number, active));
+    };
+    if transaction.ops.is_empty() {
+        return Ok(m.last_applied());
+    }
+    if let Some(error) = transaction
+        .ops
+        .iter()
+        .find_map(|op| conflict(&m.catalog, &transaction.base, op))
+    {
+        return Err(error);
+    }
+    let statement = Statement {
+        lsid,
+        txn_number,
+        stmt_id: -1,
+        outcome: Bson::Null,
+    };
+    Ok(d.append(
+        context.now,
+        context.member,
+        transaction.ops,
+        Some(statement),
+        true,
+    ))
+}
+
+/// Executes `abortTransaction`.
+pub(crate) fn abort(d: &mut Deployment, context: &Context<'_>) -> Result<(), CommandError> {
+    let (lsid, txn_number) = named(context)?;
+    let Some(m) = d.members.get_mut(context.member) else {
+        return Ok(());
+    };
+    let key = session_key(&lsid);
+    let active = m.transactions.get(&key).map(|t| t.number);
+    if active == Some(txn_number) {
+        m.transactions.remove(&key);
+        return Ok(());
+    }
+    if m.catalog.committed_transaction(&lsid, txn_number) {
+        return Err(CommandError::new(
+            256,
+            format!("Transaction {txn_number} has been committed."),
+        ));
+    }
+    Err(none_such(txn_number, active))
+}
+
+impl Deployment {
+    /// The data that a command sees.
+    pub(crate) fn view(&self, context: &Context<'_>) -> Option<&Catalog> {
+        let m = self.members.get(context.member)?;
+        let body = context.body();
+        if is_member(context) {
+            let key = session_key(body.get_document("lsid").ok()?);
+            return m.transactions.get(&key).map(|t| &t.catalog);
+        }
+        let level = body
+            .get_document("readConcern")
+            .ok()
+            .and_then(|c| c.get_str("level").ok());
+        if m.role != Role::Standalone && matches!(level, Some("majority" | "snapshot")) {
+            return Some(&m.committed);
+        }
+        Some(&m.catalog)
+    }
+
+    /// Carries out changes, in the command's transaction or at once.
+    pub(crate) fn write(
+        &mut self,
+        context: &Context<'_>,
+        ops: Vec<Op>,
+        statement: Option<Statement>,
+    ) -> Result<OpTime, CommandError> {
+        if !is_member(context) {
+            return Ok(self.append(context.now, context.member, ops, statement, false));
+        }
+        let key = context
+            .body()
+            .get_document("lsid")
+            .map(session_key)
+            .unwrap_or_default();
+        let unknown = || {
+            none_such(
+                context.body().get("txnNumber").and_then(number).unwrap_or(0),
+                None,
+            )
+        };
+        let m = self.members.get_mut(context.member).ok_or_else(unknown)?;
+        let transaction = m.transactions.get_mut(&key).ok_or_else(unknown)?;
+        for op in ops {
+            if let Some(error) = conflict(&m.catalog, &transaction.base, &op) {
+                return Err(error);
+            }
+            transaction.catalog.apply_op(&op);
+            transaction.ops.push(op);
+        }
+        Ok(m.last_applied())
+    }
+}
+
+/// A document that the transaction changes must be as it was when the transaction began.
+fn conflict(now: &Catalog, base: &Catalog, op: &Op) -> Option<CommandError> {
+    let document = match &op.change {
+        Change::Insert { document } => document,
+        Change::Update { after, .. } | Change::Replace { after, .. } => after,
+        Change::Delete { before } => before,
+        Change::Noop { .. }
+        | Change::Create { .. }
+        | Change::Drop
+        | Change::Rename { .. }
+        | Change::DropDatabase
+        | Change::CreateIndexes { .. }
+        | Change::DropIndexes { .. }
+        | Change::Modify { .. } => return None,
+    };
+    let id = id_of(document);
+    let find = |catalog: &Catalog| {
+        catalog
+            .collection(&op.db, &op.coll)
+            .and_then(|c| c.by_id(&id))
+            .cloned()
+    };
+    let same = match (find(now), find(base)) {
+        (Some(a), Some(b)) => Arc::ptr_eq(&a, &b),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    (!same).then(|| {
+        CommandError::new(
+            112,
+            "WriteConflict error: this operation conflicted with another operation. Please retry your operation or \
+             multi-document transaction.",
+        )
+    })
+}
+
+fn named(context: &Context<'_>) -> Result<(Document, i64), CommandError> {
+    let body = context.body();
+    match (body.get_document("lsid"), body.get("txnNumber").and_then(number)) {
+        (Ok(lsid), Some(txn_number)) => Ok((lsid.clone(), txn_number)),
+        _ => Err(CommandError::new(
+            72,
+            "Transaction number requires a session ID to also be specified",
+        )),
+    }
+}
+
+fn ends(context: &Context<'_>) -> bool {
+    matches!(context.request.name(), "commitTransaction" | "abortTransaction")
+}
+
+fn none_such(txn_number: i64, active: Option<i64>) -> CommandError {
+    CommandError::new(
+        251,
+        format!(
+            "Given transaction number {txn_number} does not match any in-progress transactions. The active \
+             transaction number is {}",
+            active.unwrap_or(-1)
+        ),
+    )
+}
+
+const TRANSIENT: &str = "TransientTransactionError";
+const ALLOWED: [&str; 12] = [
+    "abortTransaction",
+    "aggregate",
+    "commitTransaction",
+    "create",
+    "createIndexes",
+    "delete",
+    "distinct",
+    "find",
+    "findAndModify",
+    "getMore",
+    "insert",
+    "update",
+];
