@@ -63,6 +63,10 @@ impl Mode for Blocking {
     type Stream = ChangeStream;
     type Opening = Result<ChangeStream, Error>;
 
+    fn platform(&self) -> &str {
+        "blocking"
+    }
+
     fn runtime(&self) -> io::Result<Reactor> {
         Reactor::new()
     }

@@ -126,9 +126,9 @@ impl ChangeStream {
         self.inner.is_alive() && !self.reactor.is_cancelled()
     }
 
-    /// How many events can be had without a word to the server.
-    pub fn buffered(&self) -> usize {
-        self.inner.buffered()
+    /// Whether an event can be had without a word to the server.
+    pub fn has_buffered(&self) -> bool {
+        self.inner.has_buffered()
     }
 
     /// What the stream has done so far, and how far it lags behind.

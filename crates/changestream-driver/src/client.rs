@@ -1,11 +1,12 @@
 //! Where streams come from: a client, its databases and collections.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use changestream_core::client::ClientMachine;
+use changestream_core::client::{ClientMachine, ClientSettings};
+use changestream_core::connection::{ClientMetadata, Environment};
 use changestream_core::random::Random;
-use changestream_core::uri::{ClientOptions, ConnectionString};
+use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
 use crate::stream::Knowledge;
@@ -13,7 +14,7 @@ use crate::{ChangeStream, Mode, Watch};
 
 /// A MongoDB deployment, to open change streams on.
 ///
-/// Making one does no I/O, and it holds no connection: each stream has its own. What one stream learns of the deployment,
+/// Making one talks to nobody, and it holds no connection: each stream has its own. What one stream learns of the deployment,
 /// the next one starts with. Cloning it is cheap and gives the same client.
 pub struct Client<M> {
     inner: Arc<Inner<M>>,
@@ -21,23 +22,52 @@ pub struct Client<M> {
 
 struct Inner<M> {
     mode: M,
-    options: Arc<ClientOptions>,
+    settings: Arc<ClientSettings>,
+    warnings: Vec<Warning>,
     knowledge: Knowledge,
+}
+
+impl<M: Mode> Inner<M> {
+    fn new(mode: M, options: ClientOptions) -> Result<Self, Error> {
+        let metadata = metadata(mode.platform());
+        Self::with_settings(mode, ClientSettings::new(options, metadata)?)
+    }
+
+    fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+        refuse_tls(settings.options())?;
+        Ok(Self {
+            mode,
+            settings: Arc::new(settings),
+            warnings: Vec::new(),
+            knowledge: Knowledge::default(),
+        })
+    }
+}
+
+impl<M> From<Inner<M>> for Client<M> {
+    fn from(inner: Inner<M>) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
 }
 
 impl<M: Mode + Default> Client<M> {
     /// A client for this connection string, such as `mongodb://db1.example.com,db2.example.com/?replicaSet=rs0`.
     ///
     /// # Errors
-    /// The string is wrong; the error says where.
+    /// The string is wrong; the error says where. Or it asks for what is not built in.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
-        Self::with_options(parse(connection_string.as_ref())?)
+        let parsed: ConnectionString = connection_string.as_ref().parse()?;
+        let mut client = Inner::new(M::default(), parsed.options)?;
+        client.warnings = parsed.warnings;
+        Ok(client.into())
     }
 
     /// A client with these options.
     ///
     /// # Errors
-    /// The options ask for what is not there.
+    /// The options contradict each other, or ask for what is not built in.
     pub fn with_options(options: ClientOptions) -> Result<Self, Error> {
         Self::with_mode(M::default(), options)
     }
@@ -47,17 +77,18 @@ impl<M: Mode> Client<M> {
     /// A client on this runtime.
     ///
     /// # Errors
-    /// The options ask for what is not there.
+    /// As [`with_options`](Self::with_options).
     pub fn with_mode(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        refuse_tls(&options)?;
-        let inner = Inner {
-            mode,
-            options: Arc::new(options),
-            knowledge: Arc::new(Mutex::new(None)),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Inner::new(mode, options).map(Self::from)
+    }
+
+    /// A client on this runtime with settings made by hand, for a library that adds itself to what servers are told of
+    /// their clients.
+    ///
+    /// # Errors
+    /// As [`with_options`](Self::with_options).
+    pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+        Inner::with_settings(mode, settings).map(Self::from)
     }
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
@@ -71,6 +102,12 @@ impl<M: Mode> Client<M> {
             client: self.clone(),
             name: name.into(),
         }
+    }
+
+    /// The database that the connection string names, if it names one.
+    pub fn default_database(&self) -> Option<Database<M>> {
+        let name = self.inner.settings.options().default_database.as_deref()?;
+        Some(self.database(name))
     }
 
     /// A collection of that name in the database of that name.
@@ -92,7 +129,12 @@ impl<M: Mode> Client<M> {
 
     /// The options in use.
     pub fn options(&self) -> &ClientOptions {
-        &self.inner.options
+        self.inner.settings.options()
+    }
+
+    /// What is odd about the connection string, for a log.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.inner.warnings
     }
 
     /// Makes a stream, without I/O.
@@ -114,9 +156,9 @@ impl<M: Mode> Client<M> {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let machine = ClientMachine::new(
-            inner.options.clone(),
-            snapshot,
-            scope,
+            inner.settings.clone(),
+            Some(snapshot),
+            &scope,
             watch,
             seed,
             crate::Runtime::now(&runtime),
@@ -137,7 +179,7 @@ impl<M> Clone for Client<M> {
 impl<M> fmt::Debug for Client<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("options", &self.inner.options)
+            .field("options", self.inner.settings.options())
             .finish_non_exhaustive()
     }
 }
@@ -226,14 +268,20 @@ impl<M> fmt::Debug for Collection<M> {
     }
 }
 
-fn parse(connection_string: &str) -> Result<ClientOptions, Error> {
-    let parsed: ConnectionString = connection_string.parse()?;
-    Ok(parsed.options)
+/// What servers are told of this client: its executor, and the environment that it runs in.
+fn metadata(platform: &str) -> ClientMetadata {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let in_docker = std::path::Path::new("/.dockerenv").exists();
+    ClientMetadata::new()
+        .with_platform(platform)
+        .with_environment(Environment::detect(&variables, in_docker))
 }
 
 /// The machine asks for plain connections, and nobody who wants them encrypted may get them in the clear.
 fn refuse_tls(options: &ClientOptions) -> Result<(), Error> {
-    if options.tls == Some(true) {
+    if options.tls_enabled() {
         return Err(Error::invalid_argument(
             "TLS is not built in yet: connect with tls=false, or through a TLS tunnel",
         ));

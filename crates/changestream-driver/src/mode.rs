@@ -23,6 +23,9 @@ pub trait Mode: Sized {
     /// What opening a stream gives: a result, or a future of one.
     type Opening;
 
+    /// The name under which servers log it, such as `tokio`.
+    fn platform(&self) -> &str;
+
     /// Makes the runtime of one stream.
     ///
     /// # Errors
@@ -40,6 +43,10 @@ impl<R: Runtime + Clone> Mode for R {
     type Runtime = R;
     type Stream = ChangeStream<R>;
     type Opening = Opening<R>;
+
+    fn platform(&self) -> &str {
+        R::NAME
+    }
 
     fn runtime(&self) -> io::Result<R> {
         Ok(self.clone())

@@ -48,6 +48,9 @@ use futures_io::{AsyncRead, AsyncWrite};
 /// # Ok::<(), changestream_driver::Error>(())
 /// ```
 pub trait Runtime: Unpin {
+    /// The executor's name, which servers log with the client's connections. Default: `other executor`.
+    const NAME: &'static str = "other executor";
+
     /// An open connection. Give TCP sockets the options of [`configure_tcp`](crate::configure_tcp).
     type Connection: AsyncRead + AsyncWrite + Unpin;
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use changestream_core::client::{ClientMachine, Demand, Snapshot, StreamStats, Update};
+use changestream_core::client::{ClientMachine, Demand, Snapshot, Update};
+use changestream_core::stream::StreamStats;
 use changestream_core::{ChangeEvent, Error, ErrorKind, ResumeToken};
 use futures_core::Stream;
 
@@ -41,7 +42,7 @@ pub struct ChangeStream<R: Runtime> {
 }
 
 /// What the streams of one client share.
-pub(crate) type Knowledge = Arc<Mutex<Option<Snapshot>>>;
+pub(crate) type Knowledge = Arc<Mutex<Snapshot>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -146,9 +147,9 @@ impl<R: Runtime> ChangeStream<R> {
         self.driver.end().is_none() && self.driver.machine().is_alive()
     }
 
-    /// How many events can be had without a word to the server.
-    pub fn buffered(&self) -> usize {
-        self.driver.machine().buffered()
+    /// Whether an event can be had without a word to the server.
+    pub fn has_buffered(&self) -> bool {
+        self.driver.machine().has_buffered()
     }
 
     /// What the stream has done so far, and how far it lags behind.
@@ -218,9 +219,8 @@ impl<R: Runtime> ChangeStream<R> {
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
-        let mut batch = Vec::with_capacity(1 + self.buffered());
-        batch.push(first);
-        while self.buffered() > 0 {
+        let mut batch = vec![first];
+        while self.has_buffered() {
             match self.driver.poll_update(cx, Demand::Next) {
                 Poll::Ready(Some(Update::Change(event))) => batch.push(event),
                 Poll::Ready(Some(other)) => {
@@ -295,10 +295,10 @@ impl<R: Runtime> ChangeStream<R> {
     fn learn(&self) {
         if self.is_open() {
             let snapshot = self.driver.machine().snapshot();
-            *self
-                .knowledge
+            self.knowledge
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+                .unwrap_or_else(PoisonError::into_inner)
+                .merge(snapshot);
         }
     }
 
@@ -333,7 +333,7 @@ impl<R: Runtime> std::fmt::Debug for ChangeStream<R> {
         f.debug_struct("ChangeStream")
             .field("is_open", &self.is_open())
             .field("is_alive", &self.is_alive())
-            .field("buffered", &self.buffered())
+            .field("has_buffered", &self.has_buffered())
             .field("resume_token", &self.resume_token())
             .finish_non_exhaustive()
     }

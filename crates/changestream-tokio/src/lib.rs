@@ -54,6 +54,8 @@ pub type ChangeStream = changestream_driver::ChangeStream<Tokio>;
 pub struct Tokio;
 
 impl Runtime for Tokio {
+    const NAME: &'static str = "tokio";
+
     type Connection = Compat<Socket>;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Self::Connection>> + Send>>;
     type Timer = Pin<Box<Sleep>>;
