@@ -54,6 +54,13 @@ impl Error {
         })
     }
 
+    /// A failure of the operating system's, outside any connection.
+    pub fn system(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::System {
+            message: message.into(),
+        })
+    }
+
     /// What failed.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
@@ -170,6 +177,12 @@ pub enum ErrorKind {
         /// Whether it was a deadline that passed.
         timed_out: bool,
     },
+    /// The operating system refused what a stream needs, such as randomness or a way to wait for sockets.
+    #[non_exhaustive]
+    System {
+        /// What it was, and what the system says.
+        message: String,
+    },
     /// The peer sent bytes that are not the protocol.
     #[non_exhaustive]
     Protocol {
@@ -218,6 +231,7 @@ impl ErrorKind {
             Self::InvalidArgument { .. }
             | Self::ServerSelection { .. }
             | Self::Network { .. }
+            | Self::System { .. }
             | Self::Protocol { .. }
             | Self::MissingResumeToken
             | Self::Decode { .. }
@@ -263,6 +277,7 @@ impl ErrorKind {
             | Self::ServerSelection { .. }
             | Self::Authentication { .. }
             | Self::Network { .. }
+            | Self::System { .. }
             | Self::Protocol { .. }
             | Self::Server(_)
             | Self::Decode { .. }
@@ -285,6 +300,7 @@ impl fmt::Display for ErrorKind {
                 server_error: Some(e),
             } => write!(f, "authentication failed: {message}: {e}"),
             Self::Network { message, .. } => write!(f, "network error: {message}"),
+            Self::System { message } => f.write_str(message),
             Self::Protocol { message } => write!(f, "protocol error: {message}"),
             Self::HistoryLost(e)
             | Self::TokenNotFound(e)

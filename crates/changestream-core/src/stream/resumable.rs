@@ -12,6 +12,7 @@ pub(crate) fn is_resumable(error: &Error, wire_version: i32) -> bool {
         ErrorKind::Network { .. } => true,
         ErrorKind::Protocol { .. }
         | ErrorKind::InvalidArgument { .. }
+        | ErrorKind::System { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::MissingResumeToken

@@ -1,0 +1,238 @@
+//! Non-blocking sockets.
+
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::{fmt, vec};
+
+use changestream_driver::{ServerAddress, configure_tcp};
+use futures_io::{AsyncRead, AsyncWrite};
+use mio::net::TcpStream;
+
+use crate::reactor::{Handle, pending_if_blocked};
+
+/// An open connection, which wakes its stream when it gets ready.
+pub struct Socket {
+    source: Source,
+    reactor: Handle,
+}
+
+enum Source {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(mio::net::UnixStream),
+}
+
+impl Socket {
+    fn tcp(reactor: &Handle, address: SocketAddr) -> io::Result<Self> {
+        let mut socket = TcpStream::connect(address)?;
+        reactor.register(&mut socket)?;
+        Ok(Self {
+            source: Source::Tcp(socket),
+            reactor: reactor.clone(),
+        })
+    }
+
+    #[cfg(unix)]
+    fn unix(reactor: &Handle, path: &str) -> io::Result<Self> {
+        let mut socket = mio::net::UnixStream::connect(path)?;
+        reactor.register(&mut socket)?;
+        Ok(Self {
+            source: Source::Unix(socket),
+            reactor: reactor.clone(),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn unix(_: &Handle, _: &str) -> io::Result<Self> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this platform has no Unix domain sockets",
+        ))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.source {
+            Source::Tcp(socket) => socket.read(buffer),
+            #[cfg(unix)]
+            Source::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.source {
+            Source::Tcp(socket) => socket.write_vectored(slices),
+            #[cfg(unix)]
+            Source::Unix(socket) => socket.write_vectored(slices),
+        }
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        match &self.source {
+            Source::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Source::Unix(socket) => socket.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Whether the connection is there: refused, not yet, or open and ready for use.
+    fn poll_connected(&self) -> Poll<io::Result<()>> {
+        let connected = match &self.source {
+            Source::Tcp(socket) => match socket.take_error()? {
+                Some(error) => Err(error),
+                None => socket.peer_addr().and_then(|_| configure_tcp(socket)),
+            },
+            #[cfg(unix)]
+            Source::Unix(socket) => socket.take_error()?.map_or(Ok(()), Err),
+        };
+        match connected {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Pending,
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        pending_if_blocked(uninterrupted(|| self.read(buffer)))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        pending_if_blocked(uninterrupted(|| self.write(slices)))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        match &mut self.source {
+            Source::Tcp(socket) => self.reactor.deregister(socket),
+            #[cfg(unix)]
+            Source::Unix(socket) => self.reactor.deregister(socket),
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").finish_non_exhaustive()
+    }
+}
+
+/// A connection on its way: looks the name up when it is first polled, then tries the addresses in turn.
+pub struct Connect {
+    reactor: Handle,
+    state: State,
+}
+
+enum State {
+    Start(ServerAddress),
+    Trying {
+        socket: Socket,
+        rest: vec::IntoIter<SocketAddr>,
+    },
+    Done,
+}
+
+impl Connect {
+    pub(crate) fn new(reactor: Handle, address: &ServerAddress) -> Self {
+        Self {
+            reactor,
+            state: State::Start(address.clone()),
+        }
+    }
+
+    fn start(&self, address: &ServerAddress) -> io::Result<State> {
+        let Some(port) = address.port() else {
+            return Ok(State::Trying {
+                socket: Socket::unix(&self.reactor, address.host())?,
+                rest: Vec::new().into_iter(),
+            });
+        };
+        let addresses: Vec<_> = (address.host(), port).to_socket_addrs()?.collect();
+        let nothing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        self.try_next(addresses.into_iter(), nothing)
+    }
+
+    /// Goes on with the next address that can be tried at all; `error` is what became of the last.
+    fn try_next(
+        &self,
+        mut rest: vec::IntoIter<SocketAddr>,
+        mut error: io::Error,
+    ) -> io::Result<State> {
+        while let Some(address) = rest.next() {
+            match Socket::tcp(&self.reactor, address) {
+                Ok(socket) => return Ok(State::Trying { socket, rest }),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+}
+
+impl Future for Connect {
+    type Output = io::Result<Socket>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        if let State::Start(address) = &self.state {
+            self.state = self.start(address)?;
+        }
+        loop {
+            let State::Trying { socket, .. } = &self.state else {
+                // Only a failure leads here, and it was reported.
+                return Poll::Pending;
+            };
+            let connected = ready!(socket.poll_connected());
+            let State::Trying { socket, rest } = std::mem::replace(&mut self.state, State::Done)
+            else {
+                return Poll::Pending;
+            };
+            match connected {
+                Ok(()) => return Poll::Ready(Ok(socket)),
+                Err(error) => self.state = self.try_next(rest, error)?,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").finish_non_exhaustive()
+    }
+}
+
+fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

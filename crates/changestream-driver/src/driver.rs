@@ -1,0 +1,263 @@
+//! The one loop that drives a machine over sockets and a clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
+use changestream_core::{Error, ServerAddress};
+
+use crate::Runtime;
+use crate::alarm::Alarm;
+use crate::socket::Socket;
+
+/// A machine with its sockets and its timer.
+///
+/// Everything lives here and nothing in a future, so that a future may be dropped at any await point: bytes read are
+/// the machine's before control returns, a partial write keeps its offset in the socket's outbox, a connection on its
+/// way stays in the map, and an update leaves only in the poll that returns it.
+///
+/// A turn of the loop: carry out what the machine orders, write, read every socket once, and only when no socket has
+/// anything more, judge the deadline. A stream that nobody polled for a minute thus finds the reply that has been
+/// waiting in its socket, and not that the reply is late.
+pub(crate) struct Driver<R: Runtime> {
+    runtime: R,
+    machine: ClientMachine,
+    sockets: BTreeMap<ConnectionId, Socket<R>>,
+    alarm: Alarm<R>,
+    /// What the machine was told last, as far as it has not been satisfied.
+    demand: Demand,
+    /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
+    updates: VecDeque<Update>,
+    end: Option<Result<(), Error>>,
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(crate) fn new(runtime: R, machine: ClientMachine) -> Self {
+        Self {
+            runtime,
+            machine,
+            sockets: BTreeMap::new(),
+            alarm: Alarm::new(),
+            demand: Demand::None,
+            updates: VecDeque::new(),
+            end: None,
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &R {
+        &self.runtime
+    }
+
+    pub(crate) fn machine(&self) -> &ClientMachine {
+        &self.machine
+    }
+
+    /// How the stream ended, if it has.
+    pub(crate) fn end(&self) -> Option<&Result<(), Error>> {
+        self.end.as_ref()
+    }
+
+    /// When the loop wants to be polled again though no socket wakes it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.alarm.at()
+    }
+
+    /// The next update of those that the demand asks for; none after the end.
+    pub(crate) fn poll_update(
+        &mut self,
+        cx: &mut Context<'_>,
+        demand: Demand,
+    ) -> Poll<Option<Update>> {
+        if self.updates.is_empty() {
+            self.say(demand);
+            ready!(self.drive(cx));
+        }
+        Poll::Ready(self.updates.pop_front())
+    }
+
+    /// Gives an update back, to be the next again.
+    pub(crate) fn put_back(&mut self, update: Update) {
+        self.updates.push_front(update);
+    }
+
+    /// Ready when the stream is open, or has ended.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.machine.is_open() {
+            return Poll::Ready(());
+        }
+        self.say(Demand::None);
+        match self.drive(cx) {
+            Poll::Pending if !self.machine.is_open() => Poll::Pending,
+            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+        }
+    }
+
+    /// Asks the machine to end.
+    pub(crate) fn close(&mut self, deadline: Instant) {
+        if self.end.is_none() {
+            self.demand = Demand::None;
+            self.machine
+                .handle_input(self.runtime.now(), Input::Close { deadline });
+        }
+    }
+
+    /// Ready when the stream has ended. An update that nobody took is dropped.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.end.is_none() {
+            self.updates.clear();
+            ready!(self.drive(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// Says it only if it is news: a demand that is said anew would be a new demand.
+    fn say(&mut self, demand: Demand) {
+        if self.demand != demand {
+            self.demand = demand;
+            self.machine
+                .handle_input(self.runtime.now(), Input::Demand(demand));
+        }
+    }
+
+    /// Ready when there is an update, or the end. Does a bounded amount of work, and wakes itself if there is more.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS {
+            self.carry_out(cx);
+            self.write(cx);
+            if !self.updates.is_empty() || self.end.is_some() {
+                return Poll::Ready(());
+            }
+            let more = self.read(cx);
+            if self.alarm.is_due(&self.runtime, more) {
+                self.machine
+                    .handle_input(self.runtime.now(), Input::Timeout);
+            } else if more.is_none() && self.alarm.poll(&self.runtime, cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Carries out all that the machine orders, also what it orders after an update: a getMore that fetches ahead is to
+    /// leave now, and not when the consumer comes back.
+    fn carry_out(&mut self, cx: &mut Context<'_>) {
+        while self.end.is_none() {
+            match self.machine.poll_output() {
+                Output::Connect {
+                    connection,
+                    address,
+                } => self.connect(connection, &address),
+                Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
+                Output::Disconnect { connection } => self.disconnect(connection, cx),
+                Output::Update(update) => {
+                    if satisfies(self.demand, &update) {
+                        self.demand = Demand::None;
+                    }
+                    self.updates.push_back(update);
+                }
+                Output::Wait(deadline) => {
+                    self.alarm.set(deadline);
+                    return;
+                }
+                Output::Closed(result) => self.finish(result, cx),
+            }
+        }
+    }
+
+    fn connect(&mut self, connection: ConnectionId, address: &ServerAddress) {
+        let connect = self.runtime.connect(address);
+        self.sockets.insert(connection, Socket::Connecting(connect));
+    }
+
+    fn transmit(&mut self, connection: ConnectionId, bytes: Bytes) {
+        if let Some(Socket::Open(open)) = self.sockets.get_mut(&connection) {
+            open.transmit(bytes);
+        }
+    }
+
+    fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
+        if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
+            open.leave(cx);
+        }
+    }
+
+    fn finish(&mut self, result: Result<(), Error>, cx: &mut Context<'_>) {
+        self.end = Some(result);
+        self.alarm = Alarm::new();
+        while let Some((_, socket)) = self.sockets.pop_first() {
+            if let Socket::Open(open) = socket {
+                open.leave(cx);
+            }
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) {
+        for socket in self.sockets.values_mut() {
+            if let Socket::Open(open) = socket {
+                open.write(cx);
+            }
+        }
+    }
+
+    /// Polls every socket once, so that none waits for another, however busy. None if no socket had anything, else how
+    /// many bytes there were.
+    fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
+        let mut progress = None;
+        let mut gone = Vec::new();
+        for (&connection, socket) in &mut self.sockets {
+            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx)
+            else {
+                continue;
+            };
+            if matches!(input, Input::Disconnected { .. }) {
+                gone.push(connection);
+            }
+            self.machine.handle_input(self.runtime.now(), input);
+            progress = Some(progress.unwrap_or(0) + len);
+        }
+        for connection in gone {
+            self.sockets.remove(&connection);
+        }
+        progress
+    }
+}
+
+/// What a socket has to tell, and how many bytes of it.
+fn poll_socket<R: Runtime>(
+    machine: &mut ClientMachine,
+    connection: ConnectionId,
+    socket: &mut Socket<R>,
+    cx: &mut Context<'_>,
+) -> Poll<(usize, Input)> {
+    let result = match socket {
+        Socket::Connecting(_) => {
+            ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
+        }
+        Socket::Open(open) => {
+            // Without a buffer the connection is no longer wanted, and the order to close it is on its way.
+            let Some(buffer) = machine.read_buffer(connection) else {
+                return Poll::Pending;
+            };
+            ready!(open.poll_read(cx, buffer)).map(|len| (len, Input::Received { connection, len }))
+        }
+    };
+    Poll::Ready(result.unwrap_or_else(|reason| (0, Input::Disconnected { connection, reason })))
+}
+
+/// Whether this update is the one that was asked for, so that the demand is back to none.
+fn satisfies(demand: Demand, update: &Update) -> bool {
+    match demand {
+        Demand::None => false,
+        Demand::Next => true,
+        Demand::TryNext => matches!(
+            update,
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+        ),
+    }
+}
+
+/// How many turns of the loop one poll takes before it lets others run. A turn reads each socket once.
+const TURNS: usize = 64;

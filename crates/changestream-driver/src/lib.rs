@@ -1,0 +1,55 @@
+//! Drives a MongoDB change stream over the sockets and timers of any executor.
+//!
+//! The protocol, and every decision about it, is in the machine of `changestream-core`, which knows neither sockets nor
+//! time. This crate is the one loop around it, and the face that users see: [`Client`], [`Watch`], [`ChangeStream`].
+//! Most users want the crate of their executor, such as `changestream-tokio`, or `changestream-blocking` for none. For
+//! an executor of your own implement [`Runtime`]: two methods over [`futures_io`] types.
+//!
+//! ```no_run
+//! use changestream_driver::bson::doc;
+//! use changestream_driver::{Client, FullDocument, Runtime};
+//!
+//! async fn follow<R: Runtime + Clone + Default>() -> Result<(), changestream_driver::Error> {
+//!     let client = Client::<R>::new("mongodb://localhost/?replicaSet=rs0")?;
+//!     let mut stream = client
+//!         .collection("shop", "orders")
+//!         .watch()
+//!         .pipeline([doc! { "$match": { "operationType": "insert" } }])
+//!         .full_document(FullDocument::UpdateLookup)
+//!         .open()
+//!         .await?;
+//!     while let Some(event) = stream.next().await {
+//!         let event = event?;
+//!         // Work, and then store `event.resume_token()`.
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What it does not do
+//! It spawns nothing: no task, no thread. A stream that is not polled does not work, and that is all right: what the
+//! server has sent meanwhile is read before any deadline is judged.
+//!
+//! # TLS
+//! is not built in yet. A client whose options ask for it is refused.
+
+mod alarm;
+mod client;
+mod driver;
+mod layer;
+mod mode;
+mod runtime;
+mod socket;
+mod stream;
+mod tcp;
+pub mod types;
+mod watch;
+
+pub use client::{Client, Collection, Database};
+pub use mode::{Mode, Opening};
+pub use runtime::Runtime;
+pub use stream::ChangeStream;
+pub use tcp::configure_tcp;
+#[doc(no_inline)]
+pub use types::*;
+pub use watch::Watch;
