@@ -56,12 +56,12 @@ enum Predicate {
         mask: u64,
     },
     /// Every one of them, each by whatever element satisfies it.
-    All(Vec<Predicate>),
+    All(Vec<Self>),
     /// One array element, a document, that matches the whole filter.
     ElementMatches(Box<Filter>),
     /// One array element that satisfies all of them.
-    ElementSatisfies(Vec<Predicate>),
-    Not(Box<Predicate>),
+    ElementSatisfies(Vec<Self>),
+    Not(Box<Self>),
     Never,
 }
 

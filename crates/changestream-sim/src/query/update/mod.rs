@@ -331,10 +331,7 @@ fn place(document: &mut Document, parts: &[String], value: Bson) -> bool {
     let below = document
         .entry(first.clone())
         .or_insert_with(|| Bson::Document(Document::new()));
-    match below {
-        _ if below.as_document().is_none() => false,
-        _ => below
-            .as_document_mut()
-            .is_some_and(|below| place(below, rest, value)),
-    }
+    below
+        .as_document_mut()
+        .is_some_and(|below| place(below, rest, value))
 }
