@@ -49,17 +49,27 @@ fn values_sort_by_type_bracket_and_numbers_across_types() {
         Bson::Boolean(false),
         Bson::Boolean(true),
         Bson::DateTime(DateTime::from_millis(1)),
-        Bson::Timestamp(Timestamp { time: 1, increment: 1 }),
+        Bson::Timestamp(Timestamp {
+            time: 1,
+            increment: 1,
+        }),
         Bson::MaxKey,
     ];
     for (at, left) in rising.iter().enumerate() {
         for (other, right) in rising.iter().enumerate() {
-            assert_eq!(compare(left, right), at.cmp(&other), "{left:?} and {right:?}");
+            assert_eq!(
+                compare(left, right),
+                at.cmp(&other),
+                "{left:?} and {right:?}"
+            );
         }
     }
     assert!(equal(&Bson::Int32(1), &decimal("1.00")));
     assert!(equal(&Bson::Int32(0), &Bson::Double(-0.0)));
-    assert!(!equal(&Bson::Document(doc! { "a": 1, "b": 2 }), &Bson::Document(doc! { "b": 2, "a": 1 })));
+    assert!(!equal(
+        &Bson::Document(doc! { "a": 1, "b": 2 }),
+        &Bson::Document(doc! { "b": 2, "a": 1 })
+    ));
 }
 
 #[test]
@@ -72,7 +82,10 @@ fn filters_match_what_a_server_matches() {
         (doc! { "a": [3, 1] }, doc! { "a": [3, 1] }),
         (doc! { "a": [3, 1] }, doc! { "a": [[3, 1], 2] }),
         (doc! { "a.b": 1 }, doc! { "a": { "b": 1 } }),
-        (doc! { "a.b": 1 }, doc! { "a": [{ "b": 2 }, { "b": [0, 1] }] }),
+        (
+            doc! { "a.b": 1 },
+            doc! { "a": [{ "b": 2 }, { "b": [0, 1] }] },
+        ),
         (doc! { "a.1": 5 }, doc! { "a": [4, 5] }),
         (doc! { "a.1.b": 5 }, doc! { "a": [4, { "b": 5 }] }),
         (doc! { "a": Bson::Null }, doc! { "b": 1 }),
@@ -94,25 +107,52 @@ fn filters_match_what_a_server_matches() {
         (doc! { "a": { "$type": "array" } }, doc! { "a": [] }),
         (doc! { "a": { "$type": ["number", 2] } }, doc! { "a": 1.5 }),
         (doc! { "a": { "$mod": [4, 1] } }, doc! { "a": 9 }),
-        (doc! { "a": { "$regex": "^ab", "$options": "i" } }, doc! { "a": "ABC" }),
-        (doc! { "a": { "$not": { "$regex": "^ab" } } }, doc! { "a": "xyz" }),
+        (
+            doc! { "a": { "$regex": "^ab", "$options": "i" } },
+            doc! { "a": "ABC" },
+        ),
+        (
+            doc! { "a": { "$not": { "$regex": "^ab" } } },
+            doc! { "a": "xyz" },
+        ),
         (doc! { "a": { "$not": { "$gt": 1 } } }, doc! {}),
         (doc! { "a": { "$size": 2 } }, doc! { "a": [1, 2] }),
         (doc! { "a": { "$all": [1, 2] } }, doc! { "a": [2, 3, 1] }),
-        (doc! { "a": { "$all": [{ "$elemMatch": { "b": 1 } }] } }, doc! { "a": [{ "b": 1 }] }),
-        (doc! { "a": { "$elemMatch": { "b": 1, "c": 2 } } }, doc! { "a": [{ "b": 1, "c": 2 }] }),
-        (doc! { "a": { "$elemMatch": { "$gt": 1, "$lt": 3 } } }, doc! { "a": [0, 2] }),
+        (
+            doc! { "a": { "$all": [{ "$elemMatch": { "b": 1 } }] } },
+            doc! { "a": [{ "b": 1 }] },
+        ),
+        (
+            doc! { "a": { "$elemMatch": { "b": 1, "c": 2 } } },
+            doc! { "a": [{ "b": 1, "c": 2 }] },
+        ),
+        (
+            doc! { "a": { "$elemMatch": { "$gt": 1, "$lt": 3 } } },
+            doc! { "a": [0, 2] },
+        ),
         (doc! { "a": { "$bitsAllSet": [0, 2] } }, doc! { "a": 5 }),
         (doc! { "$or": [{ "a": 1 }, { "b": 2 }] }, doc! { "b": 2 }),
         (doc! { "$nor": [{ "a": 1 }, { "b": 2 }] }, doc! { "c": 2 }),
-        (doc! { "$and": [{ "a": 1 }, { "b": 2 }], "$comment": "both" }, doc! { "a": 1, "b": 2 }),
-        (doc! { "$expr": { "$gt": ["$a", "$b"] } }, doc! { "a": 2, "b": 1 }),
-        (doc! { "$expr": { "$in": ["$ns.coll", ["a", "b"]] } }, doc! { "ns": { "coll": "b" } }),
+        (
+            doc! { "$and": [{ "a": 1 }, { "b": 2 }], "$comment": "both" },
+            doc! { "a": 1, "b": 2 },
+        ),
+        (
+            doc! { "$expr": { "$gt": ["$a", "$b"] } },
+            doc! { "a": 2, "b": 1 },
+        ),
+        (
+            doc! { "$expr": { "$in": ["$ns.coll", ["a", "b"]] } },
+            doc! { "ns": { "coll": "b" } },
+        ),
         (doc! { "_id": { "$gte": id } }, doc! { "_id": id }),
         (doc! { "a": f64::NAN }, doc! { "a": f64::NAN }),
     ];
     for (filter, document) in yes {
-        assert!(matches(filter.clone(), document.clone()), "{filter} should match {document}");
+        assert!(
+            matches(filter.clone(), document.clone()),
+            "{filter} should match {document}"
+        );
     }
 }
 
@@ -132,14 +172,23 @@ fn filters_leave_out_what_a_server_leaves_out() {
         (doc! { "a": { "$exists": false } }, doc! { "a": Bson::Null }),
         (doc! { "a": { "$size": 1 } }, doc! { "a": [[1, 2], 3] }),
         (doc! { "a": { "$all": [] } }, doc! { "a": [] }),
-        (doc! { "a": { "$elemMatch": { "b": 1, "c": 2 } } }, doc! { "a": [{ "b": 1 }, { "c": 2 }] }),
-        (doc! { "a": { "$elemMatch": { "$gt": 1, "$lt": 3 } } }, doc! { "a": [0, 5] }),
+        (
+            doc! { "a": { "$elemMatch": { "b": 1, "c": 2 } } },
+            doc! { "a": [{ "b": 1 }, { "c": 2 }] },
+        ),
+        (
+            doc! { "a": { "$elemMatch": { "$gt": 1, "$lt": 3 } } },
+            doc! { "a": [0, 5] },
+        ),
         (doc! { "a": { "$regex": "^ab" } }, doc! { "a": "ABC" }),
         (doc! { "$expr": { "$eq": ["$a", Bson::Null] } }, doc! {}),
         (doc! { "a": { "b": 1 } }, doc! { "a": { "b": 1, "c": 2 } }),
     ];
     for (filter, document) in no {
-        assert!(!matches(filter.clone(), document.clone()), "{filter} should not match {document}");
+        assert!(
+            !matches(filter.clone(), document.clone()),
+            "{filter} should not match {document}"
+        );
     }
 }
 
@@ -149,26 +198,81 @@ fn a_bad_filter_is_refused_in_the_servers_words() {
         (doc! { "a": { "$foo": 1 } }, 2, "unknown operator: $foo"),
         (doc! { "$foo": 1 }, 2, "unknown top level operator: $foo"),
         (doc! { "$and": 1 }, 2, "$and must be an array"),
-        (doc! { "$or": [] }, 2, "$and/$or/$nor must be a nonempty array"),
-        (doc! { "$or": [1] }, 2, "$or/$and/$nor entries need to be full objects"),
+        (
+            doc! { "$or": [] },
+            2,
+            "$and/$or/$nor must be a nonempty array",
+        ),
+        (
+            doc! { "$or": [1] },
+            2,
+            "$or/$and/$nor entries need to be full objects",
+        ),
         (doc! { "a": { "$in": 1 } }, 2, "$in needs an array"),
-        (doc! { "a": { "$not": 1 } }, 2, "$not needs a regex or a document"),
-        (doc! { "a": { "$options": "i" } }, 2, "$options needs a $regex"),
-        (doc! { "a": { "$regex": 1 } }, 2, "$regex has to be a string"),
-        (doc! { "a": { "$type": "nope" } }, 2, "Unknown type name alias: nope"),
+        (
+            doc! { "a": { "$not": 1 } },
+            2,
+            "$not needs a regex or a document",
+        ),
+        (
+            doc! { "a": { "$options": "i" } },
+            2,
+            "$options needs a $regex",
+        ),
+        (
+            doc! { "a": { "$regex": 1 } },
+            2,
+            "$regex has to be a string",
+        ),
+        (
+            doc! { "a": { "$type": "nope" } },
+            2,
+            "Unknown type name alias: nope",
+        ),
         (doc! { "a": { "$mod": [0, 1] } }, 2, "divisor cannot be 0"),
-        (doc! { "a": { "$elemMatch": 1 } }, 2, "$elemMatch needs an Object"),
+        (
+            doc! { "a": { "$elemMatch": 1 } },
+            2,
+            "$elemMatch needs an Object",
+        ),
         (doc! { "a": { "$gt": 1, "b": 2 } }, 2, "unknown operator: b"),
-        (doc! { "$expr": { "$foo": 1 } }, 168, "Unrecognized expression '$foo'"),
-        (doc! { "$where": "1" }, 115, "the simulated server has no $where"),
+        (
+            doc! { "$expr": { "$foo": 1 } },
+            168,
+            "Unrecognized expression '$foo'",
+        ),
+        (
+            doc! { "$where": "1" },
+            115,
+            "the simulated server has no $where",
+        ),
     ];
     for (filter, code, message) in cases {
         let error = Filter::parse(&filter).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (code, message), "{filter}");
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (code, message),
+            "{filter}"
+        );
     }
-    assert_eq!(Filter::parse(&doc! { "a": { "$regex": "(?=x)" } }).unwrap_err().code, 51091);
-    assert_eq!(Filter::parse(&doc! { "a": { "$regex": "x", "$options": "q" } }).unwrap_err().code, 51108);
-    assert_eq!(Filter::parse(&doc! { "a": { "$regex": "((a{500}){500}){500}" } }).unwrap_err().code, 51091);
+    assert_eq!(
+        Filter::parse(&doc! { "a": { "$regex": "(?=x)" } })
+            .unwrap_err()
+            .code,
+        51091
+    );
+    assert_eq!(
+        Filter::parse(&doc! { "a": { "$regex": "x", "$options": "q" } })
+            .unwrap_err()
+            .code,
+        51108
+    );
+    assert_eq!(
+        Filter::parse(&doc! { "a": { "$regex": "((a{500}){500}){500}" } })
+            .unwrap_err()
+            .code,
+        51091
+    );
 }
 
 #[test]
@@ -184,8 +288,16 @@ fn a_filter_nested_without_end_is_refused() {
 fn the_matched_index_is_the_one_that_the_positional_operator_means() {
     let cases = [
         (doc! { "a": 2 }, doc! { "a": [1, 2, 2] }, Some(Some(1))),
-        (doc! { "a.b": 2 }, doc! { "a": [{ "b": 1 }, { "b": [0, 2] }] }, Some(Some(1))),
-        (doc! { "a": { "$elemMatch": { "$gt": 1 } } }, doc! { "a": [1, 3] }, Some(Some(1))),
+        (
+            doc! { "a.b": 2 },
+            doc! { "a": [{ "b": 1 }, { "b": [0, 2] }] },
+            Some(Some(1)),
+        ),
+        (
+            doc! { "a": { "$elemMatch": { "$gt": 1 } } },
+            doc! { "a": [1, 3] },
+            Some(Some(1)),
+        ),
         (doc! { "b": 1 }, doc! { "b": 1, "a": [1] }, Some(None)),
         (doc! { "b": 2 }, doc! { "b": 1 }, None),
     ];
@@ -202,19 +314,33 @@ fn the_equalities_of_a_filter_are_what_every_match_has() {
         "g": { "$in": [7] },
     })
     .unwrap();
-    let expected: Vec<(String, Bson)> =
-        [("_id", 1), ("a.b", 2), ("c", 3), ("g", 7)].map(|(path, value)| (path.to_owned(), Bson::Int32(value))).to_vec();
+    let expected: Vec<(String, Bson)> = [("_id", 1), ("a.b", 2), ("c", 3), ("g", 7)]
+        .map(|(path, value)| (path.to_owned(), Bson::Int32(value)))
+        .to_vec();
     assert_eq!(filter.equalities(), expected);
 }
 
 #[test]
 fn sorting_takes_an_arrays_extreme_and_null_for_what_is_absent() {
     let pattern = SortPattern::parse(&doc! { "a": 1, "b": -1 }).unwrap();
-    let mut documents =
-        vec![doc! { "a": [5, 2] }, doc! { "a": 3 }, doc! { "a": 1, "b": 1 }, doc! { "a": 1, "b": 2 }, doc! { "b": 9 }];
+    let mut documents = vec![
+        doc! { "a": [5, 2] },
+        doc! { "a": 3 },
+        doc! { "a": 1, "b": 1 },
+        doc! { "a": 1, "b": 2 },
+        doc! { "b": 9 },
+    ];
     documents.sort_by(|left, right| pattern.compare(left, right));
-    let expected =
-        vec![doc! { "b": 9 }, doc! { "a": 1, "b": 2 }, doc! { "a": 1, "b": 1 }, doc! { "a": [5, 2] }, doc! { "a": 3 }];
+    let expected = vec![
+        doc! { "b": 9 },
+        doc! { "a": 1, "b": 2 },
+        doc! { "a": 1, "b": 1 },
+        doc! { "a": [5, 2] },
+        doc! { "a": 3 },
+    ];
     assert_eq!(documents, expected);
-    assert_eq!(SortPattern::parse(&doc! { "a": 2 }).unwrap_err().code, 15975);
+    assert_eq!(
+        SortPattern::parse(&doc! { "a": 2 }).unwrap_err().code,
+        15975
+    );
 }

@@ -88,7 +88,7 @@ impl Filter {
     /// BadValue (2) for unknown operators and bad arguments, in the server's words; 51091 for a regular expression
     /// that is invalid or that the `regex` crate cannot run (look-around, back-references).
     pub fn parse(filter: &Document) -> Result<Self, CommandError> {
-        if !path::within_depth(&Bson::Document(filter.clone()), path::MAX_DEPTH) {
+        if !path::within_depth(filter, path::MAX_DEPTH) {
             return Err(CommandError::bad_value("the filter is nested too deeply"));
         }
         parse::filter(filter)

@@ -49,7 +49,7 @@ pub(super) fn pipeline(stages: &[Document], purpose: Use) -> Result<Pipeline, Co
     }
     let mut parsed = Pipeline::default();
     for stage in stages {
-        if !path::within_depth(&Bson::Document(stage.clone()), path::MAX_DEPTH) {
+        if !path::within_depth(stage, path::MAX_DEPTH) {
             return Err(CommandError::new(15, "the pipeline is nested too deeply"));
         }
         let mut fields = stage.iter();
