@@ -344,3 +344,27 @@ fn sorting_takes_an_arrays_extreme_and_null_for_what_is_absent() {
         15975
     );
 }
+
+#[test]
+fn the_deepest_filter_that_is_allowed_fits_on_a_threads_stack() {
+    let mut logical = doc! { "a": 1 };
+    let mut expression = Bson::String("$a".into());
+    let mut deep = Bson::Int32(1);
+    for _ in 0..98 {
+        logical = doc! { "$and": [logical] };
+        expression = Bson::Document(doc! { "$not": [expression] });
+        deep = Bson::Document(doc! { "a": [deep] });
+    }
+    let document = doc! { "a": deep.clone() };
+    assert!(!Filter::parse(&logical).unwrap().matches(&document));
+    assert!(
+        Filter::parse(&doc! { "$expr": expression })
+            .unwrap()
+            .matches(&document)
+    );
+    assert!(
+        Filter::parse(&doc! { "a": deep })
+            .unwrap()
+            .matches(&document)
+    );
+}
