@@ -518,7 +518,7 @@ pub(crate) fn name_of(d: &Deployment, code: i32) -> std::borrow::Cow<'static, st
         10107 => "NotMaster",
         13435 => "NotMasterNoSlaveOk",
         13436 => "NotMasterOrSecondary",
-        _ => return crate::error::CommandError::new(code, "").code_name,
+        _ => return CommandError::new(code, "").code_name,
     };
     if d.profile.says_primary {
         CommandError::new(code, "").code_name
