@@ -111,11 +111,7 @@ impl<M: Mode> Client<M> {
     }
 
     /// A collection of that name in the database of that name.
-    pub fn collection(
-        &self,
-        database: impl Into<String>,
-        name: impl Into<String>,
-    ) -> Collection<M> {
+    pub fn collection(&self, database: impl Into<String>, name: impl Into<String>) -> Collection<M> {
         self.database(database).collection(name)
     }
 
@@ -291,8 +287,7 @@ fn refuse_tls(options: &ClientOptions) -> Result<(), Error> {
 
 fn random_seed() -> Result<[u8; 32], Error> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| {
-        Error::system(format!("the operating system gives no randomness: {error}"))
-    })?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| Error::system(format!("the operating system gives no randomness: {error}")))?;
     Ok(seed)
 }

@@ -1,10 +1,6 @@
 //! A world without a network: fake sockets, a fake clock, a scripted server, and an executor that steps it all.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of it"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod server;
 
@@ -123,8 +119,7 @@ impl World {
         let waker = Waker::from(alarm.clone());
         for _ in 0..1_000_000 {
             if alarm.0.swap(false, Ordering::Relaxed) {
-                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-                {
+                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return output;
                 }
             } else if !self.step() && !self.move_clock() {
@@ -221,11 +216,7 @@ impl State {
     }
 
     fn next_event(&self) -> Option<Instant> {
-        let held = self
-            .wires
-            .values()
-            .filter(|_| !self.mute)
-            .flat_map(|w| &w.held);
+        let held = self.wires.values().filter(|_| !self.mute).flat_map(|w| &w.held);
         let timers = self.timers.iter().map(|(at, _)| *at);
         held.map(|(at, _)| *at)
             .chain(timers)
@@ -243,10 +234,7 @@ impl State {
 
 impl Wire {
     fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()]
-            .into_iter()
-            .flatten()
-        {
+        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -327,11 +315,7 @@ pub struct Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.world.state();
         let most = state.read_at_most.min(buffer.len());
         let waits = state.read_waits;
@@ -358,11 +342,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.world.state();
         let most = state.write_at_most;
         let wire = state.wires.get_mut(&self.id).unwrap();
