@@ -269,6 +269,46 @@ fn try_next_returns_when_one_round_trip_brought_nothing() {
 }
 
 #[test]
+fn without_prefetch_one_try_next_is_one_get_more_however_often_it_is_dropped() {
+    let world = World::new(Server::new(0));
+    let watch = world.client().watch().prefetch_batches(0);
+    let mut stream = world.run(watch.open()).unwrap();
+    let get_mores = || {
+        world
+            .state()
+            .server
+            .heard()
+            .iter()
+            .filter(|name| **name == "getMore")
+            .count()
+    };
+    assert_eq!(get_mores(), 0);
+    for round in 1..=3 {
+        assert!(world.run(stream.try_next()).unwrap().is_none());
+        assert_eq!(get_mores(), round);
+    }
+    let mut dropped = 0;
+    while world.poll_and_drop(stream.try_next()).is_pending() {
+        dropped += 1;
+    }
+    assert!(dropped >= 2, "{dropped}");
+    assert_eq!(get_mores(), 4);
+}
+
+#[test]
+fn an_idle_stream_says_so_and_moves_its_token_on() {
+    let world = World::new(Server::new(0));
+    let mut stream = world.open();
+    for _ in 0..3 {
+        match world.run(stream.next_update()).unwrap().unwrap() {
+            Update::Idle(idle) => assert_eq!(idle.token.as_ref(), stream.resume_token()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(stream.resume_token().is_some());
+}
+
+#[test]
 fn an_invalidated_stream_ends_once_and_stays_ended() {
     let world = World::new(Server::new(2));
     world.state().server.invalidate = true;

@@ -6,7 +6,7 @@ pub mod server;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending, ready};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -343,6 +343,14 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut state = self.world.state();
         let most = state.write_at_most;
         let wire = state.wires.get_mut(&self.id).unwrap();
@@ -353,12 +361,13 @@ impl AsyncWrite for Socket {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let len = bytes.len().min(most);
-        wire.blocked = len == most;
-        for byte in &bytes[..len] {
+        let mut len = 0;
+        for byte in slices.iter().flat_map(|slice| slice.iter()).take(most) {
             wire.requests.buffer()[0] = *byte;
             wire.requests.filled(1);
+            len += 1;
         }
+        wire.blocked = len == most;
         Poll::Ready(Ok(len))
     }
 
