@@ -448,6 +448,29 @@ fn a_client_that_asks_for_tls_is_refused() {
 }
 
 #[test]
+fn options_that_contradict_each_other_make_no_client() {
+    let mut options = "mongodb://db1"
+        .parse::<changestream_driver::ConnectionString>()
+        .unwrap()
+        .options;
+    options.load_balanced = true;
+    options.replica_set = Some("rs0".to_owned());
+    let error = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::InvalidArgument { .. }));
+}
+
+#[test]
+fn a_client_knows_the_database_that_its_connection_string_names() {
+    let options = "mongodb://db1/shop"
+        .parse::<changestream_driver::ConnectionString>()
+        .unwrap()
+        .options;
+    let client = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap();
+    assert_eq!(client.default_database().unwrap().name(), "shop");
+    assert!(World::new(Server::new(0)).client().default_database().is_none());
+}
+
+#[test]
 fn a_stream_and_a_client_can_cross_threads() {
     fn is_send<T: Send>(_: &T) {}
     let world = World::new(Server::new(0));
