@@ -64,7 +64,11 @@ impl Profile {
 
     /// How it logs updates.
     pub(crate) fn dialect(&self) -> Dialect {
-        if self.truncated_arrays { Dialect::Delta } else { Dialect::Legacy }
+        if self.truncated_arrays {
+            Dialect::Delta
+        } else {
+            Dialect::Legacy
+        }
     }
 
     /// The feature compatibility version.
