@@ -146,13 +146,13 @@ Lines of --updates have no _id, and start with the field \"update\":
   {\"update\":\"invalidated\",\"token\":TOKEN}";
 
 fn parse_pipeline(text: &str) -> Result<Pipeline, String> {
-    let stages = match parse_json(text)? {
-        Bson::Array(stages) => stages,
-        stage => vec![stage],
-    };
-    let stages = stages.into_iter().enumerate().map(|(number, stage)| match stage {
-        Bson::Document(stage) => Ok(stage),
-        _ => Err(format!("stage {} is no document", number + 1)),
+    let value = parse_json(text)?;
+    let stages = value
+        .as_array()
+        .map_or(std::slice::from_ref(&value), Vec::as_slice);
+    let stages = stages.iter().enumerate().map(|(number, stage)| {
+        let stage = stage.as_document().cloned();
+        stage.ok_or_else(|| format!("stage {} is no document", number + 1))
     });
     stages.collect()
 }
@@ -164,18 +164,12 @@ pub(crate) fn parse_json(text: &str) -> Result<Bson, String> {
     Bson::try_from(value).map_err(|error| format!("not extended JSON: {error}"))
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the form of a parser; the server judges the value"
-)]
+// A parser's form, though no value is wrong: the server judges it.
 fn full_document(name: &str) -> Result<FullDocument, String> {
     Ok(FullDocument::from(name))
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the form of a parser; the server judges the value"
-)]
+// A parser's form, though no value is wrong: the server judges it.
 fn full_document_before_change(name: &str) -> Result<FullDocumentBeforeChange, String> {
     Ok(FullDocumentBeforeChange::from(name))
 }

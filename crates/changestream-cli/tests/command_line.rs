@@ -60,7 +60,7 @@ fn a_token_is_taken_in_every_form_in_which_it_is_given() {
     let document = format!(r#"{{"_data":"{EVENT}"}}"#);
     let checkpoint = file("every-form.json", &format!("{{\"startAfter\":{document}}}\n"));
     for argument in [
-        document.clone(),
+        document,
         EVENT.to_lowercase(),
         format!("@{}", checkpoint.display()),
     ] {

@@ -176,6 +176,9 @@ impl Follower {
 
     /// Makes what was printed be seen, and then remembers how far that was.
     fn commit(&mut self, stream: &ChangeStream) -> Result<(), Unprinted> {
+        if let Some(stats) = &self.stats {
+            stats.clear();
+        }
         self.printer.flush()?;
         let (Some(checkpoint), Some(token)) = (&mut self.checkpoint, stream.resume_token()) else {
             return Ok(());

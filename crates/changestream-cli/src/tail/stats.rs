@@ -34,6 +34,13 @@ impl StatusLine {
         }
     }
 
+    /// Makes room for what is printed to the same terminal.
+    pub(super) fn clear(&self) {
+        if self.in_place {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+
     /// Tells a last time.
     pub(super) fn finish(&mut self, stats: StreamStats) {
         self.tell(stats);
