@@ -159,7 +159,7 @@ impl Scope {
     fn contains(&self, op: &Op) -> bool {
         let target = match &op.change {
             Change::Rename { to_db, to_coll, .. } => Some((to_db.as_str(), to_coll.as_str())),
-            Change::Noop { .. }
+            Change::Noop
             | Change::Insert { .. }
             | Change::Update { .. }
             | Change::Replace { .. }
@@ -195,7 +195,7 @@ impl Scope {
 fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
     let expanded = |kind| options.expanded.then_some(kind);
     match &op.change {
-        Change::Noop { .. } => None,
+        Change::Noop => None,
         Change::Insert { .. } => Some("insert"),
         Change::Update { .. } => Some("update"),
         Change::Replace { .. } => Some("replace"),
@@ -216,7 +216,7 @@ fn document_key(op: &Op) -> Option<Document> {
         Change::Insert { document } => key(document),
         Change::Update { after, .. } | Change::Replace { after, .. } => key(after),
         Change::Delete { before } => key(before),
-        Change::Noop { .. }
+        Change::Noop
         | Change::Create { .. }
         | Change::Drop
         | Change::Rename { .. }
@@ -263,7 +263,7 @@ fn operation_description(op: &Op) -> Option<Document> {
             description.insert("stateBeforeChange", doc! { "collectionOptions": before.clone() });
             Some(description)
         }
-        Change::Noop { .. }
+        Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
         | Change::Replace { .. }
@@ -274,12 +274,10 @@ fn operation_description(op: &Op) -> Option<Document> {
 }
 
 fn rename_target(op: &Op) -> Document {
-    match &op.change {
-        Change::Rename { to_db, to_coll, .. } => {
-            doc! { "db": to_db.as_str(), "coll": to_coll.as_str() }
-        }
-        _ => Document::new(),
+    if let Change::Rename { to_db, to_coll, .. } = &op.change {
+        return doc! { "db": to_db.as_str(), "coll": to_coll.as_str() };
     }
+    Document::new()
 }
 
 fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
@@ -287,7 +285,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
         Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
         Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
         Change::Update { after, .. } => after,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Delete { .. }
         | Change::Create { .. }
         | Change::Drop
@@ -318,7 +316,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
 fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
     let before = match &op.change {
         Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Insert { .. }
         | Change::Create { .. }
         | Change::Drop

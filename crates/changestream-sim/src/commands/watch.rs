@@ -23,14 +23,11 @@ pub(super) fn open(
     let (first, rest) = stages
         .split_first()
         .ok_or_else(|| CommandError::failed_to_parse("no stage"))?;
-    let spec = match first.get("$changeStream") {
-        Some(Bson::Document(spec)) => spec,
-        _ => {
-            return Err(CommandError::new(
-                50808,
-                "$changeStream stage expects a document as argument.",
-            ));
-        }
+    let Some(Bson::Document(spec)) = first.get("$changeStream") else {
+        return Err(CommandError::new(
+            50808,
+            "$changeStream stage expects a document as argument.",
+        ));
     };
     refuse_elsewhere(d, context)?;
     let scope = scope(context, spec)?;

@@ -93,9 +93,13 @@ impl Number {
         if let Some(value) = self.integer() {
             return Some(value);
         }
+        if let Self::Decimal(value) = self {
+            return DecimalParts::of(value).truncated();
+        }
         let value = self.to_f64().trunc();
         // 2^63 is the first double that does not fit.
-        (value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0)
+        (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0)
+            .contains(&value)
             .then_some(value as i64)
     }
 
@@ -106,7 +110,7 @@ impl Number {
     }
 
     /// The sum, in the wider of the two types; an int that overflows becomes a long. None where a long overflows.
-    pub fn add(self, other: Self) -> Option<Self> {
+    pub fn plus(self, other: Self) -> Option<Self> {
         self.combine(
             other,
             i64::checked_add,
@@ -116,7 +120,7 @@ impl Number {
     }
 
     /// The product, by the same rules.
-    pub fn multiply(self, other: Self) -> Option<Self> {
+    pub fn times(self, other: Self) -> Option<Self> {
         self.combine(
             other,
             i64::checked_mul,
@@ -127,7 +131,7 @@ impl Number {
 
     /// The number with its sign changed; none where a long overflows.
     pub fn negate(self) -> Option<Self> {
-        self.multiply(Self::Int(-1))
+        self.times(Self::Int(-1))
     }
 
     fn combine(
@@ -270,6 +274,20 @@ impl DecimalParts {
             left.checked_mul(right)?,
             left_exponent + right_exponent,
         ))
+    }
+
+    /// The integer towards zero; none where it does not fit.
+    fn truncated(self) -> Option<i64> {
+        let (value, exponent) = self.signed()?;
+        let whole = match u32::try_from(exponent) {
+            Ok(_) if value == 0 => 0,
+            Ok(_) => scale(value, exponent)?,
+            // More than 38 places move every digit behind the point.
+            Err(_) => 10_i128
+                .checked_pow(exponent.unsigned_abs())
+                .map_or(0, |power| value / power),
+        };
+        i64::try_from(whole).ok()
     }
 
     fn signed(self) -> Option<(i128, i32)> {

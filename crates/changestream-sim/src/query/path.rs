@@ -77,16 +77,26 @@ pub fn index(part: &str) -> Option<usize> {
 /// The deepest document that the server stores.
 pub const MAX_DEPTH: usize = 200;
 
-/// Whether the value is nested no deeper than the server allows.
-pub fn within_depth(value: &Bson, left: usize) -> bool {
-    let Some(below) = left.checked_sub(1) else {
-        return false;
-    };
+/// Whether the document is nested no deeper than that many levels.
+pub fn within_depth(document: &Document, levels: usize) -> bool {
+    match levels.checked_sub(1) {
+        Some(below) => document
+            .values()
+            .all(|value| value_within_depth(value, below)),
+        None => false,
+    }
+}
+
+/// The same for any value.
+pub fn value_within_depth(value: &Bson, levels: usize) -> bool {
     if let Bson::Document(document) = value {
-        document.values().all(|value| within_depth(value, below))
-    } else if let Bson::Array(array) = value {
-        array.iter().all(|value| within_depth(value, below))
-    } else {
-        true
+        return within_depth(document, levels);
+    }
+    let Bson::Array(items) = value else {
+        return true;
+    };
+    match levels.checked_sub(1) {
+        Some(below) => items.iter().all(|value| value_within_depth(value, below)),
+        None => false,
     }
 }

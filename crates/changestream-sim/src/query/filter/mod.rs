@@ -56,12 +56,12 @@ enum Predicate {
         mask: u64,
     },
     /// Every one of them, each by whatever element satisfies it.
-    All(Vec<Predicate>),
+    All(Vec<Self>),
     /// One array element, a document, that matches the whole filter.
     ElementMatches(Box<Filter>),
     /// One array element that satisfies all of them.
-    ElementSatisfies(Vec<Predicate>),
-    Not(Box<Predicate>),
+    ElementSatisfies(Vec<Self>),
+    Not(Box<Self>),
     Never,
 }
 
@@ -88,7 +88,7 @@ impl Filter {
     /// BadValue (2) for unknown operators and bad arguments, in the server's words; 51091 for a regular expression
     /// that is invalid or that the `regex` crate cannot run (look-around, back-references).
     pub fn parse(filter: &Document) -> Result<Self, CommandError> {
-        if !path::within_depth(&Bson::Document(filter.clone()), path::MAX_DEPTH) {
+        if !path::within_depth(filter, path::MAX_DEPTH) {
             return Err(CommandError::bad_value("the filter is nested too deeply"));
         }
         parse::filter(filter)

@@ -154,12 +154,10 @@ fn equal(value: &Bson) -> Result<Predicate, CommandError> {
 }
 
 fn comparable(value: &Bson) -> Result<Bson, CommandError> {
-    match value {
-        _ if matches!(value, Bson::Undefined) => {
-            Err(CommandError::bad_value("cannot compare to undefined"))
-        }
-        _ => Ok(value.clone()),
+    if matches!(value, Bson::Undefined) {
+        return Err(CommandError::bad_value("cannot compare to undefined"));
     }
+    Ok(value.clone())
 }
 
 fn one_of(name: &str, value: &Bson) -> Result<Predicate, CommandError> {

@@ -152,7 +152,7 @@ impl Accumulator {
 fn sum(values: &[Option<Bson>]) -> Number {
     numbers(values).fold(Number::Int(0), |total, number| {
         total
-            .add(number)
+            .plus(number)
             .unwrap_or_else(|| Number::Double(total.to_f64() + number.to_f64()))
     })
 }

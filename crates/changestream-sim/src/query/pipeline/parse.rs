@@ -49,7 +49,7 @@ pub(super) fn pipeline(stages: &[Document], purpose: Use) -> Result<Pipeline, Co
     }
     let mut parsed = Pipeline::default();
     for stage in stages {
-        if !path::within_depth(&Bson::Document(stage.clone()), path::MAX_DEPTH) {
+        if !path::within_depth(stage, path::MAX_DEPTH) {
             return Err(CommandError::new(15, "the pipeline is nested too deeply"));
         }
         let mut fields = stage.iter();
@@ -337,10 +337,9 @@ fn count_field(spec: &Bson) -> Result<String, CommandError> {
 fn unwind(spec: &Bson) -> Result<Unwind, CommandError> {
     let empty = Document::new();
     let options = spec.as_document().unwrap_or(&empty);
-    let path = match spec {
-        _ if spec.as_str().is_some() => spec.as_str(),
-        _ => options.get("path").and_then(Bson::as_str),
-    };
+    let path = spec
+        .as_str()
+        .or_else(|| options.get("path").and_then(Bson::as_str));
     let Some(path) = path else {
         return Err(CommandError::new(
             28812,

@@ -5,21 +5,121 @@ use bson::{Bson, Document};
 use super::UpdateDescription;
 use crate::query::compare::identical;
 
-/// The changes that lead from one document to the other; none where naming them would not be smaller than the
-/// document itself, or where the order of fields changed, which a description cannot say.
+/// The changes that lead from one document to the other; none where logging them would not be smaller than logging
+/// the document itself, or where the order of fields changed, which a description cannot say.
 pub(super) fn between(old: &Document, new: &Document) -> Option<UpdateDescription> {
     if !same_order(old, new) {
         return None;
     }
-    let mut changes = UpdateDescription::default();
-    documents(old, new, "", &mut changes);
-    (size_of(&changes) < document_size(new)).then_some(changes)
+    let delta = documents(old, new, "");
+    (delta.size < document_size(new)).then_some(delta.changes)
+}
+
+/// Changes, and the size of the server's log entry of them.
+#[derive(Default)]
+struct Delta {
+    changes: UpdateDescription,
+    size: usize,
+}
+
+impl Delta {
+    fn set(&mut self, path: String, name: &str, value: &Bson) {
+        self.size += ELEMENT + name.len() + value_size(value);
+        self.changes.updated_fields.insert(path, value.clone());
+    }
+
+    fn include(&mut self, name: &str, below: Self) {
+        // A nested change stands under a marked name.
+        self.size += ELEMENT + 1 + name.len() + below.size;
+        self.changes
+            .updated_fields
+            .extend(below.changes.updated_fields);
+        self.changes
+            .removed_fields
+            .extend(below.changes.removed_fields);
+        self.changes
+            .truncated_arrays
+            .extend(below.changes.truncated_arrays);
+    }
+
+    /// The change of a value that stands on both sides.
+    fn change(&mut self, path: String, name: &str, old: &Bson, new: &Bson) {
+        if identical(old, new) {
+            return;
+        }
+        let below = match (old, new) {
+            (Bson::Document(old), Bson::Document(new)) => documents(old, new, &format!("{path}.")),
+            (Bson::Array(old), Bson::Array(new)) => arrays(old, new, &path),
+            _ => return self.set(path, name, new),
+        };
+        if below.size < value_size(new) {
+            self.include(name, below);
+        } else {
+            self.set(path, name, new);
+        }
+    }
+}
+
+fn documents(old: &Document, new: &Document, prefix: &str) -> Delta {
+    let mut delta = Delta {
+        size: EMPTY,
+        ..Delta::default()
+    };
+    let removed: Vec<&String> = old.keys().filter(|name| !new.contains_key(*name)).collect();
+    let changed = |name: &&String| match (old.get(*name), new.get(*name)) {
+        (Some(old), Some(new)) => !identical(old, new),
+        (None, _) | (_, None) => false,
+    };
+    // Removed, updated and inserted fields stand in a section each.
+    let sections = [
+        !removed.is_empty(),
+        new.keys().any(|name| changed(&name)),
+        new.keys().any(|name| !old.contains_key(name)),
+    ];
+    delta.size += sections.into_iter().filter(|used| *used).count() * (ELEMENT + 1 + EMPTY);
+    for name in removed {
+        delta.size += ELEMENT + name.len() + 1;
+        delta.changes.removed_fields.push(format!("{prefix}{name}"));
+    }
+    for (name, value) in new {
+        let path = format!("{prefix}{name}");
+        match old.get(name) {
+            Some(before) => delta.change(path, name, before, value),
+            None => delta.set(path, name, value),
+        }
+    }
+    delta
+}
+
+fn arrays(old: &[Bson], new: &[Bson], path: &str) -> Delta {
+    // A mark says that it is an array's.
+    let mut delta = Delta {
+        size: EMPTY + ELEMENT + 2,
+        ..Delta::default()
+    };
+    for (index, value) in new.iter().enumerate() {
+        let below = format!("{path}.{index}");
+        // Each name is the index behind a letter.
+        let name = format!("u{index}");
+        match old.get(index) {
+            Some(before) => delta.change(below, &name, before, value),
+            None => delta.set(below, &name, value),
+        }
+    }
+    if new.len() < old.len() {
+        delta.size += ELEMENT + 5;
+        delta
+            .changes
+            .truncated_arrays
+            .push((path.to_owned(), new.len()));
+    }
+    delta
 }
 
 /// Whether applying the changes leaves the fields in the new document's order: kept ones first, as they stood.
 fn same_order(old: &Document, new: &Document) -> bool {
-    let kept = old.keys().filter(|name| new.contains_key(name));
-    let added = new.keys().filter(|name| !old.contains_key(name));
+    let kept = old.keys().filter(|name| new.contains_key(*name));
+    let added = new.keys().filter(|name| !old.contains_key(*name));
     let level = kept.chain(added).eq(new.keys());
     level
         && new
@@ -30,73 +130,14 @@ fn same_order(old: &Document, new: &Document) -> bool {
             })
 }
 
-fn documents(old: &Document, new: &Document, path: &str, changes: &mut UpdateDescription) {
-    for name in old.keys().filter(|name| !new.contains_key(name)) {
-        changes.removed_fields.push(format!("{path}{name}"));
-    }
-    for (name, value) in new {
-        let below = format!("{path}{name}");
-        match old.get(name) {
-            Some(before) => values(before, value, below, changes),
-            None => {
-                changes.updated_fields.insert(below, value.clone());
-            }
-        }
-    }
-}
+/// An element's type byte and the end of its name.
+const ELEMENT: usize = 2;
+/// A document without elements.
+const EMPTY: usize = 5;
 
-fn values(old: &Bson, new: &Bson, path: String, changes: &mut UpdateDescription) {
-    if identical(old, new) {
-        return;
-    }
-    let mut inner = UpdateDescription::default();
-    match (old, new) {
-        (Bson::Document(old), Bson::Document(new)) => {
-            documents(old, new, &format!("{path}."), &mut inner)
-        }
-        (Bson::Array(old), Bson::Array(new)) => arrays(old, new, &path, &mut inner),
-        _ => {
-            changes.updated_fields.insert(path, new.clone());
-            return;
-        }
-    }
-    let whole = [(path.clone(), new.clone())].into_iter().collect();
-    if size_of(&inner) >= document_size(&whole) {
-        changes.updated_fields.extend(whole);
-        return;
-    }
-    changes.updated_fields.extend(inner.updated_fields);
-    changes.removed_fields.extend(inner.removed_fields);
-    changes.truncated_arrays.extend(inner.truncated_arrays);
-}
-
-fn arrays(old: &[Bson], new: &[Bson], path: &str, changes: &mut UpdateDescription) {
-    for (index, value) in new.iter().enumerate() {
-        let below = format!("{path}.{index}");
-        match old.get(index) {
-            Some(before) => values(before, value, below, changes),
-            None => {
-                changes.updated_fields.insert(below, value.clone());
-            }
-        }
-    }
-    if new.len() < old.len() {
-        changes.truncated_arrays.push((path.to_owned(), new.len()));
-    }
-}
-
-fn size_of(changes: &UpdateDescription) -> usize {
-    let removed: usize = changes
-        .removed_fields
-        .iter()
-        .map(|name| name.len() + 3)
-        .sum();
-    let truncated: usize = changes
-        .truncated_arrays
-        .iter()
-        .map(|(name, _)| name.len() + 7)
-        .sum();
-    document_size(&changes.updated_fields) + removed + truncated
+fn value_size(value: &Bson) -> usize {
+    let alone = [(String::new(), value.clone())].into_iter().collect();
+    document_size(&alone).saturating_sub(EMPTY + ELEMENT)
 }
 
 fn document_size(document: &Document) -> usize {

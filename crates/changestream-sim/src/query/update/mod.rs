@@ -158,7 +158,7 @@ impl Update {
     /// 9 for unknown modifiers and bad shapes, 40 for conflicting paths, 52 and 56 for bad field names, 72 for a
     /// stage that an update does not permit, and each operator's own.
     pub fn parse(update: &Bson, array_filters: &[Document]) -> Result<Self, CommandError> {
-        if !path::within_depth(update, path::MAX_DEPTH) {
+        if !path::value_within_depth(update, path::MAX_DEPTH) {
             return Err(CommandError::new(15, "the update is nested too deeply"));
         }
         if update.as_array().is_some() {
@@ -222,7 +222,7 @@ impl Update {
                 }
             }
         };
-        if !path::within_depth(&Bson::Document(updated.document.clone()), path::MAX_DEPTH) {
+        if !path::within_depth(&updated.document, path::MAX_DEPTH) {
             return Err(CommandError::new(
                 15,
                 "the document would be nested too deeply",
@@ -331,10 +331,7 @@ fn place(document: &mut Document, parts: &[String], value: Bson) -> bool {
     let below = document
         .entry(first.clone())
         .or_insert_with(|| Bson::Document(Document::new()));
-    match below {
-        _ if below.as_document().is_none() => false,
-        _ => below
-            .as_document_mut()
-            .is_some_and(|below| place(below, rest, value)),
-    }
+    below
+        .as_document_mut()
+        .is_some_and(|below| place(below, rest, value))
 }

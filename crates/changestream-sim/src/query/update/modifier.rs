@@ -127,14 +127,14 @@ impl Modifier {
                 }
             },
             "$pull" => Self::Pull(Pull::parse(value)?),
-            "$pullAll" => match value {
-                _ if value.as_array().is_none() => {
+            "$pullAll" => {
+                let Bson::Array(values) = value else {
                     return Err(CommandError::bad_value(
                         "$pullAll requires an array argument but was given a scalar",
                     ));
-                }
-                _ => Self::PullAll(value.as_array().cloned().unwrap_or_default()),
-            },
+                };
+                Self::PullAll(values.clone())
+            }
             _ => {
                 return Err(CommandError::failed_to_parse(format!(
                     "Unknown modifier: {name}"
@@ -164,9 +164,9 @@ impl Modifier {
                 Some(value) => Effect::Value(value.clone()),
                 None => Effect::Nothing,
             }),
-            Self::Increment(by) => arithmetic("$inc", current, site, *by, *by, Number::add),
+            Self::Increment(by) => arithmetic("$inc", current, site, *by, *by, Number::plus),
             Self::Multiply(by) => {
-                arithmetic("$mul", current, site, *by, zero_like(*by), Number::multiply)
+                arithmetic("$mul", current, site, *by, zero_like(*by), Number::times)
             }
             Self::Min(value) => Ok(extreme(current, value, |order| order.is_lt())),
             Self::Max(value) => Ok(extreme(current, value, |order| order.is_gt())),
@@ -209,7 +209,7 @@ fn zero_like(number: Number) -> Number {
         Number::Int(_) => Number::Int(0),
         Number::Long(_) => Number::Long(0),
         Number::Double(_) => Number::Double(0.0),
-        Number::Decimal(_) => number.multiply(Number::Int(0)).unwrap_or(Number::Int(0)),
+        Number::Decimal(_) => number.times(Number::Int(0)).unwrap_or(Number::Int(0)),
     }
 }
 

@@ -14,9 +14,9 @@ use crate::query::show;
 enum Node<'a> {
     Leaf(&'a Modifier),
     /// By field name, or by array index.
-    Fields(BTreeMap<Key, Node<'a>>),
+    Fields(BTreeMap<Key, Self>),
     /// By array filter identifier; the empty one means all elements.
-    Elements(BTreeMap<&'a str, Node<'a>>),
+    Elements(BTreeMap<&'a str, Self>),
 }
 
 /// A field's name, in the order of application: numbers by their value, then names.
@@ -198,19 +198,15 @@ impl Walk<'_> {
         match node {
             Node::Leaf(modifier) => self.leaf(modifier, value, path, in_array),
             Node::Fields(children) => {
-                let updated = match value {
-                    _ if value.as_document().is_some() => {
-                        let document = value.as_document().expect("the guard looked");
-                        self.in_document(children, document, path)?
-                            .map(Bson::Document)
-                    }
-                    _ if value.as_array().is_some() => {
-                        let items = value.as_array().expect("the guard looked");
-                        self.in_array(children, items, path)?.map(Bson::Array)
-                    }
-                    _ => return self.in_scalar(children, value, path),
-                };
-                Ok(updated.map_or(Step::Same, Step::Set))
+                if let Bson::Document(document) = value {
+                    let updated = self.in_document(children, document, path)?;
+                    return Ok(updated.map_or(Step::Same, |new| Step::Set(Bson::Document(new))));
+                }
+                if let Bson::Array(items) = value {
+                    let updated = self.in_array(children, items, path)?;
+                    return Ok(updated.map_or(Step::Same, |new| Step::Set(Bson::Array(new))));
+                }
+                self.in_scalar(children, value, path)
             }
             Node::Elements(children) => {
                 let Bson::Array(items) = value else {
