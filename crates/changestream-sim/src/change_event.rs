@@ -46,6 +46,7 @@ pub(crate) enum Image {
 /// An event that is not built yet.
 pub(crate) struct Candidate<'a> {
     pub(crate) token: EncodedToken,
+    pub(crate) data: ResumeTokenData,
     pub(crate) invalidates: bool,
     entry: &'a Entry,
     op: &'a Op,
@@ -66,30 +67,30 @@ pub(crate) fn candidates<'a>(
         if !options.scope.contains(op) {
             continue;
         }
-        let token_of = |from_invalidate| {
-            ResumeTokenData {
-                cluster_time: entry.optime.ts,
-                version: profile.token_version,
-                token_type: TokenType::Event,
-                txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
-                from_invalidate,
-                uuid: op.uuid,
-                identifier: identifier(op, kind, profile),
-                fragment: None,
-            }
-            .encode()
+        let token_of = |from_invalidate| ResumeTokenData {
+            cluster_time: entry.optime.ts,
+            version: profile.token_version,
+            token_type: TokenType::Event,
+            txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
+            from_invalidate,
+            uuid: op.uuid,
+            identifier: identifier(op, kind, profile),
+            fragment: None,
         };
+        let data = token_of(false);
         found.push(Candidate {
-            token: token_of(false),
+            token: data.encode(),
+            data,
             invalidates: false,
             entry,
             op,
             kind,
         });
         if options.scope.is_invalidated_by(op) {
-            let token = token_of(true);
+            let data = token_of(true);
             found.push(Candidate {
-                token,
+                token: data.encode(),
+                data,
                 invalidates: true,
                 entry,
                 op,

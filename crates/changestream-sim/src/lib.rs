@@ -21,6 +21,7 @@ mod oplog;
 mod profile;
 mod replication;
 mod reply;
+mod split_event;
 mod transactions;
 mod unique;
 mod wait;

@@ -34,6 +34,12 @@ pub(super) fn open(
     let options = options(d, spec, scope)?;
     let start = start(d, context, spec)?;
     let pipeline = Pipeline::parse_change_stream(rest)?;
+    if pipeline.splits_large_events() && !d.profile.split_large_event {
+        return Err(CommandError::new(
+            40324,
+            "Unrecognized pipeline stage name: '$changeStreamSplitLargeEvent'",
+        ));
+    }
     let mut stream = ChangeStream::new(options, pipeline, start, &d.profile);
     let limit = batch_size.unwrap_or(DEFAULT_FIRST_BATCH);
     let mut batch = Batch::new(Some(limit));
