@@ -196,7 +196,13 @@ impl Deployment {
     }
 
     fn lose_primary(&mut self, now: Instant, member: usize) {
-        let timeout = self.config.election_timeout;
+        // A set of one has nobody to wait for.
+        let alone = self.members.len() == 1;
+        let timeout = if alone {
+            self.config.handoff
+        } else {
+            self.config.election_timeout
+        };
         let Some(m) = self.members.get_mut(member).filter(|m| m.role == Role::Secondary) else {
             return;
         };
