@@ -166,7 +166,9 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
             }
             None => {
                 index.remove("v");
-                let mut stored = doc! { "v": 2 };
+                let key = index.remove("key").unwrap_or(Bson::Null);
+                index.remove("name");
+                let mut stored = doc! { "v": 2, "key": key, "name": name };
                 stored.extend(index);
                 new.push(stored);
             }
