@@ -152,6 +152,10 @@ impl World {
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         self.demand(id, Demand::Next);
         self.run_until(|world| world.has_something(id));
+        self.take(id)
+    }
+
+    fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
         if let Some(update) = stream.updates.pop_front() {
             return Some(Ok(update));
@@ -160,6 +164,23 @@ impl World {
             Some(Err(error)) => Some(Err(error.clone())),
             Some(Ok(())) | None => None,
         }
+    }
+
+    /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
+    /// who drops a future: nothing may be lost by that.
+    pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.demand(id, Demand::Next);
+        let end = self.now + time;
+        self.settle();
+        while !self.has_something(id) {
+            if self.next_time().is_none_or(|at| at > end) {
+                self.now = end;
+                self.demand(id, Demand::None);
+                return None;
+            }
+            self.step();
+        }
+        self.take(id)
     }
 
     /// The next event, none after the end.
