@@ -385,13 +385,14 @@ impl World {
 
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
+        self.settle();
         let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
-            output => {
-                self.obey_deployment(output);
-                Some(self.now)
-            }
+            sim::Output::Listen { .. }
+            | sim::Output::Close { .. }
+            | sim::Output::Transmit { .. }
+            | sim::Output::Disconnect { .. } => unreachable!("the deployment has just been drained"),
         };
         [streams, deployment, self.network.next_arrival()].into_iter().flatten().min()
     }
