@@ -10,7 +10,7 @@ use bson::{Bson, Document, Timestamp, doc};
 use changestream_core::client::{Demand, Idle};
 use changestream_core::random::Random;
 use changestream_core::stream::{
-    CommandReply, Patience, Server, StreamInput, StreamMachine, StreamOutput,
+    CommandReply, Patience, Role, Server, StreamInput, StreamMachine, StreamOutput,
 };
 use changestream_core::{
     Error, ErrorKind, ResumePolicy, ResumeToken, Scope, ServerAddress, Session, Update, WatchOptions,
@@ -21,6 +21,7 @@ struct World {
     stream: StreamMachine,
     now: Instant,
     wire_version: i32,
+    role: Role,
 }
 
 impl World {
@@ -35,6 +36,7 @@ impl World {
             stream,
             now,
             wire_version: 9,
+            role: Role::Member,
         }
     }
 
@@ -58,7 +60,7 @@ impl World {
             address: "a:1".parse().unwrap(),
             max_wire_version: self.wire_version,
             supports_sessions: true,
-            is_direct: false,
+            role: self.role,
         };
         self.input(StreamInput::Ready(server));
     }

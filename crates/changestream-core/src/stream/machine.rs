@@ -9,7 +9,7 @@ use super::position::Position;
 use super::reply::CursorReply;
 use super::resumable::{cursor_is_gone, is_resumable, is_retryable_read};
 use super::{
-    Command, CommandReply, Expects, Farewell, Server, Start, StreamInput, StreamOutput, StreamStats,
+    Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
 };
 use crate::client::{Demand, Idle, Resuming, Update};
 use crate::event::{ChangeEvent, OperationType};
@@ -255,6 +255,7 @@ impl StreamMachine {
         let goal = goal.clone();
         if let Some((owner, cursor)) = self.left_behind.take()
             && owner == server.address
+            && server.role != Role::LoadBalanced
         {
             self.kill(&cursor, &server);
         }
@@ -296,7 +297,7 @@ impl StreamMachine {
 
     fn on_failed(&mut self, now: Instant, error: Error) {
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Selecting(goal) => self.try_later(now, goal, error),
+            State::Selecting(goal) => self.open_failed(now, goal, error),
             State::Opening(goal, server) => self.open_failed(now, goal, error.at(server.address)),
             State::Live(live) => {
                 if matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }) {
