@@ -10,10 +10,11 @@ use bson::{Bson, Document, Timestamp, doc};
 use changestream_core::client::{Demand, Idle};
 use changestream_core::random::Random;
 use changestream_core::stream::{
-    CommandReply, Patience, Role, Server, StreamInput, StreamMachine, StreamOutput,
+    CommandReply, Expects, Patience, Role, Server, StreamInput, StreamMachine, StreamOutput,
 };
 use changestream_core::{
-    Error, ErrorKind, ResumePolicy, ResumeToken, Scope, ServerAddress, Session, Update, WatchOptions,
+    Error, ErrorKind, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
+    ServerError, Session, Update, WatchOptions,
 };
 
 /// A stream and the server that it talks to, played by hand.
@@ -733,6 +734,7 @@ fn an_event_without_id_ends_the_stream_and_kills_the_cursor() {
             .starts_with("Cannot provide resume functionality when the resume token is missing")
     );
     assert!(farewell.commands[0].get("killCursors").unwrap().is_some());
+    assert_eq!(error.server().unwrap().to_string(), "a:1");
     world.demand(Demand::Next);
     world.expect_nothing();
 }
@@ -787,5 +789,145 @@ fn a_name_that_cannot_be_a_namespace_is_refused_before_anything_is_sent() {
             result.unwrap_err().kind(),
             ErrorKind::InvalidArgument { .. }
         ));
+    }
+}
+
+#[test]
+fn attempts_that_nobody_asks_about_do_not_pile_up() {
+    let mut world = World::opened(options(|o| o.resume_policy = ResumePolicy::Forever));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
+    assert!(matches!(world.expect_update(), Update::Resuming(_)));
+    for _ in 0..100 {
+        let refused = ServerError::new(91, "ShutdownInProgress", "");
+        world.input(StreamInput::Failed(Error::new(ErrorKind::Server(refused))));
+        world.now += Duration::from_secs(20);
+        world.input(StreamInput::Timeout);
+        world.poll_all();
+    }
+    world.demand(Demand::Next);
+    let Update::Resuming(last) = world.expect_update() else {
+        panic!("expected an attempt")
+    };
+    assert!(last.attempt > 40, "{}", last.attempt);
+    assert_eq!(last.cause.resume_token(), Some(&token_of("t0")));
+    world.demand(Demand::Next);
+    world.expect_nothing();
+}
+
+#[test]
+fn a_stream_is_alive_while_the_last_events_of_its_cursor_are_not_handed_over() {
+    let mut world = World::opened(WatchOptions::default());
+    world.resume_after(Failure::Network);
+    world.reply(cursor(0, "firstBatch", &["e1"], Some("t1")));
+    assert!(world.stream.is_alive() && world.stream.has_buffered());
+    world.demand(Demand::None);
+    world.expect_nothing();
+    world.demand(Demand::Next);
+    while !matches!(world.expect_update(), Update::Resumed { .. }) {
+        world.demand(Demand::Next);
+    }
+    world.expect_event("e1");
+    assert!(!world.stream.is_alive());
+    assert!(world.expect_end().is_ok());
+}
+
+#[test]
+fn behind_a_load_balancer_a_cursor_that_was_left_behind_is_killed_by_nobody() {
+    let mut world = World::new(without_prefetch(WatchOptions::default()));
+    world.role = Role::LoadBalanced;
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
+    world.ready();
+    assert!(world.expect_command().contains_key("aggregate"));
+}
+
+#[test]
+fn what_a_server_is_decides_what_it_is_told_of_the_read_preference() {
+    let nearest = ReadPreference::new(ReadPreferenceMode::Nearest);
+    let primary_preferred = doc! { "mode": "primaryPreferred" };
+    for (role, preference, told) in [
+        (Role::Member, None, None),
+        (Role::LoadBalanced, None, None),
+        (Role::Direct, None, Some(primary_preferred)),
+        (Role::Standalone, None, None),
+        (Role::Standalone, Some(nearest.clone()), None),
+        (Role::Member, Some(nearest.clone()), Some(doc! { "mode": "nearest" })),
+        (Role::Direct, Some(nearest), Some(doc! { "mode": "nearest" })),
+    ] {
+        let mut world = World::new(options(|o| o.read_preference = preference));
+        world.role = role;
+        let command = world.open(cursor(1, "firstBatch", &[], Some("t0")));
+        assert_eq!(command.get_document("$readPreference").ok(), told.as_ref(), "{role:?}");
+    }
+}
+
+#[test]
+fn each_get_more_that_is_overdue_doubles_the_patience_until_one_is_answered() {
+    let mut world = World::opened(options(|o| o.max_await_time = Some(Duration::from_secs(2))));
+    let mut patience = Vec::new();
+    for round in 0..4 {
+        world.demand(Demand::Next);
+        let within = loop {
+            match world.poll() {
+                Some(StreamOutput::Send(command)) if command.body.get("getMore").unwrap().is_some() => {
+                    let Expects::Reply { within } = command.expects else { panic!("a getMore without reply") };
+                    break within;
+                }
+                Some(StreamOutput::Send(command)) if command.body.get("aggregate").unwrap().is_some() => {
+                    world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+                }
+                Some(StreamOutput::SelectServer { .. }) => world.ready(),
+                Some(StreamOutput::Update(_)) => world.demand(Demand::Next),
+                Some(StreamOutput::Send(_)) => {}
+                Some(StreamOutput::End(..)) => panic!("the stream has ended"),
+                None => {
+                    world.now += Duration::from_secs(20);
+                    world.input(StreamInput::Timeout);
+                }
+            }
+        };
+        patience.push(within.as_secs());
+        match round {
+            2 => world.reply(next_batch(&[], Some("t1"))),
+            _ => world.input(StreamInput::Failed(Error::network("silent", true))),
+        }
+    }
+    assert_eq!(patience, [12, 22, 42, 12]);
+}
+
+#[test]
+fn the_longest_times_overflow_nothing() {
+    let options = options(|o| {
+        o.max_await_time = Some(Duration::MAX);
+        o.resume_policy = ResumePolicy::For(Duration::MAX);
+    });
+    let patience = Patience {
+        open: Duration::MAX,
+        get_more: Duration::MAX,
+    };
+    let scope = collection();
+    let stream = StreamMachine::new(&scope, &options, true, patience, Random::new([7; 32]), epoch()).unwrap();
+    let mut world = World {
+        stream,
+        ..World::new(WatchOptions::default())
+    };
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    assert_eq!(world.expect_get_more().get_i64("maxTimeMS").unwrap(), i64::MAX);
+    for _ in 0..100 {
+        world.input(StreamInput::Failed(Error::network("silent", true)));
+        world.demand(Demand::Next);
+        world.poll_all();
+        world.ready();
+        world.poll_all();
+        world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+        world.now += Duration::from_secs(20);
+        world.input(StreamInput::Timeout);
     }
 }

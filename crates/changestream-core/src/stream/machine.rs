@@ -73,8 +73,9 @@ enum State {
     Opening(Goal, Server),
     /// There is a cursor.
     Live(Live),
-    /// A getMore failed; its fault waits in the inbox behind what arrived before.
-    Faulted,
+    /// A getMore failed; its fault waits in the inbox behind what arrived before. The server is kept for the farewell,
+    /// if its connection stands.
+    Faulted(Option<Server>),
     /// The next attempt to resume waits for its time.
     BackingOff(Goal, Instant),
     /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
@@ -194,7 +195,7 @@ impl StreamMachine {
             State::Selecting(_)
             | State::Opening(..)
             | State::Live(_)
-            | State::Faulted
+            | State::Faulted(_)
             | State::Exhausted(_)
             | State::Ending(..)
             | State::Ended => None,
@@ -227,13 +228,13 @@ impl StreamMachine {
 
     /// Whether an event can be handed over without a further reply.
     pub fn has_buffered(&self) -> bool {
-        self.inbox.front_is_batch()
+        self.inbox.batches().next().is_some()
     }
 
     /// Whether more can come: false once the last event of an exhausted cursor is handed over, or the stream ended.
     pub fn is_alive(&self) -> bool {
         match self.state {
-            State::Selecting(_) | State::Opening(..) | State::Live(_) | State::Faulted | State::BackingOff(..) => true,
+            State::Selecting(_) | State::Opening(..) | State::Live(_) | State::Faulted(_) | State::BackingOff(..) => true,
             State::Exhausted(_) => self.has_buffered(),
             State::Ending(..) | State::Ended => false,
         }
@@ -271,7 +272,8 @@ impl StreamMachine {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Opening(goal, server) => match &reply.error {
                 Some(error) => {
-                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address);
+                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address.clone());
+                    self.state = State::Faulted(Some(server));
                     self.open_failed(now, goal, error);
                 }
                 None => self.opened(goal, server, &reply),
@@ -281,13 +283,15 @@ impl StreamMachine {
                     if live.cursor.id != 0 && !cursor_is_gone(error) {
                         self.kill(&live.cursor, &live.server);
                     }
-                    self.faulted(&live.server, Error::new(ErrorKind::from_server(error.clone())));
+                    let error = Error::new(ErrorKind::from_server(error.clone()));
+                    self.faulted(&live.server, error);
+                    self.state = State::Faulted(Some(live.server));
                 }
                 None => self.fetched(live, &reply),
             },
             unmoved @ (State::Selecting(_)
             | State::Live(_)
-            | State::Faulted
+            | State::Faulted(_)
             | State::BackingOff(..)
             | State::Exhausted(_)
             | State::Ending(..)
@@ -306,11 +310,11 @@ impl StreamMachine {
                 self.left_behind = Some((live.server.address.clone(), live.cursor));
                 self.faulted(&live.server, error);
             }
-            unmoved @ (State::Faulted
-            | State::BackingOff(..)
-            | State::Exhausted(_)
-            | State::Ending(..)
-            | State::Ended) => self.state = unmoved,
+            // The connection is gone: nothing is left to be told to its server.
+            State::Faulted(_) => self.state = State::Faulted(None),
+            unmoved @ (State::BackingOff(..) | State::Exhausted(_) | State::Ending(..) | State::Ended) => {
+                self.state = unmoved;
+            }
         }
     }
 
@@ -341,7 +345,11 @@ impl StreamMachine {
     fn opened(&mut self, goal: Goal, server: Server, reply: &CommandReply) {
         let cursor = match reply.cursor() {
             Ok(cursor) => cursor,
-            Err(error) => return self.end(Err(error.at(server.address))),
+            Err(error) => {
+                let error = error.at(server.address.clone());
+                self.state = State::Faulted(Some(server));
+                return self.end(Err(error));
+            }
         };
         match goal.start {
             Start::Open => {
@@ -403,9 +411,11 @@ impl StreamMachine {
         self.attempts = self.attempts.saturating_add(1);
         let delay = self.backoff();
         tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
+        // Of attempts that nobody asked about the last one is enough.
+        self.inbox.drop_last_resuming();
         self.inbox.push(Item::Update(Update::Resuming(Resuming {
             attempt: self.attempts,
-            cause,
+            cause: cause.with_resume_token(self.position.token().cloned()),
             delay,
         })));
         let goal = Goal {
@@ -472,7 +482,11 @@ impl StreamMachine {
         self.overdue = 0;
         let cursor = match reply.cursor() {
             Ok(cursor) => cursor,
-            Err(error) => return self.faulted(&live.server, error),
+            Err(error) => {
+                self.faulted(&live.server, error);
+                self.state = State::Faulted(Some(live.server));
+                return;
+            }
         };
         self.arrived(&cursor, reply);
         self.go_on(live.server, cursor);
@@ -519,7 +533,7 @@ impl StreamMachine {
         let resumable = is_resumable(&error, server.max_wire_version);
         let error = error.resumable(resumable).at(server.address.clone());
         self.inbox.push(Item::Fault(error));
-        self.state = State::Faulted;
+        self.state = State::Faulted(None);
     }
 
     fn send(&mut self, body: bson::raw::RawDocumentBuf, within: Duration) {
@@ -628,7 +642,11 @@ impl StreamMachine {
     fn end(&mut self, result: Result<(), Error>) {
         let farewell = self.farewell();
         let token = self.position.token().cloned();
-        let result = result.map_err(|error| error.with_resume_token(token));
+        let server = farewell.as_ref().map(|farewell| farewell.server.clone());
+        let result = result.map_err(|error| {
+            let error = error.with_resume_token(token);
+            server.into_iter().fold(error, Error::at)
+        });
         self.inbox.clear();
         self.state = State::Ending(result, farewell);
     }
@@ -650,10 +668,10 @@ impl StreamMachine {
     fn farewell(&self) -> Option<Farewell> {
         let (server, cursor, busy) = match &self.state {
             State::Live(live) => (&live.server, Some(&live.cursor), live.in_flight),
-            State::Exhausted(server) => (server, None, false),
+            State::Exhausted(server) | State::Faulted(Some(server)) => (server, None, false),
+            State::Opening(_, server) => (server, None, true),
             State::Selecting(_)
-            | State::Opening(..)
-            | State::Faulted
+            | State::Faulted(None)
             | State::BackingOff(..)
             | State::Ending(..)
             | State::Ended => return None,
