@@ -128,14 +128,14 @@ impl ClientMachine {
     ///
     /// `now` never goes back; an earlier one counts as the latest seen.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
-        self.now = self.now.max(now);
+        let before = self.now;
+        self.now = before.max(now);
         let now = self.now;
         if matches!(self.phase, Phase::Closed(_)) {
             return;
         }
-        let late = self.due.take().map(|due| now.saturating_duration_since(due));
-        if let Some(late) = late.filter(|late| *late > PUNCTUAL) {
-            self.postpone(late);
+        if self.due.take().is_some_and(|due| now.saturating_duration_since(due) > PUNCTUAL) {
+            self.postpone(now.saturating_duration_since(before));
         }
         match input {
             Input::Connected { connection } => {

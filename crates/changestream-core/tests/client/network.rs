@@ -1,6 +1,6 @@
 //! One machine, and the servers' ends of its connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,11 @@ pub(crate) struct Network {
     pub(crate) links: BTreeMap<ConnectionId, Link>,
     /// Requests that no server has taken yet.
     requests: Vec<Request>,
+    /// Requests that are not answered.
+    awaited: BTreeSet<(ConnectionId, i32)>,
+    /// Whether the consumer wants something that it has not got.
+    demanding: bool,
+    trying: bool,
     /// How many bytes a server sends at once.
     pub(crate) piece: usize,
 }
@@ -79,6 +84,9 @@ impl Network {
             transcript: Vec::new(),
             links: BTreeMap::new(),
             requests: Vec::new(),
+            awaited: BTreeSet::new(),
+            demanding: false,
+            trying: false,
             piece: usize::MAX,
         };
         network.settle();
@@ -107,6 +115,8 @@ impl Network {
     }
 
     pub(crate) fn demand(&mut self, demand: Demand) {
+        self.demanding = demand != Demand::None;
+        self.trying = demand == Demand::TryNext;
         self.input(Input::Demand(demand));
     }
 
@@ -166,10 +176,19 @@ impl Network {
                 Output::Disconnect { connection } => {
                     assert!(self.links.remove(&connection).is_some(), "given up twice");
                     assert!(self.machine.read_buffer(connection).is_none());
+                    self.requests.retain(|request| request.connection != connection);
+                    self.awaited.retain(|(busy, _)| *busy != connection);
                 }
-                Output::Update(update) => self.updates.push(update),
+                Output::Update(update) => {
+                    assert!(self.demanding, "{update:?} comes uncalled");
+                    self.demanding = self.try_goes_on(&update);
+                    self.updates.push(update);
+                }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;
+                    let owed = !self.awaited.is_empty() || self.links.values().any(|link| !link.open);
+                    let content = !self.demanding && self.machine.is_open();
+                    assert!(deadline.is_some() || owed || content, "nothing will ever happen");
                     return;
                 }
                 Output::Closed(result) => {
@@ -180,6 +199,11 @@ impl Network {
                 }
             }
         }
+    }
+
+    /// Only some updates satisfy a try.
+    fn try_goes_on(&self, update: &Update) -> bool {
+        self.trying && !matches!(update, Update::Change(_) | Update::Idle(_) | Update::Invalidated { .. })
     }
 
     fn transmitted(&mut self, connection: ConnectionId, bytes: &bytes::Bytes) {
@@ -193,6 +217,7 @@ impl Network {
             Message::Query(m) => (m.request_id, m.query, true),
             other => panic!("a client sends no {other:?}"),
         };
+        self.awaited.insert((connection, id));
         self.requests.push(Request {
             connection,
             address: link.address.clone(),
@@ -215,6 +240,11 @@ impl Network {
 
     pub(crate) fn addresses(&self) -> Vec<&str> {
         self.links.values().map(|link| link.address.as_str()).collect()
+    }
+
+    /// Any request that no server has taken, the oldest first.
+    pub(crate) fn take_request(&mut self) -> Option<Request> {
+        (!self.requests.is_empty()).then(|| self.requests.remove(0))
     }
 
     #[track_caller]
@@ -251,6 +281,7 @@ impl Network {
     }
 
     pub(crate) fn answer(&mut self, request: &Request, reply: &Document) {
+        self.awaited.remove(&(request.connection, request.id));
         let body = RawDocumentBuf::try_from(reply).unwrap();
         let bytes = if request.is_legacy {
             encode_op_reply(9, request.id, &body)
