@@ -188,7 +188,11 @@ impl Network {
                     self.deadline = deadline;
                     let owed = !self.awaited.is_empty() || self.links.values().any(|link| !link.open);
                     let content = !self.demanding && self.machine.is_open();
-                    assert!(deadline.is_some() || owed || content, "nothing will ever happen");
+                    assert!(
+                        deadline.is_some() || owed || content,
+                        "nothing will ever happen: {:?}",
+                        self.machine
+                    );
                     return;
                 }
                 Output::Closed(result) => {
@@ -281,7 +285,6 @@ impl Network {
     }
 
     pub(crate) fn answer(&mut self, request: &Request, reply: &Document) {
-        self.awaited.remove(&(request.connection, request.id));
         let body = RawDocumentBuf::try_from(reply).unwrap();
         let bytes = if request.is_legacy {
             encode_op_reply(9, request.id, &body)
@@ -289,6 +292,7 @@ impl Network {
             encode_op_msg(9, request.id, Flags::NONE, &body, &[])
         };
         self.receive(request.connection, &bytes);
+        self.awaited.remove(&(request.connection, request.id));
     }
 
     pub(crate) fn receive(&mut self, connection: ConnectionId, mut bytes: &[u8]) {
