@@ -10,7 +10,7 @@ use bson::{Bson, Document, Timestamp, doc};
 use changestream_core::client::{Demand, Idle};
 use changestream_core::random::Random;
 use changestream_core::stream::{
-    CommandReply, Expects, Patience, Role, Server, StreamInput, StreamMachine, StreamOutput,
+    CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
 };
 use changestream_core::{
     Error, ErrorKind, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
@@ -32,7 +32,7 @@ impl World {
 
     fn on(scope: &Scope, options: WatchOptions) -> Self {
         let now = epoch();
-        let stream = StreamMachine::new(scope, &options, true, PATIENCE, Random::new([7; 32]), now).unwrap();
+        let stream = StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
         Self {
             stream,
             now,
@@ -179,6 +179,12 @@ enum Failure {
     Reply(Document),
     Network,
 }
+
+const RETRIES: Retries = Retries {
+    reads: true,
+    overloads: 2,
+    retargets: false,
+};
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
@@ -784,7 +790,7 @@ fn a_name_that_cannot_be_a_namespace_is_refused_before_anything_is_sent() {
     };
     for scope in [collection("", "c"), collection("a\0b", "c"), collection("a", "")] {
         let options = WatchOptions::default();
-        let result = StreamMachine::new(&scope, &options, true, PATIENCE, Random::new([0; 32]), epoch());
+        let result = StreamMachine::new(&scope, &options, RETRIES, PATIENCE, Random::new([0; 32]), epoch());
         assert!(matches!(
             result.unwrap_err().kind(),
             ErrorKind::InvalidArgument { .. }
@@ -912,7 +918,7 @@ fn the_longest_times_overflow_nothing() {
         get_more: Duration::MAX,
     };
     let scope = collection();
-    let stream = StreamMachine::new(&scope, &options, true, patience, Random::new([7; 32]), epoch()).unwrap();
+    let stream = StreamMachine::new(&scope, &options, RETRIES, patience, Random::new([7; 32]), epoch()).unwrap();
     let mut world = World {
         stream,
         ..World::new(WatchOptions::default())
@@ -930,4 +936,93 @@ fn the_longest_times_overflow_nothing() {
         world.now += Duration::from_secs(20);
         world.input(StreamInput::Timeout);
     }
+}
+
+fn overload() -> Document {
+    failure(462, &["RetryableError", "SystemOverloadedError"])
+}
+
+/// Waits as long as the stream wants to, which must not be longer than this.
+#[track_caller]
+fn wait(world: &mut World, at_most: u64) {
+    world.expect_nothing();
+    world.now += Duration::from_millis(at_most);
+    world.input(StreamInput::Timeout);
+}
+
+#[test]
+fn a_get_more_that_an_overloaded_server_refuses_is_sent_again_twice_with_growing_pauses() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::TryNext);
+    let first = world.expect_get_more();
+    for pause in [200, 400] {
+        world.reply(overload());
+        wait(&mut world, pause);
+        assert_eq!(world.expect_get_more(), first);
+    }
+    world.reply(next_batch(&["e1"], Some("t1")));
+    world.expect_event("e1");
+
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    for pause in [200, 400] {
+        world.reply(overload());
+        assert!(world.stream.is_alive());
+        wait(&mut world, pause);
+        world.expect_get_more();
+    }
+    world.reply(overload());
+    assert!(world.expect_command().contains_key("killCursors"));
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(462));
+}
+
+#[test]
+fn the_server_says_how_long_the_first_pause_may_be_and_no_longer_than_ten_seconds() {
+    for (base, longest) in [(1.0, 2), (5000.0, 10_000), (f64::MAX, 200), (-1.0, 200), (f64::NAN, 200)] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        let mut reply = overload();
+        reply.insert("baseBackoffMS", base);
+        world.reply(reply);
+        wait(&mut world, longest);
+        world.expect_get_more();
+    }
+}
+
+#[test]
+fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_server() {
+    let mut world = World::new(WatchOptions::default());
+    world.expect_selection();
+    world.ready();
+    world.expect_command();
+    for pause in [200, 400] {
+        world.reply(overload());
+        wait(&mut world, pause);
+        assert_eq!(world.expect_selection(), None);
+        world.ready();
+        world.expect_command();
+    }
+    world.reply(failure(91, &[]));
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(91), "the limit holds for all tries together");
+}
+
+#[test]
+fn closing_in_the_pause_before_a_get_more_kills_the_cursor() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    let farewell = world.stream.close().unwrap();
+    assert_eq!((farewell.commands.len(), farewell.busy), (2, false));
+}
+
+#[test]
+fn a_connection_that_breaks_in_the_pause_before_a_get_more_is_resumed() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
 }

@@ -11,7 +11,7 @@ use crate::connection::{Connection, ConnectionOutput, Reply, Request};
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
-    self, ClusterTime, CommandReply, Expects, Patience, Role, Server, StreamInput, StreamMachine, StreamOutput,
+    self, ClusterTime, CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
     StreamStats,
 };
 use crate::token::ResumeToken;
@@ -101,7 +101,12 @@ impl ClientMachine {
             open: socket_timeout.unwrap_or(OPEN_PATIENCE),
             get_more: socket_timeout.unwrap_or(GET_MORE_SLACK),
         };
-        let stream = StreamMachine::new(scope, &watch, options.retry_reads, patience, random.fork(), now)?;
+        let retries = Retries {
+            reads: options.retry_reads,
+            overloads: options.max_adaptive_retries.unwrap_or(MAX_ADAPTIVE_RETRIES),
+            retargets: options.enable_overload_retargeting.unwrap_or(false),
+        };
+        let stream = StreamMachine::new(scope, &watch, retries, patience, random.fork(), now)?;
         let snapshot = snapshot.unwrap_or_default();
         let mut topology = Topology::new(settings.topology.clone())
             .map_err(|error| Error::invalid_argument(error.to_string()))?;
@@ -535,6 +540,9 @@ fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role
 /// How long an aggregate may stay unanswered where socketTimeoutMS says nothing. The server reads its log from the
 /// starting point on before it answers, which takes minutes where the log is long and little of it matches.
 const OPEN_PATIENCE: Duration = Duration::from_secs(300);
+
+/// `maxAdaptiveRetries` where it is not set (Client Backpressure specification).
+const MAX_ADAPTIVE_RETRIES: u32 = 2;
 
 /// Whoever calls later than this after the deadline did not look in between.
 const PUNCTUAL: Duration = Duration::from_secs(1);

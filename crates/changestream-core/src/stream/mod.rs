@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
 
-pub use machine::{Patience, StreamMachine};
+pub use machine::{Patience, Retries, StreamMachine};
 pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 

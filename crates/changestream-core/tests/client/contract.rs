@@ -261,11 +261,12 @@ impl Chaos {
     }
 
     fn refuse(&mut self) -> Document {
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 => failure(43, &[]),
             1 => failure(91, RESUMABLE),
             2 => failure(10107, RESUMABLE),
-            _ => failure(6, RESUMABLE),
+            3 => failure(6, RESUMABLE),
+            _ => failure(462, &["RetryableError", "SystemOverloadedError", "ResumableChangeStreamError"]),
         }
     }
 
