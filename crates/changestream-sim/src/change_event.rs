@@ -7,8 +7,9 @@ use bson::{Binary, Bson, DateTime, Document, doc};
 
 use crate::catalog::id_of;
 use crate::error::CommandError;
+use crate::keys;
 use crate::member::Member;
-use crate::oplog::{Change, Description, Entry, Op};
+use crate::oplog::{Change, Entry, Op};
 use crate::profile::Profile;
 use crate::token::{EncodedToken, ResumeTokenData, TokenType, TokenVersion};
 
@@ -143,7 +144,7 @@ pub(crate) fn build(
         event.insert("documentKey", key);
     }
     if let Change::Update { description, .. } = &op.change {
-        event.insert("updateDescription", update_description(description, profile));
+        event.insert("updateDescription", description.to_document(profile.dialect()));
     }
     if let (true, Some(description)) = (options.expanded, operation_description(op)) {
         event.insert("operationDescription", description);
@@ -210,7 +211,7 @@ fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
 }
 
 fn document_key(op: &Op) -> Option<Document> {
-    let key = |d: &Arc<Document>| Some(doc! { "_id": id_of(d) });
+    let key = |d: &Arc<Document>| Some(keys::document_key(d, None));
     match &op.change {
         Change::Insert { document } => key(document),
         Change::Update { after, .. } | Change::Replace { after, .. } => key(after),
@@ -279,17 +280,6 @@ fn rename_target(op: &Op) -> Document {
         }
         _ => Document::new(),
     }
-}
-
-fn update_description(description: &Description, profile: &Profile) -> Document {
-    let mut update = doc! {
-        "updatedFields": description.updated_fields.clone(),
-        "removedFields": description.removed_fields.clone(),
-    };
-    if profile.truncated_arrays {
-        update.insert("truncatedArrays", description.truncated_arrays.clone());
-    }
-    update
 }
 
 fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
@@ -363,7 +353,7 @@ fn image(
             format!(
                 "Change stream was configured to require a {what} for all update, delete and replace events, but \
                  the {what} was not found for event with document key {}",
-                crate::query::show::spaced(&doc! { "_id": id_of(document) })
+                crate::query::show::spaced(&keys::document_key(document, None))
             ),
         )),
         (false, Image::Default | Image::UpdateLookup | Image::WhenAvailable) => Ok(Some(Bson::Null)),

@@ -23,7 +23,6 @@ mod replication;
 mod reply;
 mod transactions;
 mod unique;
-mod update;
 mod wait;
 
 pub use deployment::{

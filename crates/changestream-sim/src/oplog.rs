@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bson::{Bson, Document, Timestamp};
 
+use crate::query::update::UpdateDescription;
+
 /// A point in the oplog: a timestamp and the term of the primary that wrote it. Ordered by term first, as elections
 /// compare them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +65,7 @@ pub(crate) enum Change {
     Update {
         before: Arc<Document>,
         after: Arc<Document>,
-        description: Description,
+        description: UpdateDescription,
     },
     Replace {
         before: Arc<Document>,
@@ -92,14 +94,6 @@ pub(crate) enum Change {
         options: Document,
         before: Document,
     },
-}
-
-/// What an update changed, field by field.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Description {
-    pub(crate) updated_fields: Document,
-    pub(crate) removed_fields: Vec<String>,
-    pub(crate) truncated_arrays: Vec<Document>,
 }
 
 /// A member's copy of the oplog. Never empty once the set is initiated.

@@ -1,5 +1,6 @@
 //! What distinguishes one server version from another, as data.
 
+use crate::query::update::Dialect;
 use crate::token::TokenVersion;
 
 /// A server version: its wire versions, and which options, fields and texts it knows.
@@ -59,6 +60,11 @@ impl Profile {
         let mut numbers = self.version.split('.').map(|n| n.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
         [next(), next(), next(), 0]
+    }
+
+    /// How it logs updates.
+    pub(crate) fn dialect(&self) -> Dialect {
+        if self.truncated_arrays { Dialect::Delta } else { Dialect::Legacy }
     }
 
     /// The feature compatibility version.

@@ -38,14 +38,6 @@ impl Reply {
         Self::Success(raw(document))
     }
 
-    pub(crate) fn failure(error: CommandError) -> Self {
-        Self::Failure {
-            error,
-            reported: false,
-            topology_version: None,
-        }
-    }
-
     /// The document to send. A standalone's has no times.
     pub(crate) fn finish(self, profile: &Profile, times: Option<Times>) -> RawDocumentBuf {
         match self {

@@ -3,7 +3,7 @@
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, doc};
 
-use super::write::{create_if_missing, op};
+use super::writer::{create_if_missing, op};
 use super::{Answer, Context, Result, documents, read, sessions};
 use crate::catalog::Collection;
 use crate::deployment::Deployment;

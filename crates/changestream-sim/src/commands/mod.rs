@@ -5,6 +5,7 @@ mod collections;
 mod cursor;
 mod diagnostics;
 mod documents;
+mod find_and_modify;
 mod hello;
 mod labels;
 mod read;
@@ -13,6 +14,7 @@ mod sessions;
 mod watch;
 mod write;
 mod write_concern;
+mod writer;
 
 use std::time::Instant;
 
@@ -187,12 +189,12 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "findAndModify",
         needs: Needs::Write,
-        run: write::find_and_modify,
+        run: find_and_modify::find_and_modify,
     },
     Command {
         name: "findandmodify",
         needs: Needs::Write,
-        run: write::find_and_modify,
+        run: find_and_modify::find_and_modify,
     },
     Command {
         name: "getCmdLineOpts",
