@@ -253,6 +253,11 @@ impl World {
         self.input(id, Input::Demand(demand));
     }
 
+    /// What has come of earlier demands and was not taken yet; demands nothing.
+    pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
+        self.streams[id.0].updates.pop_front()
+    }
+
     /// Closes the stream, within five seconds.
     pub fn close(&mut self, id: StreamId) {
         let deadline = self.now + Duration::from_secs(5);
