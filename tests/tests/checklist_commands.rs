@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use changestream_core::event::OperationType;
-use changestream_core::{FullDocument, FullDocumentBeforeChange, ReadConcern, ResumeToken, Scope, WatchOptions};
+use changestream_core::{
+    FullDocument, FullDocumentBeforeChange, ReadConcern, ResumeToken, Scope, WatchOptions,
+};
 use changestream_sim::Deployment;
 use changestream_tests::world::{World, collection, database, document, key_of, stage};
 
@@ -90,7 +92,10 @@ fn every_option_arrives_where_it_belongs() {
 /// pymongo test_full_pipeline: `$changeStream` is the first stage, the user's come after it.
 #[test]
 fn the_change_stream_stage_is_first_and_exactly_what_was_asked_for() {
-    let user = [doc! { "$project": { "ns": 0 } }, doc! { "$match": { "operationType": "insert" } }];
+    let user = [
+        doc! { "$project": { "ns": 0 } },
+        doc! { "$match": { "operationType": "insert" } },
+    ];
     for (scope, expected) in [
         (collection("shop", "orders"), doc! {}),
         (database("shop"), doc! {}),
@@ -111,7 +116,11 @@ fn the_change_stream_stage_is_first_and_exactly_what_was_asked_for() {
 /// A pipeline that the server does not take is the server's to refuse.
 #[test]
 fn an_unsupported_stage_is_the_servers_to_refuse() {
-    for stage in [doc! { "$foo": 1 }, doc! { "$changeStream": {} }, doc! { "$sort": { "_id": 1 } }] {
+    for stage in [
+        doc! { "$foo": 1 },
+        doc! { "$changeStream": {} },
+        doc! { "$sort": { "_id": 1 } },
+    ] {
         let mut world = World::replica_set();
         let mut options = exact();
         options.pipeline = vec![stage.clone()];
@@ -129,16 +138,26 @@ fn an_update_lookup_brings_the_document_as_it_is_now() {
     let mut options = exact();
     options.full_document = Some(FullDocument::UpdateLookup);
     let stream = world.watching(&collection("shop", "orders"), options);
-    let update = |set: Document| doc! { "update": "orders", "updates": [{ "q": { "_id": 0 }, "u": { "$set": set } }] };
+    let update =
+        |set: Document| doc! { "update": "orders", "updates": [{ "q": { "_id": 0 }, "u": { "$set": set } }] };
     world.run("shop", update(doc! { "total": 5 }));
     world.run("shop", update(doc! { "paid": true }));
     let event = world.event(stream);
     let full: Document = event.full_document_as().unwrap().unwrap();
     assert_eq!(full, doc! { "_id": 0, "total": 5, "paid": true });
-    let changed: Document = event.update_description().unwrap().updated_fields().unwrap().try_into().unwrap();
+    let changed: Document = event
+        .update_description()
+        .unwrap()
+        .updated_fields()
+        .unwrap()
+        .try_into()
+        .unwrap();
     assert_eq!(changed, doc! { "total": 5 });
     world.run("shop", update(doc! { "total": 6 }));
-    world.run("shop", doc! { "delete": "orders", "deletes": [{ "q": {}, "limit": 0 }] });
+    world.run(
+        "shop",
+        doc! { "delete": "orders", "deletes": [{ "q": {}, "limit": 0 }] },
+    );
     // The second and the third update: what they updated may be gone when they are read.
     world.event(stream);
     assert!(world.event(stream).full_document().is_null());
@@ -177,10 +196,17 @@ fn the_batch_size_is_in_the_aggregate_and_in_every_get_more() {
         insert(&mut world, 0..10);
         assert_eq!(world.keys(stream, 10), (0..10).collect::<Vec<_>>());
         let aggregate = world.last_command("aggregate");
-        assert_eq!(aggregate.get_document("cursor").unwrap(), &doc! { "batchSize": 2 });
+        assert_eq!(
+            aggregate.get_document("cursor").unwrap(),
+            &doc! { "batchSize": 2 }
+        );
         let get_mores = world.commands_named("getMore");
         assert!(get_mores.len() >= 5);
-        assert!(get_mores.iter().all(|get_more| get_more.get("batchSize") == Some(&Bson::Int32(2))));
+        assert!(
+            get_mores
+                .iter()
+                .all(|get_more| get_more.get("batchSize") == Some(&Bson::Int32(2)))
+        );
     }
 }
 
@@ -196,7 +222,10 @@ fn a_batch_size_of_zero_is_for_the_aggregate_only() {
     assert!(!world.machine(stream).has_buffered());
     assert!(world.machine(stream).resume_token().is_some());
     assert_eq!(world.keys(stream, 3), [0, 1, 2]);
-    assert_eq!(world.last_command("aggregate").get_document("cursor").unwrap(), &doc! { "batchSize": 0 });
+    assert_eq!(
+        world.last_command("aggregate").get_document("cursor").unwrap(),
+        &doc! { "batchSize": 0 }
+    );
     assert!(!world.last_command("getMore").contains_key("batchSize"));
 }
 
@@ -221,7 +250,12 @@ fn start_options_that_exclude_each_other_are_the_servers_to_refuse() {
     let token: ResumeToken = world.machine(stream).resume_token().unwrap().clone();
     world.close(stream);
     let time = world.deployment.last_write();
-    for (resume, start, at) in [(true, true, false), (true, false, true), (false, true, true), (true, true, true)] {
+    for (resume, start, at) in [
+        (true, true, false),
+        (true, false, true),
+        (false, true, true),
+        (true, true, true),
+    ] {
         world.advance(Duration::from_secs(1));
         world.forget_commands();
         let mut options = exact();
@@ -254,9 +288,15 @@ fn a_local_read_concern_is_the_servers_to_refuse_and_majority_is_fine() {
     for prefix in ["readConcernLevel=local", "readConcernLevel=majority"] {
         let mut world = World::replica_set();
         let uri = format!("{}&{prefix}", world.deployment.uri());
-        let stream = world.watch_by(&uri, None, &collection("shop", "orders"), exact()).unwrap();
+        let stream = world
+            .watch_by(&uri, None, &collection("shop", "orders"), exact())
+            .unwrap();
         let opened = world.open(stream);
-        let level = world.last_command("aggregate").get_document("readConcern").unwrap().clone();
+        let level = world
+            .last_command("aggregate")
+            .get_document("readConcern")
+            .unwrap()
+            .clone();
         if prefix.ends_with("local") {
             assert_eq!(opened.unwrap_err().code(), Some(72));
             assert_eq!(level, doc! { "level": "local" });
@@ -280,7 +320,11 @@ fn a_standalone_is_the_servers_to_refuse() {
 /// Command shape: system collections and internal databases are the server's to refuse.
 #[test]
 fn internal_namespaces_are_the_servers_to_refuse() {
-    for scope in [collection("shop", "system.profile"), database("admin"), collection("local", "oplog.rs")] {
+    for scope in [
+        collection("shop", "system.profile"),
+        database("admin"),
+        collection("local", "oplog.rs"),
+    ] {
         let mut world = World::replica_set();
         let stream = world.watch(&scope, exact());
         assert_eq!(world.open(stream).unwrap_err().code(), Some(73));
@@ -299,11 +343,20 @@ fn a_get_more_names_the_servers_namespace() {
         let stream = world.watching(&scope, exact());
         world.try_nothing(stream);
         let get_more = world.last_command("getMore");
-        assert_eq!((get_more.get_str("$db").unwrap(), get_more.get_str("collection").unwrap()), (db, coll));
+        assert_eq!(
+            (
+                get_more.get_str("$db").unwrap(),
+                get_more.get_str("collection").unwrap()
+            ),
+            (db, coll)
+        );
         world.close(stream);
         world.advance(Duration::from_secs(1));
         let kill = world.last_command("killCursors");
-        assert_eq!((kill.get_str("$db").unwrap(), kill.get_str("killCursors").unwrap()), (db, coll));
+        assert_eq!(
+            (kill.get_str("$db").unwrap(), kill.get_str("killCursors").unwrap()),
+            (db, coll)
+        );
     }
 }
 
@@ -318,16 +371,26 @@ fn the_await_time_is_on_get_more_only() {
         let start = world.now;
         world.try_nothing(stream);
         let waited = world.now - start;
-        assert!(waited >= Duration::from_millis(millis) && waited < Duration::from_millis(millis + 50), "{waited:?}");
+        assert!(
+            waited >= Duration::from_millis(millis) && waited < Duration::from_millis(millis + 50),
+            "{waited:?}"
+        );
         assert!(!world.last_command("aggregate").contains_key("maxTimeMS"));
-        assert_eq!(world.last_command("getMore").contains_key("maxTimeMS"), time.is_some());
+        assert_eq!(
+            world.last_command("getMore").contains_key("maxTimeMS"),
+            time.is_some()
+        );
     }
 }
 
 /// Command shape: a comment goes along with every command of 4.4 and later, and only with the aggregate before.
 #[test]
 fn a_comment_is_on_every_get_more_from_4_4_on() {
-    for (version, comment) in [("4.2", Bson::from("text")), ("4.4", "text".into()), ("7.0", doc! { "a": 1 }.into())] {
+    for (version, comment) in [
+        ("4.2", Bson::from("text")),
+        ("4.4", "text".into()),
+        ("7.0", doc! { "a": 1 }.into()),
+    ] {
         let mut world = World::new(Deployment::replica_set(1).server_version(version), [1; 32]);
         let mut options = exact();
         options.comment = Some(comment.clone());
@@ -338,7 +401,11 @@ fn a_comment_is_on_every_get_more_from_4_4_on() {
         let expected = (version != "4.2").then_some(&comment);
         let get_mores = world.commands_named("getMore");
         assert_eq!(get_mores.len(), 2);
-        assert!(get_mores.iter().all(|get_more| get_more.get("comment") == expected));
+        assert!(
+            get_mores
+                .iter()
+                .all(|get_more| get_more.get("comment") == expected)
+        );
     }
 }
 
@@ -354,7 +421,14 @@ fn expanded_events_come_only_if_asked_for() {
         insert(&mut world, 0..1);
         let event = world.event(stream);
         let first = event.operation_type().unwrap();
-        assert_eq!(first, if wanted { OperationType::Create } else { OperationType::Insert });
+        assert_eq!(
+            first,
+            if wanted {
+                OperationType::Create
+            } else {
+                OperationType::Insert
+            }
+        );
         assert_eq!(event.collection_uuid().is_some(), wanted);
         if wanted {
             assert!(event.operation_description().is_some());

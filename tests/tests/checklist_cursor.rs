@@ -121,7 +121,10 @@ fn many_batches_arrive_in_order_until_an_invalidate_event_ends_them() {
         world.run("shop", doc! { "drop": "orders" });
         assert_eq!(world.keys(stream, 10), (0..10).collect::<Vec<_>>());
         assert_eq!(world.event(stream).operation_type(), Some(OperationType::Drop));
-        assert_eq!(world.event(stream).operation_type(), Some(OperationType::Invalidate));
+        assert_eq!(
+            world.event(stream).operation_type(),
+            Some(OperationType::Invalidate)
+        );
         assert!(world.next(stream).is_none());
         assert!(world.next(stream).is_none());
     }
@@ -178,7 +181,10 @@ fn a_dropped_collection_ends_the_stream_without_another_command() {
         world.event(stream);
         world.run("shop", doc! { "drop": "orders" });
         assert_eq!(world.event(stream).operation_type(), Some(OperationType::Drop));
-        assert_eq!(world.event(stream).operation_type(), Some(OperationType::Invalidate));
+        assert_eq!(
+            world.event(stream).operation_type(),
+            Some(OperationType::Invalidate)
+        );
         assert!(!world.machine(stream).has_buffered());
         assert!(world.next(stream).is_none());
         assert!(matches!(world.try_next(stream), Tried::End(Ok(()))));
@@ -209,7 +215,10 @@ fn a_close_ends_a_wait_at_once() {
         world.advance(Duration::from_secs(1));
         assert_eq!(world.open_cursors(), 0);
         assert_eq!(world.network.open_connections(), 0);
-        assert_eq!(world.command_names(), ["aggregate", "getMore", "killCursors", "endSessions"]);
+        assert_eq!(
+            world.command_names(),
+            ["aggregate", "getMore", "killCursors", "endSessions"]
+        );
     }
 }
 
@@ -306,7 +315,11 @@ fn a_demand_that_is_taken_back_loses_nothing() {
                 if taken % 11 == 7 {
                     world.kill_all_cursors();
                 }
-                let demand = if taken % 2 == 0 { Demand::Next } else { Demand::TryNext };
+                let demand = if taken % 2 == 0 {
+                    Demand::Next
+                } else {
+                    Demand::TryNext
+                };
                 world.demand(stream, demand);
                 world.advance(Duration::ZERO);
                 for _ in 0..period {
@@ -324,7 +337,11 @@ fn a_demand_that_is_taken_back_loses_nothing() {
                     }
                 }
             }
-            assert_eq!(seen, (0..20).collect::<Vec<_>>(), "taken back after {period} steps");
+            assert_eq!(
+                seen,
+                (0..20).collect::<Vec<_>>(),
+                "taken back after {period} steps"
+            );
         }
     }
 }

@@ -60,7 +60,10 @@ fn an_insert_event_has_the_document() {
     let event = world.event(stream);
     assert_eq!(kind(&event), OperationType::Insert);
     assert_eq!(event.namespace().unwrap().to_string(), "shop.orders");
-    assert_eq!(of(event.full_document().present().unwrap()), doc! { "_id": 1, "total": 7 });
+    assert_eq!(
+        of(event.full_document().present().unwrap()),
+        doc! { "_id": 1, "total": 7 }
+    );
     assert_eq!(of(event.document_key().unwrap()), doc! { "_id": 1 });
     assert!(event.update_description().is_none());
     assert!(event.cluster_time().is_some());
@@ -72,7 +75,10 @@ fn an_update_event_says_what_changed_and_has_no_document() {
     let (mut world, stream) = started(&orders(), exact());
     world.insert("shop", "orders", [doc! { "_id": 1, "total": 7, "note": "x" }]);
     let change = doc! { "$set": { "total": 8 }, "$unset": { "note": 1 } };
-    world.run("shop", doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": change }] });
+    world.run(
+        "shop",
+        doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": change }] },
+    );
     world.event(stream);
     let event = world.event(stream);
     assert_eq!(kind(&event), OperationType::Update);
@@ -89,8 +95,14 @@ fn a_replace_event_has_the_new_document_and_a_delete_event_none() {
     let (mut world, stream) = started(&orders(), exact());
     world.insert("shop", "orders", [doc! { "_id": 1, "total": 7 }]);
     let new = doc! { "_id": 1, "paid": true };
-    world.run("shop", doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": new.clone() }] });
-    world.run("shop", doc! { "delete": "orders", "deletes": [{ "q": { "_id": 1 }, "limit": 1 }] });
+    world.run(
+        "shop",
+        doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": new.clone() }] },
+    );
+    world.run(
+        "shop",
+        doc! { "delete": "orders", "deletes": [{ "q": { "_id": 1 }, "limit": 1 }] },
+    );
     world.event(stream);
     let replaced = world.event(stream);
     assert_eq!(kind(&replaced), OperationType::Replace);
@@ -136,7 +148,10 @@ fn a_rename_says_where_to_and_invalidates() {
         let (mut world, stream) = started(&orders(), options);
         world.insert("shop", "orders", [doc! { "_id": 1 }]);
         world.event(stream);
-        world.run("admin", doc! { "renameCollection": "shop.orders", "to": "shop.old" });
+        world.run(
+            "admin",
+            doc! { "renameCollection": "shop.orders", "to": "shop.old" },
+        );
         let renamed = world.event(stream);
         assert_eq!(kind(&renamed), OperationType::Rename);
         assert_eq!(renamed.to().unwrap().to_string(), "shop.old");
@@ -233,7 +248,10 @@ fn a_cluster_stream_sees_all_databases_and_is_never_invalidated() {
             (OperationType::Drop, "c.orders"),
             (OperationType::DropDatabase, "c"),
         ];
-        assert_eq!(seen, expected.map(|(kind, namespace)| (kind, namespace.to_owned())));
+        assert_eq!(
+            seen,
+            expected.map(|(kind, namespace)| (kind, namespace.to_owned()))
+        );
         world.insert("d", "orders", [doc! { "_id": 9 }]);
         assert_eq!(world.keys(stream, 1), [9]);
         assert!(world.machine(stream).is_alive());
@@ -261,7 +279,10 @@ fn an_event_is_handed_over_byte_for_byte() {
     });
     world.insert("shop", "orders", [doc! { "_id": 1 }]);
     let event = world.event(stream);
-    assert_eq!(event.as_raw().as_bytes(), RawDocumentBuf::try_from(&strange).unwrap().as_bytes());
+    assert_eq!(
+        event.as_raw().as_bytes(),
+        RawDocumentBuf::try_from(&strange).unwrap().as_bytes()
+    );
     assert_eq!(kind(&event), OperationType::Other("somethingNew".to_owned()));
     assert_eq!(event.namespace().unwrap().to_string(), "shop.orders");
 }
@@ -276,7 +297,9 @@ fn an_event_of_nothing_but_its_id_is_an_event() {
         let event = world.event(stream);
         assert_eq!(event.as_raw().iter().count(), 1);
         assert_eq!(event.operation_type(), None);
-        assert!(event.namespace().is_none() && event.document_key().is_none() && event.cluster_time().is_none());
+        assert!(
+            event.namespace().is_none() && event.document_key().is_none() && event.cluster_time().is_none()
+        );
         assert!(event.full_document().is_absent());
         let typed: ChangeStreamDocument<Document> = event.decode().unwrap();
         assert_eq!(typed.operation_type, None);
@@ -297,8 +320,14 @@ fn events_of_a_transaction_carry_its_session_and_number() {
         }
         command
     };
-    world.run("shop", in_transaction(doc! { "insert": "orders", "documents": [{ "_id": 1 }] }, true));
-    world.run("shop", in_transaction(doc! { "insert": "orders", "documents": [{ "_id": 2 }] }, false));
+    world.run(
+        "shop",
+        in_transaction(doc! { "insert": "orders", "documents": [{ "_id": 1 }] }, true),
+    );
+    world.run(
+        "shop",
+        in_transaction(doc! { "insert": "orders", "documents": [{ "_id": 2 }] }, false),
+    );
     world.try_nothing(stream);
     world.run("admin", in_transaction(doc! { "commitTransaction": 1 }, false));
     let (first, second) = (world.event(stream), world.event(stream));
@@ -329,7 +358,14 @@ fn an_event_decodes_into_the_users_own_types() {
         total: f64,
     }
     let (mut world, stream) = started(&orders(), exact());
-    world.insert("shop", "orders", [doc! { "_id": 1, "total": 2.5 }, doc! { "_id": 2, "total": "free" }]);
+    world.insert(
+        "shop",
+        "orders",
+        [
+            doc! { "_id": 1, "total": 2.5 },
+            doc! { "_id": 2, "total": "free" },
+        ],
+    );
     let event = world.event(stream);
     let expected = Order { id: 1, total: 2.5 };
     assert_eq!(event.full_document_as::<Order>().unwrap().unwrap(), expected);
@@ -348,16 +384,28 @@ fn an_event_decodes_into_the_users_own_types() {
 #[test]
 fn images_of_before_and_after_arrive_where_the_collection_keeps_them() {
     let mut world = World::new(Deployment::replica_set(1).server_version("6.0"), [1; 32]);
-    world.run("shop", doc! { "create": "orders", "changeStreamPreAndPostImages": { "enabled": true } });
+    world.run(
+        "shop",
+        doc! { "create": "orders", "changeStreamPreAndPostImages": { "enabled": true } },
+    );
     world.insert("shop", "orders", [doc! { "_id": 1, "total": 7 }]);
     let mut options = exact();
     options.full_document = Some("required".into());
     options.full_document_before_change = Some("required".into());
     let stream = world.watching(&orders(), options);
-    world.run("shop", doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": { "$set": { "total": 8 } } }] });
+    world.run(
+        "shop",
+        doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": { "$set": { "total": 8 } } }] },
+    );
     let event = world.event(stream);
-    assert_eq!(of(event.full_document_before_change().present().unwrap()), doc! { "_id": 1, "total": 7 });
-    assert_eq!(of(event.full_document().present().unwrap()), doc! { "_id": 1, "total": 8 });
+    assert_eq!(
+        of(event.full_document_before_change().present().unwrap()),
+        doc! { "_id": 1, "total": 7 }
+    );
+    assert_eq!(
+        of(event.full_document().present().unwrap()),
+        doc! { "_id": 1, "total": 8 }
+    );
     assert!(event.wall_time().is_some());
 }
 
@@ -370,7 +418,10 @@ fn a_required_image_that_is_not_there_is_the_end() {
         let stream = world.watching(&orders(), options);
         world.insert("shop", "orders", [doc! { "_id": 1 }]);
         world.event(stream);
-        world.run("shop", doc! { "delete": "orders", "deletes": [{ "q": { "_id": 1 }, "limit": 1 }] });
+        world.run(
+            "shop",
+            doc! { "delete": "orders", "deletes": [{ "q": { "_id": 1 }, "limit": 1 }] },
+        );
         let error = world.failure(stream);
         assert!(matches!(error.kind(), ErrorKind::PreImageMissing(_)), "{error}");
         assert_eq!(world.commands_named("aggregate").len(), 1);
@@ -389,7 +440,12 @@ fn fragments_of_a_split_event_are_handed_over_one_by_one() {
             let split = batch.drain(..).collect::<Vec<_>>().into_iter().flat_map(|event| {
                 let mut second = event.as_document().unwrap().clone();
                 let key = second.remove("documentKey").unwrap();
-                let token = second.get_document("_id").unwrap().get_str("_data").unwrap().to_owned();
+                let token = second
+                    .get_document("_id")
+                    .unwrap()
+                    .get_str("_data")
+                    .unwrap()
+                    .to_owned();
                 let first = doc! {
                     "_id": { "_data": format!("{token}46") },
                     "splitEvent": { "fragment": 1, "of": 2 },
@@ -410,9 +466,19 @@ fn fragments_of_a_split_event_are_handed_over_one_by_one() {
         let second = world.event(stream);
         assert!(second.split_event().unwrap().is_last());
         assert_eq!(second.operation_type(), Some(OperationType::Insert));
-        assert_eq!(of(second.full_document().present().unwrap()), doc! { "_id": 1, "filler": "q" });
+        assert_eq!(
+            of(second.full_document().present().unwrap()),
+            doc! { "_id": 1, "filler": "q" }
+        );
         assert!(second.document_key().is_none());
         world.advance(Duration::from_secs(1));
-        assert_eq!(world.last_command("aggregate").get_array("pipeline").unwrap().len(), 2);
+        assert_eq!(
+            world
+                .last_command("aggregate")
+                .get_array("pipeline")
+                .unwrap()
+                .len(),
+            2
+        );
     }
 }

@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
+use changestream_core::event::OperationType;
 use changestream_core::{
     ErrorKind, FullDocument, ReadPreference, ReadPreferenceMode, ResumeToken, Update, WatchOptions,
 };
-use changestream_core::event::OperationType;
 use changestream_sim::Deployment;
 use changestream_tests::world::{StreamId, Tried, World, collection, database, document, key_of};
 
@@ -74,7 +74,10 @@ fn invalidate_token(world: &mut World) -> ResumeToken {
 #[test]
 fn a_resumable_error_of_get_more_is_resumed_from_once_with_the_same_options() {
     for mut options in both() {
-        options.pipeline = vec![doc! { "$match": { "operationType": "insert" } }, doc! { "$project": { "ns": 0 } }];
+        options.pipeline = vec![
+            doc! { "$match": { "operationType": "insert" } },
+            doc! { "$project": { "ns": 0 } },
+        ];
         options.full_document = Some(FullDocument::UpdateLookup);
         options.batch_size = Some(2);
         options.comment = Some("mine".into());
@@ -135,7 +138,11 @@ fn a_closed_connection_is_resumed_from() {
 fn a_silent_server_is_given_up_and_resumed_from() {
     for options in both() {
         let (mut world, stream) = under_way("4.4", options);
-        world.fail(&["getMore"], 1, doc! { "blockConnection": true, "blockTimeMS": 3_600_000 });
+        world.fail(
+            &["getMore"],
+            1,
+            doc! { "blockConnection": true, "blockTimeMS": 3_600_000 },
+        );
         assert_eq!(world.keys(stream, 2), [1, 2]);
         assert_eq!(world.commands_named("aggregate").len(), 2);
     }
@@ -186,7 +193,10 @@ fn a_resume_selects_a_server_by_the_streams_read_preference() {
         assert_ne!(next, primary);
         assert_ne!(next, serving);
         assert_eq!(
-            world.last_command("aggregate").get_document("$readPreference").unwrap(),
+            world
+                .last_command("aggregate")
+                .get_document("$readPreference")
+                .unwrap(),
             &doc! { "mode": "secondary" }
         );
     }
@@ -222,7 +232,11 @@ fn an_empty_first_batch_keeps_its_cursor() {
 /// Prose test 8.
 #[test]
 fn an_error_of_kill_cursors_during_a_resume_is_swallowed() {
-    for fault in [doc! { "errorCode": 6 }, doc! { "errorCode": 43 }, doc! { "errorCode": 89 }] {
+    for fault in [
+        doc! { "errorCode": 6 },
+        doc! { "errorCode": 43 },
+        doc! { "errorCode": 89 },
+    ] {
         for options in both() {
             let (mut world, stream) = under_way("4.4", options);
             world.fail(&["getMore", "killCursors"], 2, fault.clone());
@@ -340,11 +354,21 @@ fn from_4_4_on_the_servers_label_decides() {
 /// Spec text: before 4.4 a list of codes decides, and no label. 13388 is in it.
 #[test]
 fn before_4_4_a_list_of_codes_decides() {
-    let listed = [6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436];
+    let listed = [
+        6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
+    ];
     let others = [1, 50, 136, 237, 280, 286, 10334, 11601];
-    for (code, resumes) in listed.map(|code| (code, true)).into_iter().chain(others.map(|code| (code, false))) {
+    for (code, resumes) in listed
+        .map(|code| (code, true))
+        .into_iter()
+        .chain(others.map(|code| (code, false)))
+    {
         let (mut world, stream) = under_way("4.2", exact());
-        let labels: &[&str] = if resumes { &[] } else { &["ResumableChangeStreamError"] };
+        let labels: &[&str] = if resumes {
+            &[]
+        } else {
+            &["ResumableChangeStreamError"]
+        };
         world.fail(&["getMore"], 1, doc! { "errorCode": code, "errorLabels": labels });
         match world.next(stream) {
             Some(Ok(event)) if resumes => assert_eq!(key_of(&event), 1, "{code}"),
@@ -427,7 +451,10 @@ fn a_cursor_is_killed_at_its_own_server_and_nowhere_else() {
         world.deployment.crash(now, owner);
         insert(&mut world, 3..4);
         assert_eq!(world.keys(stream, 1), [3]);
-        let kills: Vec<_> = world.records().filter(|record| record.name == "killCursors").collect();
+        let kills: Vec<_> = world
+            .records()
+            .filter(|record| record.name == "killCursors")
+            .collect();
         for kill in &kills {
             let killed = kill.body.get_array("cursors").unwrap()[0].as_i64().unwrap();
             assert_eq!(kill.member == owner, killed == cursor, "{kill:?}");
@@ -574,7 +601,11 @@ fn faults_of_every_kind_lose_and_repeat_nothing_and_a_seed_decides_all() {
                     world.network.reset(now, primary);
                 }
                 4 => world.deployment.step_down(now),
-                _ => world.fail(&["getMore"], 1, doc! { "blockConnection": true, "blockTimeMS": 100_000 }),
+                _ => world.fail(
+                    &["getMore"],
+                    1,
+                    doc! { "blockConnection": true, "blockTimeMS": 100_000 },
+                ),
             }
             assert_eq!(world.keys(stream, 2), [next - 3, next - 2]);
             if let Tried::Event(event) = world.try_next(stream) {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use changestream_core::{ErrorKind, ResumeToken, WatchOptions};
-use changestream_tests::world::{StreamId, World, batch_of, collection, document, key_of, without_batch_tokens};
+use changestream_tests::world::{
+    StreamId, World, batch_of, collection, document, key_of, without_batch_tokens,
+};
 
 /// No getMore leaves before the consumer waits for it.
 fn exact() -> WatchOptions {
@@ -94,7 +96,11 @@ fn an_event_without_id_is_an_error_and_closes_the_stream() {
         insert(&mut world, 0..1);
         let error = world.failure(stream);
         assert!(matches!(error.kind(), ErrorKind::MissingResumeToken), "{error}");
-        assert!(error.to_string().contains("Cannot provide resume functionality when the resume token is missing"));
+        assert!(
+            error
+                .to_string()
+                .contains("Cannot provide resume functionality when the resume token is missing")
+        );
         assert!(!world.machine(stream).is_alive());
         world.advance(Duration::from_secs(5));
         assert_eq!(world.network.open_connections(), 0);
@@ -288,7 +294,10 @@ fn the_users_operation_time_gives_way_to_the_token() {
 /// pymongo test_custom_types and test_uuid_subtype: the token is opaque.
 #[test]
 fn a_token_goes_back_as_it_came_whatever_is_in_it() {
-    let uuid = |subtype| Binary { subtype, bytes: vec![7; 16] };
+    let uuid = |subtype| Binary {
+        subtype,
+        bytes: vec![7; 16],
+    };
     let token = doc! {
         "_data": uuid(BinarySubtype::Uuid),
         "old": uuid(BinarySubtype::UuidOld),

@@ -87,7 +87,10 @@ impl Stream {
     /// An update comes only when one is demanded, and satisfies the demand as [`Demand`] says.
     fn take(&mut self, update: Update) {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
-        let ends_a_try = matches!(update, Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_));
+        let ends_a_try = matches!(
+            update,
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+        );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
         }
@@ -109,7 +112,10 @@ impl World {
         let mut random = Random::new(seed);
         let mut sim_seed = [0; 32];
         random.fill(&mut sim_seed);
-        let deployment = config.seed(sim_seed).build(now).expect("the test's deployment makes sense");
+        let deployment = config
+            .seed(sim_seed)
+            .build(now)
+            .expect("the test's deployment makes sense");
         let mut world = Self {
             now,
             deployment,
@@ -326,8 +332,15 @@ impl World {
         );
         loop {
             self.settle();
-            let writer = self.writer.as_mut().expect("the deployment keeps the writer's connection");
-            if let Some(frame) = writer.reader.next_frame().expect("the deployment speaks the protocol") {
+            let writer = self
+                .writer
+                .as_mut()
+                .expect("the deployment keeps the writer's connection");
+            if let Some(frame) = writer
+                .reader
+                .next_frame()
+                .expect("the deployment speaks the protocol")
+            {
                 let Ok(Message::Msg(reply)) = Message::decode(&frame) else {
                     panic!("the deployment answers OP_MSG with OP_MSG")
                 };
@@ -343,7 +356,11 @@ impl World {
     pub fn run(&mut self, db: &str, command: Document) -> Document {
         let shown = command.to_string();
         let reply = self.command(db, command);
-        assert_eq!(reply.get("ok"), Some(&bson::Bson::Double(1.0)), "{shown}: {reply}");
+        assert_eq!(
+            reply.get("ok"),
+            Some(&bson::Bson::Double(1.0)),
+            "{shown}: {reply}"
+        );
         reply
     }
 
@@ -388,11 +405,20 @@ impl World {
         self.deliver();
         self.deployment.handle_input(self.now, sim::Input::Timeout);
         for id in (0..self.streams.len()).map(StreamId) {
-            if self.streams[id.0].deadline.is_some_and(|deadline| deadline.at <= self.now) {
+            if self.streams[id.0]
+                .deadline
+                .is_some_and(|deadline| deadline.at <= self.now)
+            {
                 self.input(id, Input::Timeout);
                 self.poll_stream(id.0);
-                let again = self.streams[id.0].deadline.filter(|deadline| deadline.at <= self.now);
-                assert!(again.is_none(), "a loop without end: {again:?} in {:?}", self.streams[id.0]);
+                let again = self.streams[id.0]
+                    .deadline
+                    .filter(|deadline| deadline.at <= self.now);
+                assert!(
+                    again.is_none(),
+                    "a loop without end: {again:?} in {:?}",
+                    self.streams[id.0]
+                );
             }
         }
         self.settle();
@@ -415,7 +441,11 @@ impl World {
 
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
-        let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
+        let streams = self
+            .streams
+            .iter()
+            .filter_map(|stream| Some(stream.deadline?.at))
+            .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
             output => {
@@ -423,7 +453,10 @@ impl World {
                 Some(self.now)
             }
         };
-        [streams, deployment, self.network.next_arrival()].into_iter().flatten().min()
+        [streams, deployment, self.network.next_arrival()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Lets everybody say what they have to say.
@@ -461,7 +494,9 @@ impl World {
                     bytes.hash(&mut self.sent);
                     self.network.send_to_server(self.now, (index, connection), bytes);
                 }
-                Output::Disconnect { connection } => self.network.client_closes(self.now, (index, connection)),
+                Output::Disconnect { connection } => {
+                    self.network.client_closes(self.now, (index, connection))
+                }
                 Output::Update(update) => {
                     stream.take(update);
                     continue;
@@ -501,7 +536,11 @@ impl World {
                 }
             },
             sim::Output::Disconnect { connection } => {
-                if self.writer.as_ref().is_some_and(|writer| writer.connection == connection) {
+                if self
+                    .writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.connection == connection)
+                {
                     self.writer = None;
                 }
                 self.network.server_closes(self.now, connection);
@@ -512,8 +551,9 @@ impl World {
 
     /// Brings what has arrived by now to whom it is for.
     fn deliver(&mut self) {
-        while let Some(arrival) =
-            self.network.poll_arrival(self.now, || self.deployment.new_connection())
+        while let Some(arrival) = self
+            .network
+            .poll_arrival(self.now, || self.deployment.new_connection())
         {
             arrival.deliver(self);
         }

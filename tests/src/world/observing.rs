@@ -52,7 +52,10 @@ impl World {
 
     /// The streams' commands of that name, oldest first.
     pub fn commands_named(&self, name: &str) -> Vec<Document> {
-        self.records().filter(|record| record.name == name).map(|record| record.body.clone()).collect()
+        self.records()
+            .filter(|record| record.name == name)
+            .map(|record| record.body.clone())
+            .collect()
     }
 
     /// The newest of the streams' commands of that name.
@@ -65,7 +68,10 @@ impl World {
     /// The `$changeStream` stages of the streams' aggregates, oldest first.
     pub fn stages(&self) -> Vec<Document> {
         let aggregates = self.commands_named("aggregate");
-        aggregates.iter().map(|aggregate| stage(aggregate).clone()).collect()
+        aggregates
+            .iter()
+            .map(|aggregate| stage(aggregate).clone())
+            .collect()
     }
 
     /// Forgets the commands received so far.
@@ -83,10 +89,13 @@ impl World {
 
     /// As [`fail`](Self::fail), at one member only.
     pub fn fail_at(&mut self, member: usize, commands: &[&str], times: i32, fault: Document) {
-        let mut data = doc! { "failCommands": commands.iter().map(|name| Bson::from(*name)).collect::<Vec<_>>() };
+        let mut data =
+            doc! { "failCommands": commands.iter().map(|name| Bson::from(*name)).collect::<Vec<_>>() };
         data.extend(fault);
         let command = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
-        self.deployment.fail_command(member, &command).expect("the test's fail point is well formed");
+        self.deployment
+            .fail_command(member, &command)
+            .expect("the test's fail point is well formed");
     }
 
     /// The next getMore at each member fails with that code, as the server itself would let it fail: labels and all.
@@ -114,7 +123,9 @@ impl World {
 
     /// How many cursors are open at all members.
     pub fn open_cursors(&self) -> usize {
-        (0..self.deployment.member_count()).map(|member| self.deployment.cursors(member).len()).sum()
+        (0..self.deployment.member_count())
+            .map(|member| self.deployment.cursors(member).len())
+            .sum()
     }
 
     /// The index of the primary.
@@ -194,5 +205,7 @@ impl World {
 pub fn stage(aggregate: &Document) -> &Document {
     let first = aggregate.get_array("pipeline").expect("a pipeline").first();
     let first = first.and_then(Bson::as_document).expect("a first stage");
-    first.get_document("$changeStream").expect("the first stage is $changeStream")
+    first
+        .get_document("$changeStream")
+        .expect("the first stage is $changeStream")
 }

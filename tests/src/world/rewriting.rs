@@ -59,6 +59,8 @@ pub fn without_batch_tokens(reply: &mut Document) {
 /// The batch in a reply of aggregate or getMore.
 pub fn batch_of(reply: &mut Document) -> Option<&mut Vec<Bson>> {
     let cursor = reply.get_document_mut("cursor").ok()?;
-    let name = ["firstBatch", "nextBatch"].into_iter().find(|name| cursor.contains_key(name))?;
+    let name = ["firstBatch", "nextBatch"]
+        .into_iter()
+        .find(|name| cursor.contains_key(name))?;
     cursor.get_array_mut(name).ok()
 }
