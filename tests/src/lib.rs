@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod recorded_stream;
 pub mod replay;
+pub mod simulation;
 pub mod world;
 
 use std::path::PathBuf;

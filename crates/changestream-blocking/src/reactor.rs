@@ -126,11 +126,7 @@ impl Handle {
     /// Waits until a socket is ready, the waker is used, a signal arrives, or it is that time.
     pub(crate) fn wait(&self, until: Option<Instant>) -> io::Result<()> {
         let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (poll, events) = &mut *waiting;
         match poll.poll(events, timeout.map(|timeout| timeout.min(LONGEST_WAIT))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

@@ -105,11 +105,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
@@ -182,11 +178,7 @@ impl Connect {
     }
 
     /// Goes on with the next address that can be tried at all; `error` is what became of the last.
-    fn try_next(
-        &self,
-        mut rest: vec::IntoIter<SocketAddr>,
-        mut error: io::Error,
-    ) -> io::Result<State> {
+    fn try_next(&self, mut rest: vec::IntoIter<SocketAddr>, mut error: io::Error) -> io::Result<State> {
         while let Some(address) = rest.next() {
             match Socket::tcp(&self.reactor, address) {
                 Ok(socket) => return Ok(State::Trying { socket, rest }),
@@ -210,8 +202,7 @@ impl Future for Connect {
                 return Poll::Pending;
             };
             let connected = ready!(socket.poll_connected());
-            let State::Trying { socket, rest } = std::mem::replace(&mut self.state, State::Done)
-            else {
+            let State::Trying { socket, rest } = std::mem::replace(&mut self.state, State::Done) else {
                 return Poll::Pending;
             };
             match connected {

@@ -38,10 +38,7 @@ fn an_iteration_ends_with_an_invalidated_stream() {
     let mut stream = open(&server);
     assert_eq!(stream.by_ref().map(Result::unwrap).count(), 6);
     assert!(!stream.is_alive());
-    assert!(matches!(
-        stream.try_next().unwrap_err().kind(),
-        ErrorKind::Closed
-    ));
+    assert!(matches!(stream.try_next().unwrap_err().kind(), ErrorKind::Closed));
 }
 
 #[test]
@@ -75,18 +72,10 @@ fn batches_and_updates_come_too() {
 fn a_wait_with_a_limit_ends_and_loses_nothing() {
     let server = TcpServer::start(Server::new(0));
     let mut stream = open(&server);
-    assert!(
-        stream
-            .next_timeout(Duration::from_millis(1))
-            .unwrap()
-            .is_none()
-    );
+    assert!(stream.next_timeout(Duration::from_millis(1)).unwrap().is_none());
     assert!(stream.next_timeout(Duration::ZERO).unwrap().is_none());
     server.change(1);
-    let event = stream
-        .next_timeout(Duration::from_secs(60))
-        .unwrap()
-        .unwrap();
+    let event = stream.next_timeout(Duration::from_secs(60)).unwrap().unwrap();
     assert_eq!(number(event.resume_token()), 1);
 }
 
@@ -103,10 +92,7 @@ fn another_thread_ends_a_blocked_call_and_the_stream_closes_properly() {
     assert!(stream.next().is_none());
     other.join().unwrap();
     assert!(!stream.is_alive());
-    assert!(matches!(
-        stream.try_next().unwrap_err().kind(),
-        ErrorKind::Closed
-    ));
+    assert!(matches!(stream.try_next().unwrap_err().kind(), ErrorKind::Closed));
     let before = Instant::now();
     let token = stream.close_within(Duration::from_millis(200)).unwrap();
     assert_eq!(token.as_ref().map(number), Some(1));
@@ -119,10 +105,7 @@ fn a_stream_that_was_cancelled_before_it_opened_does_not_open() {
     let client = Client::new(server.uri()).unwrap();
     let mut stream = client.watch().start().unwrap();
     stream.canceller().cancel();
-    assert!(matches!(
-        stream.opened().unwrap_err().kind(),
-        ErrorKind::Closed
-    ));
+    assert!(matches!(stream.opened().unwrap_err().kind(), ErrorKind::Closed));
     assert!(stream.next().is_none());
 }
 
@@ -164,8 +147,7 @@ fn a_missing_unix_socket_is_an_error_after_the_selection_time() {
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_serves_as_well() {
-    let path =
-        std::env::temp_dir().join(format!("changestream-blocking-{}.sock", std::process::id()));
+    let path = std::env::temp_dir().join(format!("changestream-blocking-{}.sock", std::process::id()));
     let server = TcpServer::start_unix(Server::new(1), path.to_str().unwrap());
     let mut stream = Client::new(server.uri()).unwrap().watch().open().unwrap();
     assert_eq!(number(stream.next().unwrap().unwrap().resume_token()), 1);

@@ -62,9 +62,7 @@ impl<R: Runtime> Alarm<R> {
             self.timer = None;
             return Poll::Pending;
         };
-        let (set, timer) = self
-            .timer
-            .get_or_insert_with(|| (at, runtime.sleep_until(at)));
+        let (set, timer) = self.timer.get_or_insert_with(|| (at, runtime.sleep_until(at)));
         if *set != at {
             *set = at;
             runtime.reset(timer, at);

@@ -14,42 +14,10 @@ use crate::{ChangeStream, Mode, Watch};
 
 /// A MongoDB deployment, to open change streams on.
 ///
-/// Making one talks to nobody, and it holds no connection: each stream has its own. What one stream learns of the deployment,
-/// the next one starts with. Cloning it is cheap and gives the same client.
+/// Making one talks to nobody, and it holds no connection: each stream has its own. What one stream learns of the
+/// deployment, the next one starts with. Cloning it is cheap and gives the same client.
 pub struct Client<M> {
     inner: Arc<Inner<M>>,
-}
-
-struct Inner<M> {
-    mode: M,
-    settings: Arc<ClientSettings>,
-    warnings: Vec<Warning>,
-    knowledge: Knowledge,
-}
-
-impl<M: Mode> Inner<M> {
-    fn new(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        let metadata = metadata(mode.platform());
-        Self::with_settings(mode, ClientSettings::new(options, metadata)?)
-    }
-
-    fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
-        refuse_tls(settings.options())?;
-        Ok(Self {
-            mode,
-            settings: Arc::new(settings),
-            warnings: Vec::new(),
-            knowledge: Knowledge::default(),
-        })
-    }
-}
-
-impl<M> From<Inner<M>> for Client<M> {
-    fn from(inner: Inner<M>) -> Self {
-        Self {
-            inner: Arc::new(inner),
-        }
-    }
 }
 
 impl<M: Mode + Default> Client<M> {
@@ -59,6 +27,9 @@ impl<M: Mode + Default> Client<M> {
     /// The string is wrong; the error says where. Or it asks for what is not built in.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
         let parsed: ConnectionString = connection_string.as_ref().parse()?;
+        for warning in &parsed.warnings {
+            tracing::warn!("connection string: {warning}");
+        }
         let mut client = Inner::new(M::default(), parsed.options)?;
         client.warnings = parsed.warnings;
         Ok(client.into())
@@ -111,11 +82,7 @@ impl<M: Mode> Client<M> {
     }
 
     /// A collection of that name in the database of that name.
-    pub fn collection(
-        &self,
-        database: impl Into<String>,
-        name: impl Into<String>,
-    ) -> Collection<M> {
+    pub fn collection(&self, database: impl Into<String>, name: impl Into<String>) -> Collection<M> {
         self.database(database).collection(name)
     }
 
@@ -132,7 +99,7 @@ impl<M: Mode> Client<M> {
         self.inner.settings.options()
     }
 
-    /// What is odd about the connection string, for a log.
+    /// What is odd about the connection string. Each was logged when the client was made.
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
     }
@@ -165,6 +132,38 @@ impl<M: Mode> Client<M> {
         )?;
         let stream = ChangeStream::new(runtime, machine, inner.knowledge.clone());
         Ok(M::stream(stream))
+    }
+}
+
+struct Inner<M> {
+    mode: M,
+    settings: Arc<ClientSettings>,
+    warnings: Vec<Warning>,
+    knowledge: Knowledge,
+}
+
+impl<M: Mode> Inner<M> {
+    fn new(mode: M, options: ClientOptions) -> Result<Self, Error> {
+        let metadata = metadata(mode.platform());
+        Self::with_settings(mode, ClientSettings::new(options, metadata)?)
+    }
+
+    fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+        refuse_tls(settings.options())?;
+        Ok(Self {
+            mode,
+            settings: Arc::new(settings),
+            warnings: Vec::new(),
+            knowledge: Knowledge::default(),
+        })
+    }
+}
+
+impl<M> From<Inner<M>> for Client<M> {
+    fn from(inner: Inner<M>) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 }
 
@@ -291,8 +290,7 @@ fn refuse_tls(options: &ClientOptions) -> Result<(), Error> {
 
 fn random_seed() -> Result<[u8; 32], Error> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| {
-        Error::system(format!("the operating system gives no randomness: {error}"))
-    })?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| Error::system(format!("the operating system gives no randomness: {error}")))?;
     Ok(seed)
 }

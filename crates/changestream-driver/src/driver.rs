@@ -65,11 +65,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// The next update of those that the demand asks for; none after the end.
-    pub(crate) fn poll_update(
-        &mut self,
-        cx: &mut Context<'_>,
-        demand: Demand,
-    ) -> Poll<Option<Update>> {
+    pub(crate) fn poll_update(&mut self, cx: &mut Context<'_>, demand: Demand) -> Poll<Option<Update>> {
         if self.updates.is_empty() {
             self.say(demand);
             ready!(self.drive(cx));
@@ -131,8 +127,7 @@ impl<R: Runtime> Driver<R> {
             }
             let more = self.read(cx);
             if self.alarm.is_due(&self.runtime, more) {
-                self.machine
-                    .handle_input(self.runtime.now(), Input::Timeout);
+                self.machine.handle_input(self.runtime.now(), Input::Timeout);
             } else if more.is_none() && self.alarm.poll(&self.runtime, cx).is_pending() {
                 return Poll::Pending;
             }
@@ -146,10 +141,7 @@ impl<R: Runtime> Driver<R> {
     fn carry_out(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
             match self.machine.poll_output() {
-                Output::Connect {
-                    connection,
-                    address,
-                } => self.connect(connection, &address),
+                Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
                 Output::Update(update) => {
@@ -208,8 +200,7 @@ impl<R: Runtime> Driver<R> {
         let mut progress = None;
         let mut gone = Vec::new();
         for (&connection, socket) in &mut self.sockets {
-            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx)
-            else {
+            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx) else {
                 continue;
             };
             if matches!(input, Input::Disconnected { .. }) {

@@ -15,11 +15,7 @@ pub(crate) enum Layer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Layer<C> {
-    pub(crate) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
         }

@@ -27,8 +27,7 @@ impl<R: Runtime> Socket<R> {
         let Self::Connecting(connect) = self else {
             return Poll::Pending;
         };
-        let connection =
-            ready!(Pin::new(connect).poll(cx)).map_err(|error| disconnected(&error))?;
+        let connection = ready!(Pin::new(connect).poll(cx)).map_err(|error| disconnected(&error))?;
         *self = Self::Open(Open::new(Layer::Plain(connection)));
         Poll::Ready(Ok(()))
     }
@@ -102,10 +101,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Open<C> {
             for (slice, bytes) in slices.iter_mut().zip(&self.outbox) {
                 *slice = IoSlice::new(bytes);
             }
-            let written = ready!(
-                self.layer
-                    .poll_write(cx, slices.get(..used).unwrap_or_default())
-            )?;
+            let written = ready!(self.layer.poll_write(cx, slices.get(..used).unwrap_or_default()))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -188,18 +188,12 @@ impl<R: Runtime> ChangeStream<R> {
     }
 
     /// Polls for what [`try_next`](Self::try_next) waits for.
-    pub fn poll_try_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<ChangeEvent>, Error>> {
+    pub fn poll_try_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ChangeEvent>, Error>> {
         self.poll_or_end(cx, Demand::TryNext)
     }
 
     /// Polls for the next event, however long it takes, and tells the end as [`try_next`](Self::try_next) does.
-    pub fn poll_next_or_end(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<ChangeEvent>, Error>> {
+    pub fn poll_next_or_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ChangeEvent>, Error>> {
         self.poll_or_end(cx, Demand::Next)
     }
 
@@ -210,10 +204,7 @@ impl<R: Runtime> ChangeStream<R> {
     }
 
     /// Polls for what [`next_batch`](Self::next_batch) waits for.
-    pub fn poll_batch(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Vec<ChangeEvent>, Error>>> {
+    pub fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Vec<ChangeEvent>, Error>>> {
         let first = match ready!(self.poll_event(cx)) {
             Some(Ok(event)) => event,
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),

@@ -18,12 +18,7 @@ where
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
     // Not every platform lets these be chosen.
-    #[cfg(any(
-        target_os = "linux",
-        target_os = "android",
-        target_vendor = "apple",
-        windows
-    ))]
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
     let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -32,10 +27,5 @@ where
 const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
 
 /// Between probes that are not answered.
-#[cfg(any(
-    target_os = "linux",
-    target_os = "android",
-    target_vendor = "apple",
-    windows
-))]
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

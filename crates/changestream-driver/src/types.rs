@@ -6,7 +6,7 @@ pub use changestream_core::connection::ClientMetadata;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 pub use changestream_core::{
-    ChangeEvent, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern,
-    ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
-    ServerError, Session, Update, WatchOptions,
+    ChangeEvent, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference,
+    ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerError, Session, Update,
+    WatchOptions,
 };

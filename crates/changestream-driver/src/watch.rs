@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bson::{Bson, Document, Timestamp};
 use changestream_core::{
-    Error, FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference, ResumePolicy,
-    ResumeToken, Scope, Session, WatchOptions,
+    Error, FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference, ResumePolicy, ResumeToken,
+    Scope, Session, WatchOptions,
 };
 
 use crate::{Client, Mode};

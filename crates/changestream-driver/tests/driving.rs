@@ -13,11 +13,7 @@ use support::server::{Server, number};
 use support::{AWAIT_TIME, Connecting, World};
 
 /// The numbers of the next events.
-fn take(
-    world: &World,
-    stream: &mut changestream_driver::ChangeStream<World>,
-    count: usize,
-) -> Vec<usize> {
+fn take(world: &World, stream: &mut changestream_driver::ChangeStream<World>, count: usize) -> Vec<usize> {
     (0..count)
         .map(|_| number(world.run(stream.next()).unwrap().unwrap().resume_token()))
         .collect()
@@ -119,10 +115,7 @@ fn methods_may_alternate_and_be_dropped_in_any_order() {
             break;
         }
     }
-    let seen: Vec<_> = seen
-        .iter()
-        .map(|event| number(event.resume_token()))
-        .collect();
+    let seen: Vec<_> = seen.iter().map(|event| number(event.resume_token())).collect();
     assert_eq!(seen, up_to(60));
 }
 
@@ -162,9 +155,7 @@ fn a_silent_server_is_found_by_the_deadline_and_the_stream_resumes() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(
-        resuming.cause.is_resumable() || matches!(resuming.cause.kind(), ErrorKind::Network { .. })
-    );
+    assert!(resuming.cause.is_resumable() || matches!(resuming.cause.kind(), ErrorKind::Network { .. }));
     let waited = world.state().now - silent;
     assert!(
         waited >= AWAIT_TIME && waited < Duration::from_secs(60),
@@ -180,8 +171,14 @@ fn a_peer_that_never_stops_sending_cannot_put_a_deadline_off_for_ever() {
     let world = World::new(Server::new(0));
     let mut stream = world.open();
     assert!(world.poll_and_drop(stream.next()).is_pending());
+    // The server answers hello, and not the killCursors that comes next.
+    assert!(
+        world
+            .poll_and_drop(stream.close_within(Duration::from_secs(2)))
+            .is_pending()
+    );
     world.state().mute = true;
-    assert!(world.poll_and_drop(stream.close_within(Duration::from_secs(2))).is_pending());
+    assert!(world.poll_and_drop(stream.close()).is_pending());
     world.pass(Duration::from_secs(3));
     let before = world.state().reads;
     world.state().flood = true;
@@ -272,6 +269,46 @@ fn try_next_returns_when_one_round_trip_brought_nothing() {
 }
 
 #[test]
+fn without_prefetch_one_try_next_is_one_get_more_however_often_it_is_dropped() {
+    let world = World::new(Server::new(0));
+    let watch = world.client().watch().prefetch_batches(0);
+    let mut stream = world.run(watch.open()).unwrap();
+    let get_mores = || {
+        world
+            .state()
+            .server
+            .heard()
+            .iter()
+            .filter(|name| **name == "getMore")
+            .count()
+    };
+    assert_eq!(get_mores(), 0);
+    for round in 1..=3 {
+        assert!(world.run(stream.try_next()).unwrap().is_none());
+        assert_eq!(get_mores(), round);
+    }
+    let mut dropped = 0;
+    while world.poll_and_drop(stream.try_next()).is_pending() {
+        dropped += 1;
+    }
+    assert!(dropped >= 2, "{dropped}");
+    assert_eq!(get_mores(), 4);
+}
+
+#[test]
+fn an_idle_stream_says_so_and_moves_its_token_on() {
+    let world = World::new(Server::new(0));
+    let mut stream = world.open();
+    for _ in 0..3 {
+        match world.run(stream.next_update()).unwrap().unwrap() {
+            Update::Idle(idle) => assert_eq!(idle.token.as_ref(), stream.resume_token()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(stream.resume_token().is_some());
+}
+
+#[test]
 fn an_invalidated_stream_ends_once_and_stays_ended() {
     let world = World::new(Server::new(2));
     world.state().server.invalidate = true;
@@ -286,10 +323,7 @@ fn an_invalidated_stream_ends_once_and_stays_ended() {
     assert!(world.run(stream.next()).is_none());
     let error = world.run(stream.try_next()).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Closed));
-    assert_eq!(
-        world.run(stream.close()).unwrap().as_ref().map(number),
-        Some(3)
-    );
+    assert_eq!(world.run(stream.close()).unwrap().as_ref().map(number), Some(3));
 }
 
 #[test]
@@ -347,9 +381,7 @@ fn closing_a_stream_whose_server_is_silent_takes_no_longer_than_its_limit() {
     assert_eq!(take(&world, &mut stream, 5), up_to(5));
     world.state().mute = true;
     let before = world.state().now;
-    let token = world
-        .run(stream.close_within(Duration::from_secs(2)))
-        .unwrap();
+    let token = world.run(stream.close_within(Duration::from_secs(2))).unwrap();
     assert_eq!(token.as_ref().map(number), Some(5));
     assert!(world.state().now - before <= Duration::from_secs(2));
     assert_eq!(world.state().connections(), 0);
@@ -410,10 +442,32 @@ fn a_client_that_asks_for_tls_is_refused() {
         .parse::<changestream_driver::ConnectionString>()
         .unwrap()
         .options;
-    let error =
-        changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap_err();
+    let error = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidArgument { .. }));
     assert!(error.to_string().contains("TLS"), "{error}");
+}
+
+#[test]
+fn options_that_contradict_each_other_make_no_client() {
+    let mut options = "mongodb://db1"
+        .parse::<changestream_driver::ConnectionString>()
+        .unwrap()
+        .options;
+    options.load_balanced = true;
+    options.replica_set = Some("rs0".to_owned());
+    let error = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::InvalidArgument { .. }));
+}
+
+#[test]
+fn a_client_knows_the_database_that_its_connection_string_names() {
+    let options = "mongodb://db1/shop"
+        .parse::<changestream_driver::ConnectionString>()
+        .unwrap()
+        .options;
+    let client = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap();
+    assert_eq!(client.default_database().unwrap().name(), "shop");
+    assert!(World::new(Server::new(0)).client().default_database().is_none());
 }
 
 #[test]

@@ -16,12 +16,7 @@ mod support;
 async fn events_come_over_tcp() {
     let server = TcpServer::start(Server::new(250));
     let client = Client::new(server.uri()).unwrap();
-    let mut stream = client
-        .collection("shop", "orders")
-        .watch()
-        .open()
-        .await
-        .unwrap();
+    let mut stream = client.collection("shop", "orders").watch().open().await.unwrap();
     let seen: Vec<_> = stream
         .by_ref()
         .take(250)
@@ -38,12 +33,7 @@ async fn a_large_event_comes_whole() {
     script.payload = 4 << 20;
     let server = TcpServer::start(script);
     let client = Client::new(server.uri()).unwrap();
-    let mut stream = client
-        .collection("shop", "orders")
-        .watch()
-        .open()
-        .await
-        .unwrap();
+    let mut stream = client.collection("shop", "orders").watch().open().await.unwrap();
     for n in 1..=3 {
         let event = stream.next().await.unwrap().unwrap();
         assert_eq!(number(event.resume_token()), n);
@@ -55,12 +45,7 @@ async fn a_large_event_comes_whole() {
 async fn a_select_that_drops_next_loses_nothing() {
     let server = TcpServer::start(Server::new(0));
     let client = Client::new(server.uri()).unwrap();
-    let mut stream = client
-        .collection("shop", "orders")
-        .watch()
-        .open()
-        .await
-        .unwrap();
+    let mut stream = client.collection("shop", "orders").watch().open().await.unwrap();
     let mut seen = Vec::new();
     let mut dropped = 0;
     while seen.len() < 50 {
@@ -96,10 +81,7 @@ async fn a_timeout_around_next_leaves_the_stream_usable() {
     let timed_out = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
     assert!(timed_out.is_err());
     server.change(1);
-    assert_eq!(
-        number(stream.next().await.unwrap().unwrap().resume_token()),
-        1
-    );
+    assert_eq!(number(stream.next().await.unwrap().unwrap().resume_token()), 1);
 }
 
 #[tokio::test]
@@ -134,16 +116,8 @@ async fn a_missing_unix_socket_is_an_error_after_the_selection_time() {
 async fn a_unix_socket_serves_as_well() {
     let path = std::env::temp_dir().join(format!("changestream-tokio-{}.sock", std::process::id()));
     let server = TcpServer::start_unix(Server::new(1), path.to_str().unwrap());
-    let mut stream = Client::new(server.uri())
-        .unwrap()
-        .watch()
-        .open()
-        .await
-        .unwrap();
-    assert_eq!(
-        number(stream.next().await.unwrap().unwrap().resume_token()),
-        1
-    );
+    let mut stream = Client::new(server.uri()).unwrap().watch().open().await.unwrap();
+    assert_eq!(number(stream.next().await.unwrap().unwrap().resume_token()), 1);
     std::fs::remove_file(path).unwrap();
 }
 
@@ -153,8 +127,5 @@ async fn the_addresses_of_a_name_are_tried_in_turn() {
     let server = TcpServer::start(Server::new(1));
     let uri = server.uri().replace("127.0.0.1", "localhost");
     let mut stream = Client::new(uri).unwrap().watch().open().await.unwrap();
-    assert_eq!(
-        number(stream.next().await.unwrap().unwrap().resume_token()),
-        1
-    );
+    assert_eq!(number(stream.next().await.unwrap().unwrap().resume_token()), 1);
 }

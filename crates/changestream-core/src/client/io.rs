@@ -1,5 +1,6 @@
 //! The boundary: what goes in, what comes out.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use bson::Timestamp;
@@ -73,7 +74,6 @@ pub struct Disconnected {
 }
 
 /// What the machine wants. Match exhaustively: each variant is an order.
-#[derive(Debug)]
 pub enum Output {
     /// Open a connection: answer with [`Input::Connected`] or [`Input::Disconnected`]. The machine gives up by itself
     /// when it takes too long.
@@ -102,6 +102,30 @@ pub enum Output {
     Wait(Option<Deadline>),
     /// The end: nothing but this comes any more. `Ok` after the stream's own end (an invalidate event, or `Close`).
     Closed(Result<(), Error>),
+}
+
+/// Bytes to be written are shown by their number only: they may be those of an authentication.
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect { connection, address } => f
+                .debug_struct("Connect")
+                .field("connection", connection)
+                .field("address", address)
+                .finish(),
+            Self::Transmit { connection, bytes } => f
+                .debug_struct("Transmit")
+                .field("connection", connection)
+                .field("len", &bytes.len())
+                .finish(),
+            Self::Disconnect { connection } => {
+                f.debug_struct("Disconnect").field("connection", connection).finish()
+            }
+            Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
+            Self::Wait(deadline) => f.debug_tuple("Wait").field(deadline).finish(),
+            Self::Closed(result) => f.debug_tuple("Closed").field(result).finish(),
+        }
+    }
 }
 
 /// When the machine wants to be called, and what for.

@@ -1,16 +1,12 @@
 //! A world without a network: fake sockets, a fake clock, a scripted server, and an executor that steps it all.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of it"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod server;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending, ready};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,8 +119,7 @@ impl World {
         let waker = Waker::from(alarm.clone());
         for _ in 0..1_000_000 {
             if alarm.0.swap(false, Ordering::Relaxed) {
-                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-                {
+                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return output;
                 }
             } else if !self.step() && !self.move_clock() {
@@ -221,11 +216,7 @@ impl State {
     }
 
     fn next_event(&self) -> Option<Instant> {
-        let held = self
-            .wires
-            .values()
-            .filter(|_| !self.mute)
-            .flat_map(|w| &w.held);
+        let held = self.wires.values().filter(|_| !self.mute).flat_map(|w| &w.held);
         let timers = self.timers.iter().map(|(at, _)| *at);
         held.map(|(at, _)| *at)
             .chain(timers)
@@ -243,10 +234,7 @@ impl State {
 
 impl Wire {
     fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()]
-            .into_iter()
-            .flatten()
-        {
+        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -327,11 +315,7 @@ pub struct Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.world.state();
         let most = state.read_at_most.min(buffer.len());
         let waits = state.read_waits;
@@ -358,10 +342,14 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.world.state();
         let most = state.write_at_most;
@@ -373,12 +361,13 @@ impl AsyncWrite for Socket {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let len = bytes.len().min(most);
-        wire.blocked = len == most;
-        for byte in &bytes[..len] {
+        let mut len = 0;
+        for byte in slices.iter().flat_map(|slice| slice.iter()).take(most) {
             wire.requests.buffer()[0] = *byte;
             wire.requests.filled(1);
+            len += 1;
         }
+        wire.blocked = len == most;
         Poll::Ready(Ok(len))
     }
 

@@ -137,11 +137,7 @@ impl Server {
             .iter()
             .find_map(|name| stage.get_document(name).ok());
         self.position = token.map_or(0, |token| token.get_str("_data").unwrap().parse().unwrap());
-        let empty = command
-            .get_document("cursor")
-            .unwrap()
-            .get("batchSize")
-            .is_some();
+        let empty = command.get_document("cursor").unwrap().get("batchSize").is_some();
         let batch = if empty { Vec::new() } else { self.take() };
         self.cursor("firstBatch", batch)
     }
