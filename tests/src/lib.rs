@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod recorded_stream;
 pub mod replay;
+pub mod simulation;
 pub mod world;
 
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ fn data(variable: &str, folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    eprintln!("skipped: no {}; set {variable} to where the files are", path.display());
+    eprintln!(
+        "skipped: no {}; set {variable} to where the files are",
+        path.display()
+    );
     None
 }

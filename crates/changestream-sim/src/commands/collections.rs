@@ -165,8 +165,12 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
                 ));
             }
             None => {
-                index.insert("v", 2);
-                new.push(index);
+                index.remove("v");
+                let key = index.remove("key").unwrap_or(Bson::Null);
+                index.remove("name");
+                let mut stored = doc! { "v": 2, "key": key, "name": name };
+                stored.extend(index);
+                new.push(stored);
             }
         }
     }
