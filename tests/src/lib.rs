@@ -40,3 +40,8 @@ fn data(variable: &str, folder: &str) -> Option<PathBuf> {
     );
     None
 }
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
