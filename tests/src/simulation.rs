@@ -201,7 +201,9 @@ impl Simulation {
     fn take(&mut self, index: usize, event: &ChangeEvent) {
         let stream = &mut self.streams[index];
         let key = event.document_key().and_then(|key| key.get_i32("_id").ok());
-        stream.delivered.push(key.expect("each event is an insert of a numbered document"));
+        stream
+            .delivered
+            .push(key.expect("each event is an insert of a numbered document"));
         let token = self.world.machine(stream.id).resume_token();
         assert!(token.is_some(), "after an event there is a token");
     }
@@ -314,8 +316,18 @@ impl Simulation {
         };
         report.rolled_back = (self.next as usize + 2).saturating_sub(report.kept);
         for index in 0..self.streams.len() {
-            let words = if self.streams[index].collection.is_some() { 1 } else { 2 };
-            while self.streams[index].delivered.iter().filter(|n| **n == last).count() < words {
+            let words = if self.streams[index].collection.is_some() {
+                1
+            } else {
+                2
+            };
+            while self.streams[index]
+                .delivered
+                .iter()
+                .filter(|n| **n == last)
+                .count()
+                < words
+            {
                 let event = self.world.event(self.streams[index].id);
                 self.take(index, &event);
             }
@@ -349,7 +361,9 @@ impl Simulation {
     /// What the deployment kept of a collection, in the order in which it was written, but for what was there before
     /// the streams were opened.
     fn kept(&mut self, name: &str) -> Vec<(i32, bool)> {
-        let reply = self.world.run("shop", doc! { "find": name, "batchSize": 100_000 });
+        let reply = self
+            .world
+            .run("shop", doc! { "find": name, "batchSize": 100_000 });
         let batch = reply
             .get_document("cursor")
             .and_then(|cursor| cursor.get_array("firstBatch"))
