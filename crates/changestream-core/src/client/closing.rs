@@ -34,6 +34,9 @@ impl ClientMachine {
         let Phase::Attached(attached, _) = self.phase else {
             return self.closed(Ok(()));
         };
+        if farewell.commands.is_empty() {
+            return self.closed(Ok(()));
+        }
         // A server works off one connection's requests in order: behind a getMore that waits for changes, a
         // killCursors would wait as well. Behind a load balancer it has to: another connection may lead elsewhere.
         let connection = if farewell.busy && !self.settings.options.load_balanced {

@@ -151,7 +151,7 @@ pub enum DeadlineReason {
     Scan,
     /// A server should be found by then (`serverSelectionTimeoutMS`).
     ServerSelection,
-    /// The next attempt to resume.
+    /// The next attempt to resume, or to run what an overloaded server refused.
     ResumeBackoff,
     /// The end of [`Input::Close`].
     Close,
