@@ -16,27 +16,7 @@ use std::time::Duration;
 use bson::{Bson, doc};
 use changestream_core::{ErrorKind, ReadPreference, ReadPreferenceMode, WatchOptions};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, World, collection, key_of};
-
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn both() -> [WatchOptions; 2] {
-    [exact(), WatchOptions::default()]
-}
-
-fn started(options: WatchOptions) -> (World, StreamId) {
-    let mut world = World::replica_set();
-    let stream = world.watching(&collection("shop", "orders"), options);
-    (world, stream)
-}
-
-fn insert(world: &mut World, id: i32) {
-    world.insert("shop", "orders", [doc! { "_id": id }]);
-}
+use changestream_tests::world::{StreamId, World, both, collection, exact, key_of};
 
 /// Retryable reads, changeStreams-*: one retry of the aggregate that opens a stream.
 #[test]
@@ -91,9 +71,9 @@ fn what_is_not_to_be_retried_is_not() {
 #[test]
 fn the_aggregate_of_a_resume_is_retried_and_a_get_more_never() {
     for options in both() {
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         world.fail(&["getMore", "aggregate"], 2, doc! { "errorCode": 91 });
-        insert(&mut world, 0);
+        world.insert_orders([0]);
         assert_eq!(world.keys(stream, 1), [0]);
         let names = world.command_names();
         let expected = ["aggregate", "getMore", "killCursors", "aggregate", "aggregate"];
@@ -136,12 +116,12 @@ fn a_retried_aggregate_takes_the_same_server_where_there_is_no_other() {
 #[test]
 fn a_get_more_survives_a_step_down() {
     for options in both() {
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders([0]);
         assert_eq!(world.keys(stream, 1), [0]);
         let (now, old) = (world.now, world.primary());
         world.deployment.step_down(now);
-        insert(&mut world, 1);
+        world.insert_orders([1]);
         assert_ne!(world.primary(), old);
         assert_eq!(world.keys(stream, 1), [1]);
         assert_eq!(world.commands_named("aggregate").len(), 1);
@@ -155,7 +135,7 @@ fn keeps_its_connection_after(code: i32, version: &str) -> bool {
     let mut world = World::new(Deployment::replica_set(1).server_version(version), [1; 32]);
     let stream = world.watching(&collection("shop", "orders"), exact());
     world.fail(&["getMore"], 1, doc! { "errorCode": code });
-    insert(&mut world, 0);
+    world.insert_orders([0]);
     assert_eq!(world.keys(stream, 1), [0]);
     let connections: Vec<_> = world
         .records()
@@ -188,10 +168,10 @@ fn a_server_that_shuts_down_loses_its_connection() {
 #[test]
 fn a_server_that_broke_the_connection_is_checked_before_it_is_chosen_again() {
     for options in both() {
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         let (now, primary) = (world.now, world.primary());
         world.deployment.crash(now, primary);
-        insert(&mut world, 0);
+        world.insert_orders([0]);
         let (resumes, event) = world.resumes_until_event(stream);
         assert_eq!((resumes, key_of(&event)), (1, 0));
         assert_ne!(world.member_of_last("aggregate"), primary);
@@ -202,13 +182,13 @@ fn a_server_that_broke_the_connection_is_checked_before_it_is_chosen_again() {
 #[test]
 fn a_timeout_leaves_the_server_known() {
     for options in both() {
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         world.fail(
             &["getMore"],
             1,
             doc! { "blockConnection": true, "blockTimeMS": 600_000 },
         );
-        insert(&mut world, 0);
+        world.insert_orders([0]);
         assert_eq!(world.keys(stream, 1), [0]);
         let members: BTreeSet<_> = world.records().map(|record| record.member).collect();
         assert_eq!(members.len(), 1);
@@ -220,8 +200,8 @@ fn a_timeout_leaves_the_server_known() {
 #[test]
 fn a_resume_without_a_primary_ends_after_the_selection_timeout() {
     for options in both() {
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders([0]);
         world.event(stream);
         let token = world.token(stream);
         let now = world.now;
@@ -256,13 +236,13 @@ fn a_resume_waits_for_an_election() {
             [1; 32],
         );
         let stream = world.watching(&collection("shop", "orders"), options);
-        insert(&mut world, 0);
+        world.insert_orders([0]);
         world.event(stream);
         let (now, primary) = (world.now, world.primary());
         world.deployment.crash(now, primary);
         world.demand(stream, changestream_core::client::Demand::Next);
         world.advance(Duration::from_secs(5));
-        insert(&mut world, 1);
+        world.insert_orders([1]);
         assert_eq!(world.keys(stream, 1), [1]);
     }
 }
@@ -276,7 +256,7 @@ fn the_read_preference_goes_along() {
     preference.max_staleness = Some(Duration::from_secs(120));
     options.read_preference = Some(preference);
     let stream = world.watching(&collection("shop", "orders"), options);
-    insert(&mut world, 0);
+    world.insert_orders([0]);
     assert_eq!(world.keys(stream, 1), [0]);
     assert_eq!(
         world.last_command("aggregate").get("$readPreference"),
@@ -299,7 +279,7 @@ fn a_direct_connection_reads_from_a_secondary() {
         .watch_by(&uri, None, &collection("shop", "orders"), exact())
         .unwrap();
     world.open(stream).unwrap();
-    insert(&mut world, 0);
+    world.insert_orders([0]);
     assert_eq!(world.keys(stream, 1), [0]);
     assert_eq!(world.member_of_last("aggregate"), secondary);
     assert_eq!(
@@ -311,7 +291,7 @@ fn a_direct_connection_reads_from_a_secondary() {
 /// SDAM: a stream that knows the topology from another one needs no scan.
 #[test]
 fn a_new_stream_needs_no_scan_where_another_has_scanned() {
-    let (mut world, first) = started(exact());
+    let (mut world, first) = World::watching_orders(exact());
     let snapshot = world.machine(first).snapshot();
     let uri = world.deployment.uri();
     world.forget_commands();
@@ -321,6 +301,6 @@ fn a_new_stream_needs_no_scan_where_another_has_scanned() {
     world.open(second).unwrap();
     let connections: BTreeSet<_> = world.all_records().map(|record| record.connection).collect();
     assert_eq!(connections.len(), 1);
-    insert(&mut world, 0);
+    world.insert_orders([0]);
     assert_eq!(world.keys(second, 1), [0]);
 }
