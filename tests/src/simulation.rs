@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use changestream_core::random::Random;
-use changestream_core::{ChangeEvent, ResumePolicy, Scope, Update, WatchOptions};
+use changestream_core::{ChangeEvent, Error, ResumePolicy, Scope, Update, WatchOptions};
 use changestream_sim::Deployment;
 
 use crate::world::{StreamId, World};
@@ -82,6 +82,8 @@ struct Simulation {
 /// A stream and what it has to deliver.
 struct Watched {
     id: StreamId,
+    scope: Scope,
+    options: WatchOptions,
     /// Of which collection it is to see the documents; none sees both.
     collection: Option<&'static str>,
     only_even: bool,
@@ -150,9 +152,11 @@ impl Simulation {
             ),
             _ => (Scope::Cluster, None),
         };
-        let id = self.world.watching(&scope, options);
+        let id = self.world.watching(&scope, options.clone());
         self.streams.push(Watched {
             id,
+            scope,
+            options,
             collection,
             only_even,
             delivered: Vec::new(),
@@ -181,29 +185,37 @@ impl Simulation {
         let index = self.random.below(self.streams.len());
         for _ in 0..self.random.below(20) {
             let id = self.streams[index].id;
-            if self.random.below(3) == 0 {
-                match self.world.try_next(id) {
-                    crate::world::Tried::Event(event) => self.take(index, &event),
-                    crate::world::Tried::Nothing(_) => return,
-                    crate::world::Tried::End(end) => panic!("the stream ended: {end:?}"),
-                }
-                continue;
-            }
-            // Waits for at most a few updates: there may be no event for long.
-            match self.world.next_update(id) {
+            // A consumer may give up at any moment.
+            let patience = Duration::from_millis(self.random.below(4_000) as u64);
+            match self.world.next_update_within(id, patience) {
                 Some(Ok(Update::Change(event))) => self.take(index, &event),
-                Some(Ok(_)) => return,
-                end => panic!("the stream ended: {end:?}"),
+                Some(Ok(_)) => {}
+                Some(Err(end)) => return self.reopen(index, &end),
+                None => return,
             }
         }
+    }
+
+    /// An end that the specification does not let a stream resume from, but its user can: a new stream goes on from the
+    /// token of the error.
+    fn reopen(&mut self, index: usize, end: &Error) {
+        const CURSOR_KILLED: i32 = 237;
+        let stream = &self.streams[index];
+        // No policy covers the opening of a stream.
+        let unopened = !self.world.machine(stream.id).is_open();
+        assert!(unopened || end.code() == Some(CURSOR_KILLED), "the stream ended: {end}");
+        let mut options = stream.options.clone();
+        options.resume_after = end.resume_token().cloned();
+        assert!(options.resume_after.is_some(), "an error carries the last token");
+        let scope = stream.scope.clone();
+        self.streams[index].id = self.world.watch(&scope, options);
+        *self.faults.entry("reopened").or_default() += 1;
     }
 
     fn take(&mut self, index: usize, event: &ChangeEvent) {
         let stream = &mut self.streams[index];
         let key = event.document_key().and_then(|key| key.get_i32("_id").ok());
-        stream
-            .delivered
-            .push(key.expect("each event is an insert of a numbered document"));
+        stream.delivered.push(key.expect("each event is an insert of a numbered document"));
         let token = self.world.machine(stream.id).resume_token();
         assert!(token.is_some(), "after an event there is a token");
     }
@@ -316,20 +328,13 @@ impl Simulation {
         };
         report.rolled_back = (self.next as usize + 2).saturating_sub(report.kept);
         for index in 0..self.streams.len() {
-            let words = if self.streams[index].collection.is_some() {
-                1
-            } else {
-                2
-            };
-            while self.streams[index]
-                .delivered
-                .iter()
-                .filter(|n| **n == last)
-                .count()
-                < words
-            {
-                let event = self.world.event(self.streams[index].id);
-                self.take(index, &event);
+            let words = if self.streams[index].collection.is_some() { 1 } else { 2 };
+            while self.streams[index].delivered.iter().filter(|n| **n == last).count() < words {
+                match self.world.next(self.streams[index].id) {
+                    Some(Ok(event)) => self.take(index, &event),
+                    Some(Err(end)) => self.reopen(index, &end),
+                    None => panic!("stream {index} ended before it had delivered everything"),
+                }
             }
             let stream = &self.streams[index];
             let stats = self.world.machine(stream.id).stats();
@@ -361,9 +366,7 @@ impl Simulation {
     /// What the deployment kept of a collection, in the order in which it was written, but for what was there before
     /// the streams were opened.
     fn kept(&mut self, name: &str) -> Vec<(i32, bool)> {
-        let reply = self
-            .world
-            .run("shop", doc! { "find": name, "batchSize": 100_000 });
+        let reply = self.world.run("shop", doc! { "find": name, "batchSize": 100_000 });
         let batch = reply
             .get_document("cursor")
             .and_then(|cursor| cursor.get_array("firstBatch"))

@@ -197,6 +197,10 @@ impl World {
             self.demand(id, Demand::Next);
         }
         self.run_until(|world| world.has_something(id));
+        self.take(id)
+    }
+
+    fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
         if let Some(update) = stream.updates.pop_front() {
             return Some(Ok(update));
@@ -205,6 +209,23 @@ impl World {
             Some(Err(error)) => Some(Err(error.clone())),
             Some(Ok(())) | None => None,
         }
+    }
+
+    /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
+    /// who drops a future: nothing may be lost by that.
+    pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.demand(id, Demand::Next);
+        let end = self.now + time;
+        self.settle();
+        while !self.has_something(id) {
+            if self.next_time().is_none_or(|at| at > end) {
+                self.now = end;
+                self.demand(id, Demand::None);
+                return None;
+            }
+            self.step();
+        }
+        self.take(id)
     }
 
     /// The next event, none after the end.
@@ -441,17 +462,14 @@ impl World {
 
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
-        let streams = self
-            .streams
-            .iter()
-            .filter_map(|stream| Some(stream.deadline?.at))
-            .min();
+        self.settle();
+        let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
-            output => {
-                self.obey_deployment(output);
-                Some(self.now)
-            }
+            sim::Output::Listen { .. }
+            | sim::Output::Close { .. }
+            | sim::Output::Transmit { .. }
+            | sim::Output::Disconnect { .. } => unreachable!("the deployment has just been drained"),
         };
         [streams, deployment, self.network.next_arrival()]
             .into_iter()

@@ -23,9 +23,10 @@ pub(super) struct Closing {
 }
 
 impl ClientMachine {
-    /// The consumer is done.
+    /// The consumer is done; or in more of a hurry than before.
     pub(super) fn close(&mut self, deadline: Instant) {
-        if matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) {
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.deadline = closing.deadline.min(deadline);
             return;
         }
         let Some(farewell) = self.stream.close() else {

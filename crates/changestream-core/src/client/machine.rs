@@ -274,6 +274,7 @@ impl ClientMachine {
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
     fn drop_links_to(&mut self, removed: &[ServerAddress]) {
+        self.knows_hello.retain(|address| !removed.contains(address));
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),

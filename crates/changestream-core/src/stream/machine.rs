@@ -1,18 +1,22 @@
 //! The machine itself: states and transitions.
 
+mod delivery;
+mod opening;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use delivery::Delivery;
 
 use super::command::Commands;
 use super::inbox::{Arrived, Inbox, Item};
 use super::position::Position;
 use super::reply::CursorReply;
-use super::resumable::{cursor_is_gone, is_overload, is_resumable, is_retryable_read};
+use super::resumable::{cursor_is_gone, is_overload, is_resumable};
 use super::{
     Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
 };
-use crate::client::{Demand, Idle, Resuming, Update};
-use crate::event::{ChangeEvent, OperationType};
+use crate::client::Demand;
 use crate::options::{ResumePolicy, Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
@@ -389,125 +393,6 @@ impl StreamMachine {
     }
 }
 
-/// Opening and resuming.
-impl StreamMachine {
-    fn select(&mut self, goal: Goal) {
-        let deprioritized = goal.avoided.clone();
-        self.outbox.push_back(StreamOutput::SelectServer { deprioritized });
-        self.state = State::Selecting(goal);
-    }
-
-    fn opened(&mut self, goal: Goal, server: Server, reply: &CommandReply) {
-        let cursor = match reply.cursor() {
-            Ok(cursor) => cursor,
-            Err(error) => {
-                let error = error.at(server.address.clone());
-                self.state = State::Faulted(Some(server));
-                return self.end(Err(error));
-            }
-        };
-        match goal.start {
-            Start::Open => {
-                let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
-                self.position.opened(reply.operation_time, brought_any, server.max_wire_version);
-                if cursor.batch.is_empty() {
-                    self.position.advanced(cursor.post_batch_resume_token.clone());
-                }
-            }
-            Start::Resume => {
-                self.stats.resumes += 1;
-                self.inbox.push(Item::Update(Update::Resumed {
-                    server: server.address.clone(),
-                }));
-            }
-        }
-        self.opened = true;
-        if goal.start == Start::Resume || !cursor.batch.is_empty() {
-            self.arrived(&cursor, reply);
-        }
-        self.go_on(server, cursor);
-    }
-
-    /// An aggregate failed: once more if it is a retryable read, some times more if a server was overloaded, and else
-    /// that is that, unless a policy says otherwise.
-    fn open_failed(&mut self, now: Instant, mut goal: Goal, error: Error, base_backoff: Option<Duration>) {
-        let retries = self.rules.retries;
-        let refused = error.server_error().is_some_and(is_overload);
-        goal.overloaded |= refused;
-        let most = if goal.overloaded { retries.overloads } else { 1 };
-        if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
-            return self.try_later(now, goal, error);
-        }
-        tracing::debug!(%error, "retrying the aggregate");
-        goal.retries += 1;
-        if !refused {
-            goal.avoided = error.server().cloned();
-            return self.select(goal);
-        }
-        goal.avoided = error.server().filter(|_| retries.retargets).cloned();
-        let delay = self.overload_delay(goal.retries, base_backoff);
-        self.state = State::BackingOff(goal, now + delay);
-    }
-
-    /// "jitter * min(MAX_BACKOFF, BASE_BACKOFF * 2^attempt)" (Client Backpressure specification).
-    fn overload_delay(&mut self, attempt: u32, base: Option<Duration>) -> Duration {
-        let ceiling = base.unwrap_or(BACKOFF_BASE).saturating_mul(1 << attempt.min(16));
-        ceiling.min(BACKOFF_MAX).mul_f64(self.random.fraction())
-    }
-
-    /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
-    fn try_later(&mut self, now: Instant, goal: Goal, error: Error) {
-        let limit = match self.rules.resume_policy {
-            ResumePolicy::Specification => Duration::ZERO,
-            ResumePolicy::For(limit) => limit,
-            ResumePolicy::Forever => Duration::MAX,
-        };
-        let transient =
-            is_retryable_read(&error) || matches!(error.kind(), ErrorKind::ServerSelection { .. });
-        let elapsed = now.saturating_duration_since(goal.since);
-        if goal.start == Start::Open || !transient || elapsed >= limit {
-            return self.end(Err(error));
-        }
-        self.resume(now, goal.since, error);
-    }
-
-    /// The fault is next in line: resume, or end.
-    fn face(&mut self, now: Instant, error: Error) {
-        if error.is_resumable() {
-            return self.resume(now, now, error);
-        }
-        self.end(Err(error));
-    }
-
-    fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
-        self.attempts = self.attempts.saturating_add(1);
-        let delay = self.backoff();
-        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
-        // Of attempts that nobody asked about the last one is enough.
-        self.inbox.drop_last_resuming();
-        self.inbox.push(Item::Update(Update::Resuming(Resuming {
-            attempt: self.attempts,
-            cause: cause.with_resume_token(self.position.token().cloned()),
-            delay,
-        })));
-        let goal = Goal::new(Start::Resume, since);
-        if delay.is_zero() {
-            self.select(goal);
-        } else {
-            self.state = State::BackingOff(goal, now + delay);
-        }
-    }
-
-    /// None for the first attempt, then exponential with full jitter.
-    fn backoff(&mut self) -> Duration {
-        let Some(exponent) = self.attempts.checked_sub(2) else {
-            return Duration::ZERO;
-        };
-        let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent.min(16)).min(BACKOFF_MAX);
-        ceiling.mul_f64(self.random.fraction())
-    }
-}
-
 /// Reading on.
 impl StreamMachine {
     /// Asks for the next batch if there is reason to.
@@ -629,153 +514,8 @@ impl StreamMachine {
     }
 }
 
-/// Handing over.
-enum Delivery {
-    Update(Update),
-    /// Something changed that is no update.
-    Again,
-    Nothing,
-}
-
-impl StreamMachine {
-    fn deliver(&mut self, now: Instant) -> Delivery {
-        match self.inbox.pop() {
-            Some(Item::Batch(arrived)) => self.deliver_event(arrived),
-            Some(Item::Idle { token, operation_time }) => {
-                self.position.advanced(token);
-                self.demand = Demand::None;
-                Delivery::Update(Update::Idle(Idle {
-                    token: self.position.token().cloned(),
-                    operation_time,
-                }))
-            }
-            Some(Item::Update(update)) => {
-                let satisfies = matches!(update, Update::Invalidated { .. });
-                if self.demand == Demand::Next || satisfies {
-                    self.demand = Demand::None;
-                }
-                Delivery::Update(update)
-            }
-            Some(Item::Fault(error)) => {
-                self.face(now, error);
-                Delivery::Again
-            }
-            None => self.deliver_nothing(),
-        }
-    }
-
-    /// A try whose getMore is spent, and that brought nothing, is over.
-    fn deliver_nothing(&mut self) -> Delivery {
-        let State::Live(live) = &self.state else {
-            return Delivery::Nothing;
-        };
-        if self.demand != Demand::TryNext || live.in_flight || !self.tried {
-            return Delivery::Nothing;
-        }
-        self.demand = Demand::None;
-        Delivery::Update(Update::Idle(Idle {
-            token: self.position.token().cloned(),
-            operation_time: self.stats.operation_time,
-        }))
-    }
-
-    fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
-        let event = match arrived.batch.next() {
-            Ok(Some(event)) => {
-                ChangeEvent::from_reply(event).map_err(|_| Error::new(ErrorKind::MissingResumeToken))
-            }
-            Ok(None) => return Delivery::Again,
-            Err(error) => Err(error),
-        };
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                self.end(Err(error));
-                return Delivery::Again;
-            }
-        };
-        self.stats.events += 1;
-        self.stats.bytes += event.as_raw().as_bytes().len() as u64;
-        self.demand = Demand::None;
-        if !arrived.batch.is_empty() {
-            self.position.delivered(event.resume_token().clone());
-            self.inbox.push_front(Item::Batch(arrived));
-            return Delivery::Update(Update::Change(event));
-        }
-        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
-            self.inbox.push_front(Item::Update(Update::Invalidated {
-                token: event.resume_token().clone(),
-            }));
-        }
-        let token = arrived.post_batch_resume_token;
-        self.position
-            .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
-        Delivery::Update(Update::Change(event))
-    }
-}
-
-/// The end.
-impl StreamMachine {
-    fn end(&mut self, result: Result<(), Error>) {
-        let farewell = self.farewell();
-        let token = self.position.token().cloned();
-        let server = farewell.as_ref().map(|farewell| farewell.server.clone());
-        let result = result.map_err(|error| {
-            let error = error.with_resume_token(token);
-            server.into_iter().fold(error, Error::at)
-        });
-        self.inbox.clear();
-        self.state = State::Ending(result, farewell);
-    }
-
-    /// Reports the end, once everything before it is delivered.
-    fn finish(&mut self) -> Option<StreamOutput> {
-        if matches!(self.state, State::Exhausted(_)) && self.inbox.is_empty() {
-            self.end(Ok(()));
-        }
-        if !matches!(self.state, State::Ending(..)) {
-            return None;
-        }
-        let State::Ending(result, farewell) = std::mem::replace(&mut self.state, State::Ended) else {
-            return None;
-        };
-        Some(StreamOutput::End(result, farewell))
-    }
-
-    fn farewell(&self) -> Option<Farewell> {
-        let (server, cursor, busy) = match &self.state {
-            State::Live(live) | State::Postponed(live, _) => {
-                (&live.server, Some(&live.cursor), live.in_flight)
-            }
-            State::Exhausted(server) | State::Faulted(Some(server)) => (server, None, false),
-            State::Opening(_, server) => (server, None, true),
-            State::Selecting(_)
-            | State::Faulted(None)
-            | State::BackingOff(..)
-            | State::Ending(..)
-            | State::Ended => return None,
-        };
-        let mut commands = Vec::new();
-        if let Some(cursor) = cursor {
-            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
-        }
-        if self.rules.ends_session && server.supports_sessions {
-            commands.push(self.commands.end_sessions());
-        }
-        Some(Farewell {
-            server: server.address.clone(),
-            commands,
-            busy,
-        })
-    }
-}
-
 /// How long a server waits for a change where maxAwaitTimeMS says nothing.
 const SERVER_DEFAULT_AWAIT: Duration = Duration::from_secs(1);
-
-/// The first and the longest pause between attempts to resume (client backpressure specification's figures).
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Longer times are cut to this, so that adding them to an instant cannot overflow.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -11,6 +11,9 @@
 //!     |                    | error           v
 //!     +--- BackingOff <----+------------- Faulted  (once what came before the error is delivered)
 //! ```
+//!
+//! What an overloaded server refused is sent again after a pause: an aggregate by way of `BackingOff`, a getMore by way
+//! of `Postponed`, which goes back to `Live`.
 
 mod batch;
 mod command;

@@ -114,6 +114,16 @@ fn a_server_that_does_not_answer_delays_the_end_until_the_deadline() {
 }
 
 #[test]
+fn a_second_close_may_shorten_the_time_and_never_lengthens_it() {
+    let mut network = Network::attached();
+    network.close(5000);
+    network.close(9000);
+    network.close(1000);
+    network.pass(1000);
+    assert!(matches!(network.closed, Some(Ok(()))));
+}
+
+#[test]
 fn a_server_that_is_gone_does_not_delay_the_end() {
     let (mut network, _) = Network::waiting();
     network.close(5000);
