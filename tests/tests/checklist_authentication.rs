@@ -61,6 +61,7 @@ fn refused(result: Result<StreamId, Error>, code: Option<i32>) {
 /// SCRAM: each mechanism, explicitly and negotiated.
 #[test]
 fn users_authenticate_by_each_of_their_mechanisms() {
+    let mut world = guarded();
     for (user, mechanism) in [
         ("sha1", ""),
         ("sha1", "&authMechanism=SCRAM-SHA-1"),
@@ -70,7 +71,6 @@ fn users_authenticate_by_each_of_their_mechanisms() {
         ("both", "&authMechanism=SCRAM-SHA-1"),
         ("both", "&authMechanism=SCRAM-SHA-256"),
     ] {
-        let mut world = guarded();
         let stream = by(&mut world, &format!("{user}:{user}"), mechanism).unwrap();
         world.try_nothing(stream);
         assert!(world.machine(stream).is_alive());
@@ -115,12 +115,13 @@ fn negotiation_prefers_sha_256() {
 /// SCRAM: the wrong mechanism fails.
 #[test]
 fn a_mechanism_that_the_user_does_not_have_fails() {
+    let mut world = guarded();
     refused(
-        by(&mut guarded(), "sha1:sha1", "&authMechanism=SCRAM-SHA-256"),
+        by(&mut world, "sha1:sha1", "&authMechanism=SCRAM-SHA-256"),
         Some(18),
     );
     refused(
-        by(&mut guarded(), "sha256:sha256", "&authMechanism=SCRAM-SHA-1"),
+        by(&mut world, "sha256:sha256", "&authMechanism=SCRAM-SHA-1"),
         Some(18),
     );
 }
@@ -128,9 +129,10 @@ fn a_mechanism_that_the_user_does_not_have_fails() {
 /// SCRAM: an unknown user, a wrong password.
 #[test]
 fn an_unknown_user_and_a_wrong_password_are_authentication_errors() {
+    let mut world = guarded();
     for more in ["", "&authMechanism=SCRAM-SHA-256", "&authMechanism=SCRAM-SHA-1"] {
-        refused(by(&mut guarded(), "nobody:nothing", more), Some(18));
-        refused(by(&mut guarded(), "both:wrong", more), Some(18));
+        refused(by(&mut world, "nobody:nothing", more), Some(18));
+        refused(by(&mut world, "both:wrong", more), Some(18));
     }
 }
 
@@ -148,6 +150,7 @@ fn a_refusal_comes_at_once_and_tells_no_password() {
 /// SCRAM: passwords are prepared by SASLprep, user names are not.
 #[test]
 fn passwords_are_prepared_and_user_names_are_not() {
+    let mut world = guarded();
     let nine = "%E2%85%A8";
     let four = "%E2%85%A3";
     let soft_hyphen = "%C2%AD";
@@ -159,11 +162,11 @@ fn passwords_are_prepared_and_user_names_are_not() {
         format!("{nine}:I{soft_hyphen}V"),
         format!("{nine}:{four}"),
     ] {
-        by(&mut guarded(), &userinfo, "").unwrap_or_else(|error| panic!("{userinfo}: {error}"));
+        by(&mut world, &userinfo, "").unwrap_or_else(|error| panic!("{userinfo}: {error}"));
     }
     // The user IX has another password: names that SASLprep makes equal are different users.
-    refused(by(&mut guarded(), "IX:IV", ""), Some(18));
-    refused(by(&mut guarded(), &format!("{nine}:IX"), ""), Some(18));
+    refused(by(&mut world, "IX:IV", ""), Some(18));
+    refused(by(&mut world, &format!("{nine}:IX"), ""), Some(18));
 }
 
 /// Changes the payload of every SASL reply that `change` has something for.

@@ -12,17 +12,7 @@ use changestream_core::{
     FullDocument, FullDocumentBeforeChange, ReadConcern, ResumeToken, Scope, WatchOptions,
 };
 use changestream_sim::Deployment;
-use changestream_tests::world::{World, collection, database, document, key_of, stage};
-
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn insert(world: &mut World, ids: std::ops::Range<i32>) {
-    world.insert("shop", "orders", ids.map(|id| doc! { "_id": id }));
-}
+use changestream_tests::world::{World, collection, database, document, exact, key_of, stage};
 
 /// What opening a stream with these options fails with.
 #[track_caller]
@@ -134,7 +124,7 @@ fn an_unsupported_stage_is_the_servers_to_refuse() {
 #[test]
 fn an_update_lookup_brings_the_document_as_it_is_now() {
     let mut world = World::replica_set();
-    insert(&mut world, 0..1);
+    world.insert_orders(0..1);
     let mut options = exact();
     options.full_document = Some(FullDocument::UpdateLookup);
     let stream = world.watching(&collection("shop", "orders"), options);
@@ -169,7 +159,7 @@ fn a_new_stream_goes_on_where_an_old_one_stood() {
     for start_after in [false, true] {
         let mut world = World::replica_set();
         let first = world.watching(&collection("shop", "orders"), exact());
-        insert(&mut world, 0..5);
+        world.insert_orders(0..5);
         assert_eq!(world.keys(first, 2), [0, 1]);
         let token = world.machine(first).resume_token().unwrap().clone();
         world.close(first);
@@ -193,7 +183,7 @@ fn the_batch_size_is_in_the_aggregate_and_in_every_get_more() {
         options.prefetch_batches = prefetch;
         options.batch_size = Some(2);
         let stream = world.watching(&collection("shop", "orders"), options);
-        insert(&mut world, 0..10);
+        world.insert_orders(0..10);
         assert_eq!(world.keys(stream, 10), (0..10).collect::<Vec<_>>());
         let aggregate = world.last_command("aggregate");
         assert_eq!(
@@ -217,7 +207,7 @@ fn a_batch_size_of_zero_is_for_the_aggregate_only() {
     let mut options = exact();
     options.start_at_operation_time = world.deployment.last_write();
     options.batch_size = Some(0);
-    insert(&mut world, 0..3);
+    world.insert_orders(0..3);
     let stream = world.watching(&collection("shop", "orders"), options);
     assert!(!world.machine(stream).has_buffered());
     assert!(world.machine(stream).resume_token().is_some());
@@ -235,7 +225,7 @@ fn a_stream_can_start_at_an_operation_time_that_has_passed() {
     let mut world = World::replica_set();
     let ping = world.run("admin", doc! { "ping": 1 });
     let time = ping.get_timestamp("operationTime").unwrap();
-    insert(&mut world, 0..3);
+    world.insert_orders(0..3);
     let mut options = WatchOptions::default();
     options.start_at_operation_time = Some(time);
     let stream = world.watching(&collection("shop", "orders"), options);
@@ -418,7 +408,7 @@ fn expanded_events_come_only_if_asked_for() {
         options.show_expanded_events = Some(wanted);
         let stream = world.watching(&collection("shop", "orders"), options);
         world.run("shop", doc! { "create": "orders" });
-        insert(&mut world, 0..1);
+        world.insert_orders(0..1);
         let event = world.event(stream);
         let first = event.operation_type().unwrap();
         assert_eq!(

@@ -1,28 +1,16 @@
 //! The behaviour checklist: what events say.
 //!
-//! Not here:
-//! - the server's own part of `$changeStreamSplitLargeEvent` (prose test 19), as long as the simulated server does
-//!   not split: its fragments are made on the way to the stream.
+//! Nothing of it is left out here.
 #![allow(clippy::unwrap_used, reason = "tests")]
-
-use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use changestream_core::event::{ChangeStreamDocument, OperationType};
 use changestream_core::{ChangeEvent, ErrorKind, Scope, Update, WatchOptions};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, World, batch_of, collection, database, document, key_of};
+use changestream_tests::world::{
+    StreamId, World, batch_of, both, collection, database, document, exact, key_of,
+};
 use serde::Deserialize;
-
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn both() -> [WatchOptions; 2] {
-    [exact(), WatchOptions::default()]
-}
 
 fn started(scope: &Scope, options: WatchOptions) -> (World, StreamId) {
     let mut world = World::replica_set();
@@ -428,57 +416,89 @@ fn a_required_image_that_is_not_there_is_the_end() {
     }
 }
 
-/// Prose test 19: fragments of a large event are events of their own, and a resume between them finds the second.
+/// Prose test 19, with images of 10 MB before and after.
 #[test]
 fn fragments_of_a_split_event_are_handed_over_one_by_one() {
-    for mut options in both() {
-        let mut world = World::new(Deployment::replica_set(1).server_version("7.0"), [1; 32]);
-        options.pipeline = vec![doc! { "$changeStreamSplitLargeEvent": {} }];
-        let stream = world.watching(&orders(), options);
-        world.rewrite_replies(|reply| {
-            let Some(batch) = batch_of(reply) else { return };
-            let split = batch.drain(..).collect::<Vec<_>>().into_iter().flat_map(|event| {
-                let mut second = event.as_document().unwrap().clone();
-                let key = second.remove("documentKey").unwrap();
-                let token = second
-                    .get_document("_id")
-                    .unwrap()
-                    .get_str("_data")
-                    .unwrap()
-                    .to_owned();
-                let first = doc! {
-                    "_id": { "_data": format!("{token}46") },
-                    "splitEvent": { "fragment": 1, "of": 2 },
-                    "documentKey": key,
+    for version in ["7.0", "8.0"] {
+        for mut options in both() {
+            let mut world = World::new(Deployment::replica_set(1).server_version(version), [1; 32]);
+            world.run(
+                "shop",
+                doc! { "create": "orders", "changeStreamPreAndPostImages": { "enabled": true } },
+            );
+            let value = |letter: &str| letter.repeat(10 << 20);
+            world.insert("shop", "orders", [doc! { "_id": 1, "value": value("q") }]);
+            options.pipeline = vec![doc! { "$changeStreamSplitLargeEvent": {} }];
+            options.full_document_before_change = Some("required".into());
+            let stream = world.watching(&orders(), options.clone());
+            let change = doc! { "$set": { "value": value("z") } };
+            world.run(
+                "shop",
+                doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": change }] },
+            );
+            let first = world.event(stream);
+            let split = first.split_event().unwrap();
+            assert_eq!((split.fragment, split.of, split.is_last()), (1, 2, false));
+            assert_eq!(world.token(stream), document(first.resume_token()));
+            // A stream that stops between the fragments goes on with the second, and so does one that resumes.
+            options.resume_after = Some(first.resume_token().clone());
+            let other = world.watching(&orders(), options);
+            world.kill_all_cursors();
+            for stream in [stream, other] {
+                let second = world.event(stream);
+                assert_eq!(second.split_event().unwrap().fragment, 2);
+                assert!(second.split_event().unwrap().is_last());
+                let fields = |event: &ChangeEvent| -> Vec<String> {
+                    event
+                        .as_raw()
+                        .iter()
+                        .map(|field| field.unwrap().0.to_string())
+                        .collect()
                 };
-                second.insert("splitEvent", doc! { "fragment": 2, "of": 2 });
-                [Bson::from(first), second.into()]
-            });
-            *batch = split.collect();
-        });
-        world.insert("shop", "orders", [doc! { "_id": 1, "filler": "q" }]);
-        let first = world.event(stream);
-        let split = first.split_event().unwrap();
-        assert_eq!((split.fragment, split.of, split.is_last()), (1, 2, false));
-        assert_eq!(world.token(stream), document(first.resume_token()));
-        assert_eq!(first.operation_type(), None);
-        assert_eq!(of(first.document_key().unwrap()), doc! { "_id": 1 });
-        let second = world.event(stream);
-        assert!(second.split_event().unwrap().is_last());
-        assert_eq!(second.operation_type(), Some(OperationType::Insert));
-        assert_eq!(
-            of(second.full_document().present().unwrap()),
-            doc! { "_id": 1, "filler": "q" }
-        );
-        assert!(second.document_key().is_none());
-        world.advance(Duration::from_secs(1));
-        assert_eq!(
-            world
-                .last_command("aggregate")
-                .get_array("pipeline")
-                .unwrap()
-                .len(),
-            2
-        );
+                let common: Vec<_> = fields(&first)
+                    .into_iter()
+                    .filter(|f| fields(&second).contains(f))
+                    .collect();
+                assert_eq!(common, ["_id", "splitEvent"]);
+                for field in [
+                    "updateDescription",
+                    "fullDocumentBeforeChange",
+                    "documentKey",
+                    "operationType",
+                ] {
+                    assert!(
+                        first.get(field).unwrap().is_some() != second.get(field).unwrap().is_some(),
+                        "{field}"
+                    );
+                }
+            }
+        }
     }
+}
+
+/// The same event without the stage is too large, and the error says what to do.
+#[test]
+fn an_event_that_is_too_large_is_the_end_and_says_what_to_do() {
+    let mut world = World::new(Deployment::replica_set(1).server_version("7.0"), [1; 32]);
+    world.run(
+        "shop",
+        doc! { "create": "orders", "changeStreamPreAndPostImages": { "enabled": true } },
+    );
+    world.insert(
+        "shop",
+        "orders",
+        [doc! { "_id": 1, "value": "q".repeat(10 << 20) }],
+    );
+    let mut options = exact();
+    options.full_document_before_change = Some("required".into());
+    let stream = world.watching(&orders(), options);
+    let change = doc! { "$set": { "value": "z".repeat(10 << 20) } };
+    world.run(
+        "shop",
+        doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": change }] },
+    );
+    let error = world.failure(stream);
+    assert!(matches!(error.kind(), ErrorKind::EventTooLarge(_)), "{error}");
+    assert!(error.to_string().contains("$changeStreamSplitLargeEvent"));
+    assert_eq!(world.commands_named("aggregate").len(), 1);
 }

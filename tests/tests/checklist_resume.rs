@@ -14,38 +14,9 @@ use changestream_core::{
     ErrorKind, FullDocument, ReadPreference, ReadPreferenceMode, ResumeToken, Update, WatchOptions,
 };
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, Tried, World, collection, database, document, key_of};
-
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn both() -> [WatchOptions; 2] {
-    [exact(), WatchOptions::default()]
-}
-
-fn started(options: WatchOptions) -> (World, StreamId) {
-    let mut world = World::replica_set();
-    let stream = world.watching(&collection("shop", "orders"), options);
-    (world, stream)
-}
-
-fn insert(world: &mut World, ids: std::ops::Range<i32>) {
-    world.insert("shop", "orders", ids.map(|id| doc! { "_id": id }));
-}
-
-/// A world of that version, a stream in it that has delivered event 0, and two events that wait.
-fn under_way(version: &str, options: WatchOptions) -> (World, StreamId) {
-    let mut world = World::new(Deployment::replica_set(3).server_version(version), [3; 32]);
-    let stream = world.watching(&collection("shop", "orders"), options);
-    insert(&mut world, 0..1);
-    assert_eq!(world.keys(stream, 1), [0]);
-    world.advance(Duration::from_secs(3));
-    insert(&mut world, 1..3);
-    (world, stream)
-}
+use changestream_tests::world::{
+    StreamId, Tried, World, both, collection, database, document, exact, key_of,
+};
 
 fn without_start(stage: &Document) -> Document {
     let mut stage = stage.clone();
@@ -58,7 +29,7 @@ fn without_start(stage: &Document) -> Document {
 /// The token of an invalidate event of shop.orders, which exists anew.
 fn invalidate_token(world: &mut World) -> ResumeToken {
     let stream = world.watching(&collection("shop", "orders"), exact());
-    insert(world, 0..1);
+    world.insert_orders(0..1);
     world.run("shop", doc! { "drop": "orders" });
     loop {
         let event = world.event(stream);
@@ -83,12 +54,12 @@ fn a_resumable_error_of_get_more_is_resumed_from_once_with_the_same_options() {
         options.comment = Some("mine".into());
         options.collation = Some(doc! { "locale": "simple" });
         options.max_await_time = Some(Duration::from_millis(500));
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0..1);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders(0..1);
         world.event(stream);
         world.advance(Duration::from_secs(2));
         world.fail_get_more(43);
-        insert(&mut world, 1..6);
+        world.insert_orders(1..6);
         let (resumes, event) = world.resumes_until_event(stream);
         assert_eq!((resumes, key_of(&event)), (1, 1));
         assert_eq!(world.keys(stream, 4), [2, 3, 4, 5]);
@@ -111,12 +82,12 @@ fn a_resumable_error_of_get_more_is_resumed_from_once_with_the_same_options() {
 #[test]
 fn a_cursor_killed_behind_the_clients_back_is_opened_anew() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         world.kill_all_cursors();
         assert_eq!(world.keys(stream, 2), [1, 2]);
         for round in 3..6 {
             world.kill_all_cursors();
-            insert(&mut world, round..round + 1);
+            world.insert_orders(round..round + 1);
             assert_eq!(world.keys(stream, 1), [round]);
         }
     }
@@ -126,7 +97,7 @@ fn a_cursor_killed_behind_the_clients_back_is_opened_anew() {
 #[test]
 fn a_closed_connection_is_resumed_from() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         world.fail(&["getMore"], 1, doc! { "closeConnection": true });
         assert_eq!(world.keys(stream, 2), [1, 2]);
         assert_eq!(world.commands_named("aggregate").len(), 2);
@@ -137,7 +108,7 @@ fn a_closed_connection_is_resumed_from() {
 #[test]
 fn a_silent_server_is_given_up_and_resumed_from() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         world.fail(
             &["getMore"],
             1,
@@ -146,31 +117,6 @@ fn a_silent_server_is_given_up_and_resumed_from() {
         assert_eq!(world.keys(stream, 2), [1, 2]);
         assert_eq!(world.commands_named("aggregate").len(), 2);
     }
-}
-
-/// Prose test 4.
-#[test]
-fn an_error_of_the_aggregate_is_never_resumed_from() {
-    for code in [2, 43] {
-        let mut world = World::replica_set();
-        world.fail(&["aggregate"], 1, doc! { "errorCode": code });
-        let stream = world.watch(&collection("shop", "orders"), exact());
-        let error = world.open(stream).unwrap_err();
-        assert_eq!(error.code(), Some(code));
-        world.advance(Duration::from_secs(60));
-        assert_eq!(world.command_names(), ["aggregate"]);
-    }
-}
-
-/// Prose test 4: labelled as resumable, it is still an aggregate's.
-#[test]
-fn a_label_does_not_make_an_error_of_the_aggregate_resumable() {
-    let mut world = World::replica_set();
-    let labels = ["ResumableChangeStreamError"];
-    world.fail(&["aggregate"], 1, doc! { "errorCode": 2, "errorLabels": labels });
-    let stream = world.watch(&collection("shop", "orders"), exact());
-    assert_eq!(world.open(stream).unwrap_err().code(), Some(2));
-    assert_eq!(world.command_names(), ["aggregate"]);
 }
 
 /// Prose test 6.
@@ -183,11 +129,11 @@ fn a_resume_selects_a_server_by_the_streams_read_preference() {
         let primary = world.primary();
         let serving = world.member_of_last("aggregate");
         assert_ne!(serving, primary);
-        insert(&mut world, 0..1);
+        world.insert_orders(0..1);
         assert_eq!(world.keys(stream, 1), [0]);
         let now = world.now;
         world.deployment.crash(now, serving);
-        insert(&mut world, 1..2);
+        world.insert_orders(1..2);
         assert_eq!(world.keys(stream, 1), [1]);
         let next = world.member_of_last("aggregate");
         assert_ne!(next, primary);
@@ -206,7 +152,7 @@ fn a_resume_selects_a_server_by_the_streams_read_preference() {
 #[test]
 fn a_resume_after_an_election_goes_to_the_new_primary() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         let old = world.primary();
         let now = world.now;
         world.deployment.crash(now, old);
@@ -220,7 +166,7 @@ fn a_resume_after_an_election_goes_to_the_new_primary() {
 #[test]
 fn an_empty_first_batch_keeps_its_cursor() {
     for options in both() {
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         let primary = world.primary();
         let cursor = world.deployment.cursors(primary)[0];
         world.try_nothing(stream);
@@ -238,7 +184,7 @@ fn an_error_of_kill_cursors_during_a_resume_is_swallowed() {
         doc! { "errorCode": 89 },
     ] {
         for options in both() {
-            let (mut world, stream) = under_way("4.4", options);
+            let (mut world, stream) = World::under_way("4.4", options);
             world.fail(&["getMore", "killCursors"], 2, fault.clone());
             let (_, event) = world.resumes_until_event(stream);
             assert_eq!(key_of(&event), 1);
@@ -251,7 +197,7 @@ fn an_error_of_kill_cursors_during_a_resume_is_swallowed() {
 #[test]
 fn a_connection_that_breaks_at_kill_cursors_does_not_end_the_stream() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         let primary = world.primary();
         let get_more = doc! {
             "configureFailPoint": "failGetMoreAfterCursorCheckout",
@@ -279,7 +225,7 @@ fn before_its_first_event_a_stream_resumes_with_start_after() {
         let stages = world.stages();
         assert_eq!(stages[0], doc! { "startAfter": document(&token) });
         assert_eq!(stages[1].keys().collect::<Vec<_>>(), ["startAfter"]);
-        insert(&mut world, 5..6);
+        world.insert_orders(5..6);
         let mut seen = Vec::new();
         while seen.last() != Some(&5) {
             seen.push(key_of(&world.event(stream)));
@@ -295,10 +241,10 @@ fn after_its_first_event_a_stream_resumes_with_resume_after() {
         let mut world = World::replica_set();
         options.start_after = Some(invalidate_token(&mut world));
         let stream = world.watching(&collection("shop", "orders"), options);
-        insert(&mut world, 5..6);
+        world.insert_orders(5..6);
         assert_eq!(world.keys(stream, 1), [5]);
         world.kill_all_cursors();
-        insert(&mut world, 6..7);
+        world.insert_orders(6..7);
         assert_eq!(world.keys(stream, 1), [6]);
         assert_eq!(world.stages()[1].keys().collect::<Vec<_>>(), ["resumeAfter"]);
     }
@@ -308,13 +254,13 @@ fn after_its_first_event_a_stream_resumes_with_resume_after() {
 #[test]
 fn a_stream_stays_in_one_session_over_all_its_resumes() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         world.kill_all_cursors();
         assert_eq!(world.keys(stream, 2), [1, 2]);
         let now = world.now;
         let primary = world.primary();
         world.deployment.crash(now, primary);
-        insert(&mut world, 3..4);
+        world.insert_orders(3..4);
         assert_eq!(world.keys(stream, 1), [3]);
         let commands = world.commands();
         assert!(commands.len() >= 5, "{commands:?}");
@@ -325,121 +271,11 @@ fn a_stream_stays_in_one_session_over_all_its_resumes() {
     }
 }
 
-/// Spec text: from 4.4 on the label decides, and CursorNotFound always.
-#[test]
-fn from_4_4_on_the_servers_label_decides() {
-    let label = doc! { "errorLabels": ["ResumableChangeStreamError"] };
-    let no_label = doc! { "errorLabels": [] };
-    // The codes that a server before 4.4 would have meant do not count without their label.
-    for (code, labels, resumes) in [
-        (10107, &no_label, false),
-        (91, &no_label, false),
-        (280, &label, true),
-        (1, &label, true),
-        (43, &no_label, true),
-        (50, &no_label, false),
-    ] {
-        let (mut world, stream) = under_way("4.4", exact());
-        let mut fault = doc! { "errorCode": code };
-        fault.extend(labels.clone());
-        world.fail(&["getMore"], 1, fault);
-        match world.next(stream) {
-            Some(Ok(event)) if resumes => assert_eq!(key_of(&event), 1, "{code}"),
-            Some(Err(error)) if !resumes => assert_eq!(error.code(), Some(code)),
-            other => panic!("{code}: {other:?}"),
-        }
-    }
-}
-
-/// Spec text: before 4.4 a list of codes decides, and no label. 13388 is in it.
-#[test]
-fn before_4_4_a_list_of_codes_decides() {
-    let listed = [
-        6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
-    ];
-    let others = [1, 50, 136, 237, 280, 286, 10334, 11601];
-    for (code, resumes) in listed
-        .map(|code| (code, true))
-        .into_iter()
-        .chain(others.map(|code| (code, false)))
-    {
-        let (mut world, stream) = under_way("4.2", exact());
-        let labels: &[&str] = if resumes {
-            &[]
-        } else {
-            &["ResumableChangeStreamError"]
-        };
-        world.fail(&["getMore"], 1, doc! { "errorCode": code, "errorLabels": labels });
-        match world.next(stream) {
-            Some(Ok(event)) if resumes => assert_eq!(key_of(&event), 1, "{code}"),
-            Some(Err(error)) if !resumes => assert_eq!(error.code(), Some(code)),
-            other => panic!("{code}: {other:?}"),
-        }
-    }
-}
-
-/// Spec text: the wire version is that of the connection that ran the command, whatever later hellos say.
-#[test]
-fn the_wire_version_is_that_of_the_connection_that_ran_the_command() {
-    let (mut world, stream) = under_way("4.2", exact());
-    // Another connection would now find a 4.4 server.
-    world.rewrite_replies(|reply| {
-        if reply.contains_key("maxWireVersion") {
-            reply.insert("maxWireVersion", 9);
-        }
-    });
-    world.fail(&["getMore"], 1, doc! { "errorCode": 189, "errorLabels": [] });
-    assert_eq!(world.keys(stream, 1), [1]);
-}
-
-/// The codes that no resume can mend end the stream on every version.
-#[test]
-fn errors_that_a_resume_cannot_mend_end_the_stream() {
-    for version in ["4.2", "4.4", "7.0"] {
-        for code in [286, 280, 260, 10334, 136, 237, 11601, 50] {
-            let (mut world, stream) = under_way(version, exact());
-            let token = world.token(stream);
-            world.fail_get_more(code);
-            let error = world.failure(stream);
-            assert_eq!(error.code(), Some(code), "{version}");
-            assert!(!error.is_resumable());
-            assert_eq!(document(error.resume_token().unwrap()), token);
-            world.advance(Duration::from_secs(10));
-            assert_eq!(world.commands_named("aggregate").len(), 1);
-            assert!(!world.machine(stream).is_alive());
-        }
-    }
-}
-
-/// A history that is lost is found out by the getMore or by the aggregate that resumes: either way it is the end.
-#[test]
-fn a_lost_history_is_the_end_and_says_so() {
-    for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
-        assert_eq!(world.keys(stream, 1), [1]);
-        world.advance(Duration::from_secs(20));
-        insert(&mut world, 3..5);
-        world.advance(Duration::from_secs(20));
-        insert(&mut world, 5..6);
-        let (now, last) = (world.now, world.deployment.last_write().unwrap());
-        world.deployment.lose_history(now, last);
-        let error = loop {
-            match world.next(stream) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break error,
-                None => panic!("the stream ended without a word"),
-            }
-        };
-        assert!(matches!(error.kind(), ErrorKind::HistoryLost(_)), "{error}");
-        assert!(error.resume_token().is_some());
-    }
-}
-
 /// Spec text: killCursors only to the cursor's own server.
 #[test]
 fn a_cursor_is_killed_at_its_own_server_and_nowhere_else() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         let owner = world.primary();
         let cursor = world.last_command("getMore").get_i64("getMore").unwrap();
         // The old primary asks to be left, and keeps its cursor.
@@ -449,7 +285,7 @@ fn a_cursor_is_killed_at_its_own_server_and_nowhere_else() {
         assert_eq!(world.keys(stream, 2), [1, 2]);
         let now = world.now;
         world.deployment.crash(now, owner);
-        insert(&mut world, 3..4);
+        world.insert_orders(3..4);
         assert_eq!(world.keys(stream, 1), [3]);
         let kills: Vec<_> = world
             .records()
@@ -467,7 +303,7 @@ fn a_cursor_is_killed_at_its_own_server_and_nowhere_else() {
 #[test]
 fn a_cursor_of_a_crashed_server_is_killed_nowhere() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         let (now, owner) = (world.now, world.primary());
         world.deployment.crash(now, owner);
         assert_eq!(world.keys(stream, 2), [1, 2]);
@@ -479,7 +315,7 @@ fn a_cursor_of_a_crashed_server_is_killed_nowhere() {
 #[test]
 fn resumes_follow_each_other_without_end_and_without_haste() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         world.fail(&["getMore"], 20, doc! { "errorCode": 43 });
         // A first batch would be an event between the resumes.
         world.rewrite_replies(|reply| {
@@ -513,7 +349,7 @@ fn resumes_follow_each_other_without_end_and_without_haste() {
         }
         assert_eq!(attempts, (1..=20).collect::<Vec<_>>());
         assert!(world.now - start > Duration::from_secs(5));
-        insert(&mut world, 3..4);
+        world.insert_orders(3..4);
         assert_eq!(world.keys(stream, 1), [3]);
     }
 }
@@ -522,7 +358,7 @@ fn resumes_follow_each_other_without_end_and_without_haste() {
 #[test]
 fn a_resume_whose_aggregate_fails_ends_the_stream_with_that_error() {
     for options in both() {
-        let (mut world, stream) = under_way("4.4", options);
+        let (mut world, stream) = World::under_way("4.4", options);
         let token = world.token(stream);
         world.fail(&["aggregate"], 1, doc! { "errorCode": 2 });
         world.kill_all_cursors();
@@ -533,23 +369,6 @@ fn a_resume_whose_aggregate_fails_ends_the_stream_with_that_error() {
         assert_eq!(world.commands_named("aggregate").len(), 2);
         assert_eq!(world.network.open_connections(), 0);
     }
-}
-
-/// Command shape: with `batchSize: 0` the aggregate always succeeds and the history's loss comes with the first
-/// getMore; an aggregate that succeeded does not make that resumable.
-#[test]
-fn a_lost_history_that_the_first_get_more_reports_is_no_reason_to_resume() {
-    let mut world = World::replica_set();
-    let mut options = exact();
-    options.start_at_operation_time = world.deployment.last_write();
-    options.batch_size = Some(0);
-    world.advance(Duration::from_secs(30));
-    insert(&mut world, 0..1);
-    let (now, last) = (world.now, world.deployment.last_write().unwrap());
-    world.deployment.lose_history(now, last);
-    let stream = world.watching(&collection("shop", "orders"), options);
-    assert!(matches!(world.failure(stream).kind(), ErrorKind::HistoryLost(_)));
-    assert_eq!(world.commands_named("aggregate").len(), 1);
 }
 
 /// Every scope resumes in its own shape.
@@ -563,10 +382,10 @@ fn streams_of_every_scope_resume_in_their_own_shape() {
         for options in both() {
             let mut world = World::replica_set();
             let stream = world.watching(&scope, options);
-            insert(&mut world, 0..1);
+            world.insert_orders(0..1);
             assert_eq!(world.keys(stream, 1), [0]);
             world.kill_all_cursors();
-            insert(&mut world, 1..2);
+            world.insert_orders(1..2);
             assert_eq!(world.keys(stream, 1), [1]);
             let aggregates = world.commands_named("aggregate");
             assert_eq!(aggregates.len(), 2);
@@ -589,7 +408,7 @@ fn faults_of_every_kind_lose_and_repeat_nothing_and_a_seed_decides_all() {
         let stream = world.watching(&collection("shop", "orders"), options);
         let mut next = 0;
         for round in 0..24 {
-            insert(&mut world, next..next + 3);
+            world.insert_orders(next..next + 3);
             next += 3;
             let now = world.now;
             match round % 6 {

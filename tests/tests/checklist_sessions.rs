@@ -21,27 +21,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use changestream_core::{Scope, WatchOptions};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, World, collection, database};
-
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn both() -> [WatchOptions; 2] {
-    [exact(), WatchOptions::default()]
-}
-
-fn started(options: WatchOptions) -> (World, StreamId) {
-    let mut world = World::replica_set();
-    let stream = world.watching(&collection("shop", "orders"), options);
-    (world, stream)
-}
-
-fn insert(world: &mut World, id: i32) {
-    world.insert("shop", "orders", [doc! { "_id": id }]);
-}
+use changestream_tests::world::{StreamId, World, both, collection, database, exact};
 
 /// Sessions prose test 11.
 #[test]
@@ -50,7 +30,7 @@ fn aggregate_get_more_and_kill_cursors_share_one_implicit_session() {
         for options in both() {
             let mut world = World::replica_set();
             let stream = world.watching(&scope, options);
-            insert(&mut world, 1);
+            world.insert_orders([1]);
             world.event(stream);
             world.try_nothing(stream);
             world.close(stream);
@@ -88,7 +68,7 @@ fn streams_have_sessions_of_their_own() {
 /// Sessions prose test 14, what of it makes sense here.
 #[test]
 fn no_session_is_spoken_of_before_a_connection_is_chosen() {
-    let (world, _) = started(exact());
+    let (world, _) = World::watching_orders(exact());
     for record in world.all_records() {
         let is_handshake = !matches!(record.name.as_str(), "aggregate" | "getMore");
         assert_eq!(record.body.contains_key("lsid"), !is_handshake, "{}", record.name);
@@ -104,10 +84,10 @@ fn a_server_without_sessions_is_sent_none() {
             reply.remove("logicalSessionTimeoutMinutes");
         });
         let stream = world.watching(&collection("shop", "orders"), options);
-        insert(&mut world, 1);
+        world.insert_orders([1]);
         world.event(stream);
         world.kill_all_cursors();
-        insert(&mut world, 2);
+        world.insert_orders([2]);
         assert_eq!(world.keys(stream, 1), [2]);
         world.close(stream);
         world.advance(Duration::from_secs(1));
@@ -137,7 +117,7 @@ fn every_command_gossips_the_newest_cluster_time_seen() {
         });
         let stream = world.watching(&collection("shop", "orders"), options);
         for id in 0..5 {
-            insert(&mut world, id);
+            world.insert_orders([id]);
             assert_eq!(world.keys(stream, 1), [id]);
             world.advance(Duration::from_secs(2));
         }
@@ -161,9 +141,9 @@ fn every_command_gossips_the_newest_cluster_time_seen() {
 /// Sessions prose test 3: a stream learns the cluster time that others of its client have seen.
 #[test]
 fn a_new_stream_gossips_what_others_have_seen() {
-    let (mut world, first) = started(exact());
+    let (mut world, first) = World::watching_orders(exact());
     for id in 0..3 {
-        insert(&mut world, id);
+        world.insert_orders([id]);
         world.event(first);
     }
     let snapshot = world.machine(first).snapshot();
@@ -193,14 +173,14 @@ fn a_new_stream_gossips_what_others_have_seen() {
 #[test]
 fn hellos_do_not_gossip_the_cluster_time() {
     for options in both() {
-        let (mut world, stream) = started(options);
-        insert(&mut world, 1);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders([1]);
         world.event(stream);
         // Further hellos, over new connections and over old ones.
         let now = world.now;
         world.deployment.step_down(now);
         world.fail(&["getMore"], 1, doc! { "errorCode": 10107 });
-        insert(&mut world, 2);
+        world.insert_orders([2]);
         assert_eq!(world.keys(stream, 1), [2]);
         let hellos: Vec<_> = world
             .all_records()
@@ -224,11 +204,11 @@ fn the_first_message_on_every_connection_is_a_hello_with_metadata() {
             .watch_by(&uri, None, &collection("shop", "orders"), WatchOptions::default())
             .unwrap();
         world.open(stream).unwrap();
-        insert(&mut world, 1);
+        world.insert_orders([1]);
         world.event(stream);
         let (now, primary) = (world.now, world.primary());
         world.deployment.crash(now, primary);
-        insert(&mut world, 2);
+        world.insert_orders([2]);
         assert_eq!(world.keys(stream, 1), [2]);
         world.close(stream);
         world.advance(Duration::from_secs(1));
@@ -271,6 +251,6 @@ fn unknown_fields_of_a_hello_are_passed_over() {
         }
     });
     let stream = world.watching(&collection("shop", "orders"), exact());
-    insert(&mut world, 1);
+    world.insert_orders([1]);
     assert_eq!(world.keys(stream, 1), [1]);
 }

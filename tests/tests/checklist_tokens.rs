@@ -10,37 +10,17 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use changestream_core::{ErrorKind, ResumeToken, WatchOptions};
 use changestream_tests::world::{
-    StreamId, World, batch_of, collection, document, key_of, without_batch_tokens,
+    StreamId, World, batch_of, both, collection, document, exact, key_of, without_batch_tokens,
 };
 
 /// No getMore leaves before the consumer waits for it.
-fn exact() -> WatchOptions {
-    let mut options = WatchOptions::default();
-    options.prefetch_batches = 0;
-    options
-}
-
-fn both() -> [WatchOptions; 2] {
-    [exact(), WatchOptions::default()]
-}
-
-fn started(options: WatchOptions) -> (World, StreamId) {
-    let mut world = World::replica_set();
-    let stream = world.watching(&collection("shop", "orders"), options);
-    (world, stream)
-}
-
-fn insert(world: &mut World, ids: std::ops::Range<i32>) {
-    world.insert("shop", "orders", ids.map(|id| doc! { "_id": id }));
-}
-
 /// A token of before the first of ten inserts.
 fn token_before_ten_inserts(world: &mut World) -> ResumeToken {
     let earlier = world.watching(&collection("shop", "orders"), exact());
     world.try_nothing(earlier);
     let token = world.machine(earlier).resume_token().unwrap().clone();
     world.close(earlier);
-    insert(world, 0..10);
+    world.insert_orders(0..10);
     world.advance(Duration::from_secs(1));
     world.forget_commands();
     token
@@ -50,8 +30,8 @@ fn token_before_ten_inserts(world: &mut World) -> ResumeToken {
 #[test]
 fn the_token_follows_every_event() {
     for options in both() {
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0..5);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders(0..5);
         let mut last = world.token(stream);
         for id in 0..5 {
             let event = world.event(stream);
@@ -71,8 +51,8 @@ fn the_token_follows_every_event() {
 fn an_id_that_the_pipeline_removes_is_the_servers_error_and_the_end() {
     for mut options in both() {
         options.pipeline = vec![doc! { "$project": { "_id": 0 } }];
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0..1);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders(0..1);
         let error = world.failure(stream);
         assert!(matches!(error.kind(), ErrorKind::TokenNotFound(_)), "{error}");
         assert!(!error.is_resumable());
@@ -87,13 +67,13 @@ fn an_id_that_the_pipeline_removes_is_the_servers_error_and_the_end() {
 fn an_event_without_id_is_an_error_and_closes_the_stream() {
     for options in both() {
         let fetched_ahead = options.prefetch_batches;
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         world.rewrite_replies(|reply| {
             for event in batch_of(reply).into_iter().flatten() {
                 event.as_document_mut().unwrap().remove("_id");
             }
         });
-        insert(&mut world, 0..1);
+        world.insert_orders(0..1);
         let error = world.failure(stream);
         assert!(matches!(error.kind(), ErrorKind::MissingResumeToken), "{error}");
         assert!(
@@ -116,7 +96,7 @@ fn an_event_without_id_is_an_error_and_closes_the_stream() {
 #[test]
 fn an_empty_batch_moves_the_token_to_the_servers() {
     for options in both() {
-        let (mut world, stream) = started(options);
+        let (mut world, stream) = World::watching_orders(options);
         let before = world.token(stream);
         world.insert("shop", "customers", [doc! { "_id": 1 }]);
         let idle = world.try_nothing(stream);
@@ -129,7 +109,7 @@ fn an_empty_batch_moves_the_token_to_the_servers() {
 /// Prose test 11, a batch that was read to its end.
 #[test]
 fn the_last_event_of_a_batch_moves_the_token_to_the_servers() {
-    let (mut world, stream) = started(exact());
+    let (mut world, stream) = World::watching_orders(exact());
     // No event's token: only the reply's can tell.
     let token = doc! { "_data": "post batch" };
     let sent = token.clone();
@@ -138,7 +118,7 @@ fn the_last_event_of_a_batch_moves_the_token_to_the_servers() {
             cursor.insert("postBatchResumeToken", sent.clone());
         }
     });
-    insert(&mut world, 0..3);
+    world.insert_orders(0..3);
     for _ in 0..2 {
         let event = world.event(stream);
         assert_eq!(world.token(stream), document(event.resume_token()));
@@ -157,7 +137,7 @@ fn without_a_servers_token_the_last_event_is_the_token_and_an_empty_batch_keeps_
         assert_eq!(world.machine(stream).resume_token(), None);
         world.try_nothing(stream);
         assert_eq!(world.machine(stream).resume_token(), None);
-        insert(&mut world, 0..1);
+        world.insert_orders(0..1);
         let event = world.event(stream);
         assert_eq!(world.token(stream), document(event.resume_token()));
         world.try_nothing(stream);
@@ -168,8 +148,8 @@ fn without_a_servers_token_the_last_event_is_the_token_and_an_empty_batch_keeps_
 /// Spec text: a reply without a token does not erase the one that is known.
 #[test]
 fn a_reply_that_lost_its_token_does_not_erase_the_known_one() {
-    let (mut world, stream) = started(exact());
-    insert(&mut world, 0..1);
+    let (mut world, stream) = World::watching_orders(exact());
+    world.insert_orders(0..1);
     world.event(stream);
     let token = world.token(stream);
     world.rewrite_replies(without_batch_tokens);
@@ -181,8 +161,8 @@ fn a_reply_that_lost_its_token_does_not_erase_the_known_one() {
 #[test]
 fn within_a_batch_the_token_is_that_of_the_last_event_handed_over() {
     for options in both() {
-        let (mut world, stream) = started(options);
-        insert(&mut world, 0..4);
+        let (mut world, stream) = World::watching_orders(options);
+        world.insert_orders(0..4);
         for _ in 0..3 {
             let event = world.event(stream);
             assert_eq!(world.token(stream), document(event.resume_token()));
@@ -196,8 +176,8 @@ fn the_token_follows_the_consumer_and_not_what_was_fetched_ahead() {
     let mut options = WatchOptions::default();
     options.batch_size = Some(2);
     options.prefetch_batches = 3;
-    let (mut world, stream) = started(options);
-    insert(&mut world, 0..10);
+    let (mut world, stream) = World::watching_orders(options);
+    world.insert_orders(0..10);
     let event = world.event(stream);
     world.advance(Duration::from_millis(900));
     assert!(world.commands_named("getMore").len() > 3);
@@ -229,7 +209,7 @@ fn an_unread_first_batch_without_a_token_to_start_from_has_none() {
     for mut options in both() {
         let mut world = World::replica_set();
         options.start_at_operation_time = world.deployment.last_write();
-        insert(&mut world, 0..3);
+        world.insert_orders(0..3);
         world.advance(Duration::from_millis(10));
         let stream = world.watching(&collection("shop", "orders"), options);
         assert_eq!(world.machine(stream).resume_token(), None);
@@ -246,7 +226,7 @@ fn the_first_operation_time_is_where_a_stream_without_token_resumes() {
     world.rewrite_replies(without_batch_tokens);
     let stream = world.watching(&collection("shop", "orders"), exact());
     world.try_nothing(stream);
-    insert(&mut world, 0..2);
+    world.insert_orders(0..2);
     world.kill_all_cursors();
     assert_eq!(world.keys(stream, 2), [0, 1]);
     let stages = world.stages();
@@ -257,7 +237,7 @@ fn the_first_operation_time_is_where_a_stream_without_token_resumes() {
 /// Spec text: the same line, its negative.
 #[test]
 fn a_token_is_preferred_to_the_first_operation_time() {
-    let (mut world, stream) = started(exact());
+    let (mut world, stream) = World::watching_orders(exact());
     let token = world.token(stream);
     world.kill_all_cursors();
     world.try_nothing(stream);
@@ -276,7 +256,7 @@ fn the_users_operation_time_gives_way_to_the_token() {
     let stream = world.watching(&collection("shop", "orders"), options);
     world.kill_all_cursors();
     world.try_nothing(stream);
-    insert(&mut world, 0..1);
+    world.insert_orders(0..1);
     world.event(stream);
     let token = world.token(stream);
     world.kill_all_cursors();
@@ -303,14 +283,14 @@ fn a_token_goes_back_as_it_came_whatever_is_in_it() {
         "old": uuid(BinarySubtype::UuidOld),
         "z": 1, "a": 2, "m": { "y": 1i64, "b": 1.0 },
     };
-    let (mut world, stream) = started(exact());
+    let (mut world, stream) = World::watching_orders(exact());
     let sent = token.clone();
     world.rewrite_replies(move |reply| {
         for event in batch_of(reply).into_iter().flatten() {
             event.as_document_mut().unwrap().insert("_id", sent.clone());
         }
     });
-    insert(&mut world, 0..2);
+    world.insert_orders(0..2);
     let event = world.event(stream);
     // Whatever the consumer decodes the event into.
     let _: Document = event.decode().unwrap();
@@ -339,7 +319,7 @@ fn a_token_goes_back_as_it_came_whatever_is_in_it() {
 /// The keys of a compound `_id` keep their order (pymongo test_document_id_order).
 #[test]
 fn a_compound_key_keeps_the_order_of_its_fields() {
-    let (mut world, stream) = started(exact());
+    let (mut world, stream) = World::watching_orders(exact());
     world.insert("shop", "orders", [doc! { "_id": { "b": 1, "a": 2, "c": 3 } }]);
     let event = world.event(stream);
     let key: Document = event.document_key().unwrap().try_into().unwrap();
@@ -349,7 +329,7 @@ fn a_compound_key_keeps_the_order_of_its_fields() {
     assert_eq!(full.get("_id"), key.get("_id"));
     let token = world.token(stream);
     world.kill_all_cursors();
-    insert(&mut world, 2..3);
+    world.insert_orders(2..3);
     assert_eq!(world.keys(stream, 1), [2]);
     assert_eq!(world.stages()[1], doc! { "resumeAfter": token });
 }

@@ -25,7 +25,7 @@ use changestream_sim::{self as sim, Deployment};
 use rewriting::Rewriting;
 
 pub use network::{Conditions, Network};
-pub use observing::{collection, database, document, key_of, stage};
+pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
 
 /// The world.
@@ -592,7 +592,6 @@ impl World {
 }
 
 /// Why time starts here: the machines only look at differences.
-#[expect(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
 fn epoch() -> Instant {
     Instant::now()
 }

@@ -1,9 +1,11 @@
 //! What tests ask of a world, and the faults that they order.
 
+use std::time::Duration;
+
 use bson::{Bson, Document, doc};
 use changestream_core::client::Idle;
-use changestream_core::{ChangeEvent, ResumeToken, Scope, Update};
-use changestream_sim::CommandRecord;
+use changestream_core::{ChangeEvent, ResumeToken, Scope, Update, WatchOptions};
+use changestream_sim::{CommandRecord, Deployment};
 
 use super::rewriting::Rewriting;
 use super::{StreamId, Tried, World};
@@ -23,6 +25,18 @@ pub fn database(database: &str) -> Scope {
     }
 }
 
+/// Options under which no getMore leaves before the consumer waits for it: for tests that count commands.
+pub fn exact() -> WatchOptions {
+    let mut options = WatchOptions::default();
+    options.prefetch_batches = 0;
+    options
+}
+
+/// [`exact`] and the default, which fetches ahead: for tests of what must not depend on it.
+pub fn both() -> [WatchOptions; 2] {
+    [exact(), WatchOptions::default()]
+}
+
 /// A token as a document.
 pub fn document(token: &ResumeToken) -> Document {
     token
@@ -40,6 +54,32 @@ pub fn key_of(event: &ChangeEvent) -> i32 {
 }
 
 impl World {
+    /// A replica set, and an open stream of its collection shop.orders.
+    pub fn watching_orders(options: WatchOptions) -> (Self, StreamId) {
+        let mut world = Self::replica_set();
+        let stream = world.watching(&collection("shop", "orders"), options);
+        (world, stream)
+    }
+
+    /// A replica set of that version, a stream of shop.orders that has handed event 0 over, and events 1 and 2 that
+    /// wait.
+    #[track_caller]
+    pub fn under_way(version: &str, options: WatchOptions) -> (Self, StreamId) {
+        let mut world = Self::new(Deployment::replica_set(3).server_version(version), [3; 32]);
+        let stream = world.watching(&collection("shop", "orders"), options);
+        world.insert_orders(0..1);
+        assert_eq!(world.keys(stream, 1), [0]);
+        world.advance(Duration::from_secs(3));
+        world.insert_orders(1..3);
+        (world, stream)
+    }
+
+    /// Inserts documents with these ids, and nothing else in them, into shop.orders.
+    #[track_caller]
+    pub fn insert_orders(&mut self, ids: impl IntoIterator<Item = i32>) {
+        self.insert("shop", "orders", ids.into_iter().map(|id| doc! { "_id": id }));
+    }
+
     /// Replies that leave for streams from now on go through `change`.
     pub fn rewrite_replies(&mut self, change: impl FnMut(&mut Document) + 'static) {
         self.rewriting = Rewriting::by(change);
@@ -158,7 +198,7 @@ impl World {
     pub fn try_event(&mut self, id: StreamId) -> ChangeEvent {
         match self.try_next(id) {
             Tried::Event(event) => event,
-            other => panic!("expected an event, got {other:?}"),
+            other @ (Tried::Nothing(_) | Tried::End(_)) => panic!("expected an event, got {other:?}"),
         }
     }
 
@@ -167,7 +207,7 @@ impl World {
     pub fn try_nothing(&mut self, id: StreamId) -> Idle {
         match self.try_next(id) {
             Tried::Nothing(idle) => idle,
-            other => panic!("expected nothing, got {other:?}"),
+            other @ (Tried::Event(_) | Tried::End(_)) => panic!("expected nothing, got {other:?}"),
         }
     }
 

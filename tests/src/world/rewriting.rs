@@ -11,7 +11,9 @@ use changestream_core::wire::{self, Message};
 
 /// What is done to replies.
 #[derive(Default)]
-pub(super) struct Rewriting(Option<Box<dyn FnMut(&mut Document)>>);
+pub(super) struct Rewriting(Option<Change>);
+
+type Change = Box<dyn FnMut(&mut Document)>;
 
 impl fmt::Debug for Rewriting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,17 +29,16 @@ impl Rewriting {
     /// The message as it goes on.
     pub(super) fn apply(&mut self, message: Bytes) -> Bytes {
         let Some(change) = &mut self.0 else { return message };
-        match Message::decode(&message).expect("the deployment speaks the protocol") {
-            Message::Msg(reply) => {
-                let body = changed(change, &reply.body);
-                wire::encode_op_msg(reply.request_id, reply.response_to, reply.flags, &body, &[])
-            }
-            Message::Reply(reply) => {
-                let body = changed(change, &reply.document);
-                wire::encode_op_reply(reply.request_id, reply.response_to, &body)
-            }
-            other => panic!("the deployment answered with {other:?}"),
+        let message = Message::decode(&message).expect("the deployment speaks the protocol");
+        if let Message::Reply(reply) = message {
+            let body = changed(change, &reply.document);
+            return wire::encode_op_reply(reply.request_id, reply.response_to, &body);
         }
+        let Message::Msg(reply) = message else {
+            panic!("a request came back: {message:?}")
+        };
+        let body = changed(change, &reply.body);
+        wire::encode_op_msg(reply.request_id, reply.response_to, reply.flags, &body, &[])
     }
 }
 
