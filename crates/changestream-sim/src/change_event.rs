@@ -46,6 +46,7 @@ pub(crate) enum Image {
 /// An event that is not built yet.
 pub(crate) struct Candidate<'a> {
     pub(crate) token: EncodedToken,
+    pub(crate) data: ResumeTokenData,
     pub(crate) invalidates: bool,
     entry: &'a Entry,
     op: &'a Op,
@@ -66,30 +67,30 @@ pub(crate) fn candidates<'a>(
         if !options.scope.contains(op) {
             continue;
         }
-        let token_of = |from_invalidate| {
-            ResumeTokenData {
-                cluster_time: entry.optime.ts,
-                version: profile.token_version,
-                token_type: TokenType::Event,
-                txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
-                from_invalidate,
-                uuid: op.uuid,
-                identifier: identifier(op, kind, profile),
-                fragment: None,
-            }
-            .encode()
+        let token_of = |from_invalidate| ResumeTokenData {
+            cluster_time: entry.optime.ts,
+            version: profile.token_version,
+            token_type: TokenType::Event,
+            txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
+            from_invalidate,
+            uuid: op.uuid,
+            identifier: identifier(op, kind, profile),
+            fragment: None,
         };
+        let data = token_of(false);
         found.push(Candidate {
-            token: token_of(false),
+            token: data.encode(),
+            data,
             invalidates: false,
             entry,
             op,
             kind,
         });
         if options.scope.is_invalidated_by(op) {
-            let token = token_of(true);
+            let data = token_of(true);
             found.push(Candidate {
-                token,
+                token: data.encode(),
+                data,
                 invalidates: true,
                 entry,
                 op,
@@ -159,7 +160,7 @@ impl Scope {
     fn contains(&self, op: &Op) -> bool {
         let target = match &op.change {
             Change::Rename { to_db, to_coll, .. } => Some((to_db.as_str(), to_coll.as_str())),
-            Change::Noop { .. }
+            Change::Noop
             | Change::Insert { .. }
             | Change::Update { .. }
             | Change::Replace { .. }
@@ -195,7 +196,7 @@ impl Scope {
 fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
     let expanded = |kind| options.expanded.then_some(kind);
     match &op.change {
-        Change::Noop { .. } => None,
+        Change::Noop => None,
         Change::Insert { .. } => Some("insert"),
         Change::Update { .. } => Some("update"),
         Change::Replace { .. } => Some("replace"),
@@ -216,7 +217,7 @@ fn document_key(op: &Op) -> Option<Document> {
         Change::Insert { document } => key(document),
         Change::Update { after, .. } | Change::Replace { after, .. } => key(after),
         Change::Delete { before } => key(before),
-        Change::Noop { .. }
+        Change::Noop
         | Change::Create { .. }
         | Change::Drop
         | Change::Rename { .. }
@@ -263,7 +264,7 @@ fn operation_description(op: &Op) -> Option<Document> {
             description.insert("stateBeforeChange", doc! { "collectionOptions": before.clone() });
             Some(description)
         }
-        Change::Noop { .. }
+        Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
         | Change::Replace { .. }
@@ -274,12 +275,10 @@ fn operation_description(op: &Op) -> Option<Document> {
 }
 
 fn rename_target(op: &Op) -> Document {
-    match &op.change {
-        Change::Rename { to_db, to_coll, .. } => {
-            doc! { "db": to_db.as_str(), "coll": to_coll.as_str() }
-        }
-        _ => Document::new(),
+    if let Change::Rename { to_db, to_coll, .. } = &op.change {
+        return doc! { "db": to_db.as_str(), "coll": to_coll.as_str() };
     }
+    Document::new()
 }
 
 fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
@@ -287,7 +286,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
         Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
         Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
         Change::Update { after, .. } => after,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Delete { .. }
         | Change::Create { .. }
         | Change::Drop
@@ -318,7 +317,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
 fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
     let before = match &op.change {
         Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Insert { .. }
         | Change::Create { .. }
         | Change::Drop

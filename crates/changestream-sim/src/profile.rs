@@ -33,7 +33,7 @@ pub struct Profile {
     pub retried_stmt_ids: bool,
     /// Events carry `wallTime`; pre- and post-images and expanded events exist (6.0 and later).
     pub images: bool,
-    /// `$changeStreamSplitLargeEvent` exists (7.0 and later).
+    /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later).
     pub split_large_event: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
@@ -126,12 +126,12 @@ const V6_0: Profile = Profile {
     max_wire_version: 17,
     token_version: TokenVersion::V2,
     images: true,
+    split_large_event: true,
     ..V5_0
 };
 const V7_0: Profile = Profile {
     version: "7.0.16",
     max_wire_version: 21,
-    split_large_event: true,
     ..V6_0
 };
 const V8_0: Profile = Profile {

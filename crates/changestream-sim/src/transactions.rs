@@ -99,10 +99,10 @@ pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut Comm
     let Ok(lsid) = context.body().get_document("lsid") else {
         return;
     };
-    if !ends(context) {
-        if let Some(m) = d.members.get_mut(context.member) {
-            m.transactions.remove(&session_key(lsid));
-        }
+    if !ends(context)
+        && let Some(m) = d.members.get_mut(context.member)
+    {
+        m.transactions.remove(&session_key(lsid));
     }
     let transient =
         matches!(
@@ -237,7 +237,7 @@ fn conflict(now: &Catalog, base: &Catalog, op: &Op) -> Option<CommandError> {
         Change::Insert { document } => document,
         Change::Update { after, .. } | Change::Replace { after, .. } => after,
         Change::Delete { before } => before,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Create { .. }
         | Change::Drop
         | Change::Rename { .. }

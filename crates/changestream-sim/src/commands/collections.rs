@@ -165,8 +165,10 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
                 ));
             }
             None => {
-                index.insert("v", 2);
-                new.push(index);
+                index.remove("v");
+                let mut stored = doc! { "v": 2 };
+                stored.extend(index);
+                new.push(stored);
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::error::CommandError;
 use crate::failpoints::Fault;
 use crate::member::Role;
 use crate::oplog::OpTime;
-use crate::reply::{Reply, Times};
+use crate::reply::{Failure, Reply, Times};
 use crate::transactions;
 use crate::wait::Wait;
 
@@ -442,10 +442,10 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     }
     d.check_role(context, command.needs)?;
     transactions::begin(d, context)?;
-    if let Some(ts) = after_cluster_time(context) {
-        if !applied(d, context, ts) {
-            return Ok(Answer::Wait(Wait::ClusterTime { ts }));
-        }
+    if let Some(ts) = after_cluster_time(context)
+        && !applied(d, context, ts)
+    {
+        return Ok(Answer::Wait(Wait::ClusterTime { ts }));
     }
     (command.run)(d, context)
 }
@@ -479,11 +479,11 @@ fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply 
         .filter(|_| state_change && d.profile.streams_hello)
         .map(crate::member::Member::topology_version);
     let reported = context.request.name() == "saslContinue";
-    Reply::Failure {
+    Reply::Failure(Box::new(Failure {
         error,
         reported,
         topology_version,
-    }
+    }))
 }
 
 fn times(d: &Deployment, context: &Context<'_>, majority: bool) -> Option<Times> {
