@@ -5,6 +5,7 @@ pub mod capture;
 pub mod recorded_stream;
 pub mod replay;
 pub mod world;
+pub mod writer;
 
 use std::path::PathBuf;
 

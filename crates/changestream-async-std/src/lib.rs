@@ -68,7 +68,9 @@ impl Runtime for AsyncStd {
     }
 
     fn sleep_until(&self, at: Instant) -> Self::Timer {
-        Box::pin(async_std::task::sleep(at.saturating_duration_since(Instant::now())))
+        Box::pin(async_std::task::sleep(
+            at.saturating_duration_since(Instant::now()),
+        ))
     }
 }
 
