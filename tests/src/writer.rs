@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::ops::Range;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
@@ -12,7 +11,12 @@ use changestream_sim::RunningDeployment;
 
 /// Inserts `{_id: n}` for each number, one by one, at whichever member is primary, until a majority has each. An
 /// insert whose fate an election leaves open is repeated: its `_id` keeps it from being done twice.
-pub fn insert(deployment: &RunningDeployment, db: &str, collection: &str, ids: Range<i32>) {
+pub fn insert(
+    deployment: &RunningDeployment,
+    db: &str,
+    collection: &str,
+    ids: impl IntoIterator<Item = i32>,
+) {
     let mut wire = None;
     for id in ids {
         let command = doc! {

@@ -9,6 +9,7 @@
 )]
 
 mod adapter;
+mod examples;
 mod scenarios;
 #[cfg(unix)]
 mod unix_proxy;
@@ -20,12 +21,11 @@ use changestream_driver::{ChangeStream, Error, Runtime, Watch};
 
 /// Every scenario as a test of this adapter.
 macro_rules! suite {
-    ($module:ident, $adapter:ty: $($(#[$attribute:meta])* $scenario:ident,)*) => {
+    ($module:ident, $adapter:ty: $($scenario:ident,)*) => {
         mod $module {
             use super::*;
 
             $(
-                $(#[$attribute])*
                 #[test]
                 fn $scenario() {
                     bounded(|| <$adapter>::block_on(scenarios::$scenario::<$adapter>()));
@@ -51,8 +51,6 @@ macro_rules! suite {
             streams_of_one_client_share_what_they_learned,
             servers_are_told_of_the_executor,
             the_addresses_of_a_name_are_tried_in_turn,
-            #[cfg(unix)]
-            a_unix_socket_serves_as_well,
         }
     };
 }
@@ -89,6 +87,14 @@ awaited!(OnAsyncStd, changestream_async_std::AsyncStd, |future| {
     async_std::task::block_on(future)
 });
 
+// The runtimes of the driver's examples are adapters like the others.
+awaited!(OnThreads, examples::std_threads::Threads, |future| {
+    examples::std_threads::block_on(future)
+});
+awaited!(OnCompio, examples::compio::Compio, |future| {
+    compio::runtime::Runtime::new().unwrap().block_on(future)
+});
+
 struct Blocking;
 
 impl Adapter for Blocking {
@@ -114,3 +120,16 @@ suite!(tokio_, OnTokio);
 suite!(smol, OnSmol);
 suite!(async_std_, OnAsyncStd);
 suite!(blocking, Blocking);
+suite!(threads, OnThreads);
+suite!(compio_, OnCompio);
+
+/// The adapters know Unix domain sockets besides TCP.
+#[cfg(unix)]
+mod unix_sockets {
+    use super::*;
+
+    suite!(tokio_, OnTokio: a_unix_socket_serves_as_well,);
+    suite!(smol, OnSmol: a_unix_socket_serves_as_well,);
+    suite!(async_std_, OnAsyncStd: a_unix_socket_serves_as_well,);
+    suite!(blocking, Blocking: a_unix_socket_serves_as_well,);
+}
