@@ -82,14 +82,17 @@ pub struct Socket {
     stream: TcpStream,
     reading: Reading,
     /// A write on its way. The next one waits for it.
-    writing: Option<Pin<Box<dyn Future<Output = BufResult<(), Vec<u8>>>>>>,
+    writing: Option<Operation<()>>,
 }
 
 enum Reading {
     /// What was read, and how much of it was taken.
     Done(Vec<u8>, usize),
-    OnItsWay(Pin<Box<dyn Future<Output = BufResult<usize, Vec<u8>>>>>),
+    OnItsWay(Operation<usize>),
 }
+
+/// An operation, which gives the buffer back.
+type Operation<T> = Pin<Box<dyn Future<Output = BufResult<T, Vec<u8>>>>>;
 
 impl Socket {
     fn read(&self, mut buffer: Vec<u8>) -> Reading {

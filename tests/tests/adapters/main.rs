@@ -95,6 +95,11 @@ awaited!(OnCompio, examples::compio::Compio, |future| {
     compio::runtime::Runtime::new().unwrap().block_on(future)
 });
 
+// smol's sockets and timers, polled by an executor that knows nothing of them.
+awaited!(SmolElsewhere, changestream_smol::Smol, |future| {
+    examples::std_threads::block_on(future)
+});
+
 struct Blocking;
 
 impl Adapter for Blocking {
@@ -123,6 +128,8 @@ suite!(blocking, Blocking);
 suite!(threads, OnThreads);
 suite!(compio_, OnCompio);
 
+suite!(smol_elsewhere, SmolElsewhere: a_crash_of_the_primary_loses_and_repeats_nothing,);
+
 /// The adapters know Unix domain sockets besides TCP.
 #[cfg(unix)]
 mod unix_sockets {
@@ -133,3 +140,13 @@ mod unix_sockets {
     suite!(async_std_, OnAsyncStd: a_unix_socket_serves_as_well,);
     suite!(blocking, Blocking: a_unix_socket_serves_as_well,);
 }
+
+/// A stream may be made on one thread and used on another, where the runtime's sockets may.
+const _: () = {
+    const fn is_send<S: Send>() {}
+    is_send::<<OnTokio as Adapter>::Stream>();
+    is_send::<<OnSmol as Adapter>::Stream>();
+    is_send::<<OnAsyncStd as Adapter>::Stream>();
+    is_send::<<OnThreads as Adapter>::Stream>();
+    is_send::<<Blocking as Adapter>::Stream>();
+};
