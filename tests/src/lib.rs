@@ -6,6 +6,7 @@ pub mod recorded_stream;
 pub mod replay;
 pub mod simulation;
 pub mod world;
+pub mod writer;
 
 use std::path::PathBuf;
 
