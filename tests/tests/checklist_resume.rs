@@ -158,7 +158,11 @@ fn an_error_of_the_aggregate_is_never_resumed_from() {
         let error = world.open(stream).unwrap_err();
         assert_eq!(error.code(), Some(code));
         world.advance(Duration::from_secs(60));
-        assert_eq!(world.command_names(), ["aggregate"]);
+        assert_eq!(
+            world.command_names(),
+            ["aggregate", "endSessions"],
+            "once, and the session is not left behind"
+        );
     }
 }
 
