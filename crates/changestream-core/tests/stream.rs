@@ -188,6 +188,7 @@ const RETRIES: Retries = Retries {
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
+    scan: Duration::from_secs(30),
     get_more: Duration::from_secs(10),
 };
 
@@ -915,6 +916,7 @@ fn the_longest_times_overflow_nothing() {
     });
     let patience = Patience {
         open: Duration::MAX,
+        scan: Duration::MAX,
         get_more: Duration::MAX,
     };
     let scope = collection();

@@ -98,7 +98,8 @@ impl ClientMachine {
         let mut random = Random::new(seed);
         let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
         let patience = Patience {
-            open: socket_timeout.unwrap_or(OPEN_PATIENCE),
+            open: socket_timeout.unwrap_or(options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
+            scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
             get_more: socket_timeout.unwrap_or(GET_MORE_SLACK),
         };
         let retries = Retries {
@@ -538,9 +539,12 @@ fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role
     }
 }
 
-/// How long an aggregate may stay unanswered where socketTimeoutMS says nothing. The server reads its log from the
-/// starting point on before it answers, which takes minutes where the log is long and little of it matches.
-const OPEN_PATIENCE: Duration = Duration::from_secs(300);
+/// An aggregate that starts now is answered within `serverSelectionTimeoutMS`, but has at least this long.
+const LEAST_OPEN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// An aggregate that starts in the past may have to read much of the log before it is answered: a limit that is too
+/// short would fail each time anew.
+const SCAN_PATIENCE: Duration = Duration::from_secs(300);
 
 /// `maxAdaptiveRetries` where it is not set (Client Backpressure specification).
 const MAX_ADAPTIVE_RETRIES: u32 = 2;

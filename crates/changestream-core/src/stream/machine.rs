@@ -56,15 +56,16 @@ struct Rules {
     ends_session: bool,
     read_preference: ReadPreference,
     max_await: Duration,
-    open_patience: Duration,
-    get_more_patience: Duration,
+    patience: Patience,
 }
 
 /// How long replies may take beyond what the server was told to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For an aggregate.
+    /// For an aggregate that starts now: the server has nothing to read before it answers.
     pub open: Duration,
+    /// For an aggregate that starts in the past: the server may have much of its log to read.
+    pub scan: Duration,
     /// For a getMore, on top of its await time.
     pub get_more: Duration,
 }
@@ -177,8 +178,11 @@ impl StreamMachine {
                 ends_session: options.session.is_none(),
                 read_preference: options.read_preference.clone().unwrap_or_default(),
                 max_await: options.max_await_time.unwrap_or(SERVER_DEFAULT_AWAIT).min(FOREVER),
-                open_patience: patience.open.min(FOREVER),
-                get_more_patience: patience.get_more.min(FOREVER),
+                patience: Patience {
+                    open: patience.open.min(FOREVER),
+                    scan: patience.scan.min(FOREVER),
+                    get_more: patience.get_more.min(FOREVER),
+                },
             },
             position: Position::new(options),
             state: State::Ended,
@@ -304,7 +308,12 @@ impl StreamMachine {
             self.kill(&cursor, &server);
         }
         let body = self.commands.aggregate(goal.start, &self.position, &server);
-        self.send(body, self.rules.open_patience);
+        let within = if self.position.starts_in_the_past(goal.start) {
+            self.rules.patience.scan
+        } else {
+            self.rules.patience.open
+        };
+        self.send(body, within);
         self.state = State::Opening(goal, server);
     }
 
@@ -423,7 +432,7 @@ impl StreamMachine {
             live.cursor.namespace.as_deref(),
             &live.server,
         );
-        let patience = self.rules.get_more_patience.saturating_mul(1 << self.overdue.min(6));
+        let patience = self.rules.patience.get_more.saturating_mul(1 << self.overdue.min(6));
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
         self.state = State::Live(live);
