@@ -64,7 +64,7 @@ impl Catalog {
     pub(crate) fn apply_op(&mut self, op: &Op) {
         let key = (op.db.clone(), op.coll.clone());
         match &op.change {
-            Change::Noop { .. } => {}
+            Change::Noop => {}
             Change::Create { options } => {
                 let uuid = op.uuid.unwrap_or_default();
                 self.collections
@@ -210,7 +210,7 @@ impl Collection {
                     self.options.insert(key, value.clone());
                 }
             }
-            Change::Noop { .. }
+            Change::Noop
             | Change::Create { .. }
             | Change::Drop
             | Change::Rename { .. }
@@ -235,16 +235,16 @@ pub(crate) fn id_of(document: &Document) -> Bson {
 
 /// Bytes that are equal for `_id`s that the server takes for the same: numbers by value, all else by its encoding.
 fn id_key(id: &Bson) -> Vec<u8> {
-    let number = match id {
-        Bson::Int32(n) => Some(i64::from(*n)),
-        Bson::Int64(n) => Some(*n),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "only whole numbers in range are cast"
-        )]
-        Bson::Double(d) if d.fract() == 0.0 && d.abs() < 9e15 => Some(*d as i64),
-        _ => None,
-    };
+    let whole = id.as_i32().map(i64::from).or_else(|| id.as_i64());
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only whole numbers in range are cast"
+    )]
+    let number = whole.or_else(|| {
+        id.as_f64()
+            .filter(|d| d.fract() == 0.0 && d.abs() < 9e15)
+            .map(|d| d as i64)
+    });
     if let Some(n) = number {
         let mut key = vec![1];
         key.extend_from_slice(&n.to_be_bytes());

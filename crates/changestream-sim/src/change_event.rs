@@ -6,6 +6,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 
 use crate::catalog::id_of;
+use crate::disambiguation::disambiguated_paths;
 use crate::error::CommandError;
 use crate::keys;
 use crate::member::Member;
@@ -46,6 +47,7 @@ pub(crate) enum Image {
 /// An event that is not built yet.
 pub(crate) struct Candidate<'a> {
     pub(crate) token: EncodedToken,
+    pub(crate) data: ResumeTokenData,
     pub(crate) invalidates: bool,
     entry: &'a Entry,
     op: &'a Op,
@@ -66,30 +68,30 @@ pub(crate) fn candidates<'a>(
         if !options.scope.contains(op) {
             continue;
         }
-        let token_of = |from_invalidate| {
-            ResumeTokenData {
-                cluster_time: entry.optime.ts,
-                version: profile.token_version,
-                token_type: TokenType::Event,
-                txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
-                from_invalidate,
-                uuid: op.uuid,
-                identifier: identifier(op, kind, profile),
-                fragment: None,
-            }
-            .encode()
+        let token_of = |from_invalidate| ResumeTokenData {
+            cluster_time: entry.optime.ts,
+            version: profile.token_version,
+            token_type: TokenType::Event,
+            txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
+            from_invalidate,
+            uuid: op.uuid,
+            identifier: identifier(op, kind, profile),
+            fragment: None,
         };
+        let data = token_of(false);
         found.push(Candidate {
-            token: token_of(false),
+            token: data.encode(),
+            data,
             invalidates: false,
             entry,
             op,
             kind,
         });
         if options.scope.is_invalidated_by(op) {
-            let token = token_of(true);
+            let data = token_of(true);
             found.push(Candidate {
-                token,
+                token: data.encode(),
+                data,
                 invalidates: true,
                 entry,
                 op,
@@ -143,11 +145,14 @@ pub(crate) fn build(
     if let Some(key) = document_key(op) {
         event.insert("documentKey", key);
     }
-    if let Change::Update { description, .. } = &op.change {
-        event.insert("updateDescription", description.to_document(profile.dialect()));
+    if let Some(description) = update_description(op, options, profile) {
+        event.insert("updateDescription", description);
     }
     if let (true, Some(description)) = (options.expanded, operation_description(op)) {
         event.insert("operationDescription", description);
+    }
+    if let (true, Some(state)) = (options.expanded, state_before_change(op)) {
+        event.insert("stateBeforeChange", state);
     }
     if let Some(before) = before_change(op, options, member)? {
         event.insert("fullDocumentBeforeChange", before);
@@ -159,7 +164,7 @@ impl Scope {
     fn contains(&self, op: &Op) -> bool {
         let target = match &op.change {
             Change::Rename { to_db, to_coll, .. } => Some((to_db.as_str(), to_coll.as_str())),
-            Change::Noop { .. }
+            Change::Noop
             | Change::Insert { .. }
             | Change::Update { .. }
             | Change::Replace { .. }
@@ -195,7 +200,7 @@ impl Scope {
 fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
     let expanded = |kind| options.expanded.then_some(kind);
     match &op.change {
-        Change::Noop { .. } => None,
+        Change::Noop => None,
         Change::Insert { .. } => Some("insert"),
         Change::Update { .. } => Some("update"),
         Change::Replace { .. } => Some("replace"),
@@ -216,7 +221,7 @@ fn document_key(op: &Op) -> Option<Document> {
         Change::Insert { document } => key(document),
         Change::Update { after, .. } | Change::Replace { after, .. } => key(after),
         Change::Delete { before } => key(before),
-        Change::Noop { .. }
+        Change::Noop
         | Change::Create { .. }
         | Change::Drop
         | Change::Rename { .. }
@@ -244,8 +249,8 @@ fn identifier(op: &Op, kind: &'static str, profile: &Profile) -> Option<Document
 fn operation_description(op: &Op) -> Option<Document> {
     match &op.change {
         Change::Create { options } => {
-            let mut description = doc! { "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } };
-            description.extend(options.clone());
+            let mut description = options.clone();
+            description.insert("idIndex", doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" });
             Some(description)
         }
         Change::Rename { dropped, .. } => {
@@ -258,12 +263,8 @@ fn operation_description(op: &Op) -> Option<Document> {
         Change::CreateIndexes { indexes } | Change::DropIndexes { indexes } => {
             Some(doc! { "indexes": indexes.clone() })
         }
-        Change::Modify { options, before } => {
-            let mut description = options.clone();
-            description.insert("stateBeforeChange", doc! { "collectionOptions": before.clone() });
-            Some(description)
-        }
-        Change::Noop { .. }
+        Change::Modify { options, .. } => Some(options.clone()),
+        Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
         | Change::Replace { .. }
@@ -273,13 +274,40 @@ fn operation_description(op: &Op) -> Option<Document> {
     }
 }
 
-fn rename_target(op: &Op) -> Document {
-    match &op.change {
-        Change::Rename { to_db, to_coll, .. } => {
-            doc! { "db": to_db.as_str(), "coll": to_coll.as_str() }
-        }
-        _ => Document::new(),
+fn update_description(op: &Op, options: &EventOptions, profile: &Profile) -> Option<Document> {
+    let Change::Update {
+        description,
+        before,
+        after,
+    } = &op.change
+    else {
+        return None;
+    };
+    let mut told = description.to_document(profile.dialect());
+    if options.expanded && profile.disambiguated_paths {
+        let paths = disambiguated_paths(&told, before, after);
+        told.insert("disambiguatedPaths", paths);
     }
+    Some(told)
+}
+
+fn state_before_change(op: &Op) -> Option<Document> {
+    let Change::Modify { before, .. } = &op.change else {
+        return None;
+    };
+    let mut options = Document::new();
+    if let Some(uuid) = op.uuid {
+        options.insert("uuid", binary(uuid));
+    }
+    options.extend(before.clone());
+    Some(doc! { "collectionOptions": options })
+}
+
+fn rename_target(op: &Op) -> Document {
+    if let Change::Rename { to_db, to_coll, .. } = &op.change {
+        return doc! { "db": to_db.as_str(), "coll": to_coll.as_str() };
+    }
+    Document::new()
 }
 
 fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
@@ -287,7 +315,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
         Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
         Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
         Change::Update { after, .. } => after,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Delete { .. }
         | Change::Create { .. }
         | Change::Drop
@@ -318,7 +346,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
 fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
     let before = match &op.change {
         Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
-        Change::Noop { .. }
+        Change::Noop
         | Change::Insert { .. }
         | Change::Create { .. }
         | Change::Drop

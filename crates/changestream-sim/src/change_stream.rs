@@ -10,6 +10,7 @@ use crate::member::Member;
 use crate::profile::Profile;
 use crate::query::pipeline::Pipeline;
 use crate::reply::raw;
+use crate::split_event;
 use crate::token::{EncodedToken, ResumeTokenData};
 
 /// An open change stream.
@@ -86,20 +87,24 @@ impl ChangeStream {
                 break;
             }
             for candidate in change_event::candidates(entry, &self.options, profile) {
-                if !self.is_next(&candidate.token.data)? {
+                // Where events may be split, each fragment is placed by itself.
+                let splits = self.pipeline.splits_large_events();
+                if !splits && !self.is_next(&candidate.token.data)? {
                     continue;
                 }
                 if batch.is_full() {
                     return Ok(Continues::Yes);
                 }
-                let event = self.event(member, profile, &candidate)?;
-                if let Some(event) = event {
+                for (token, event) in self.pieces(member, profile, &candidate)? {
+                    if splits && !self.is_next(&token.data)? {
+                        continue;
+                    }
                     if batch.is_full_for(event.as_bytes().len()) {
                         return Ok(Continues::Yes);
                     }
                     batch.push(event);
                     self.floor_ts = entry.optime.ts;
-                    self.floor.clone_from(&candidate.token);
+                    self.floor = token;
                 }
                 if candidate.invalidates {
                     self.floor_ts = entry.optime.ts;
@@ -151,34 +156,34 @@ impl ChangeStream {
         ))
     }
 
-    /// The event as the pipeline leaves it; none if the pipeline drops it.
-    fn event(
+    /// The event as the pipeline leaves it, in one piece or several; none if the pipeline drops it.
+    fn pieces(
         &self,
         member: &Member,
         profile: &Profile,
         candidate: &Candidate<'_>,
-    ) -> Result<Option<RawDocumentBuf>, CommandError> {
+    ) -> Result<Vec<(EncodedToken, RawDocumentBuf)>, CommandError> {
         let event = change_event::build(candidate, &self.options, member, profile)?;
         let id = event.get("_id").cloned().unwrap_or(Bson::Null);
         let Some(event) = self.pipeline.apply(event)? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         if event.get("_id") != Some(&id) {
             return Err(id_modified(&candidate.token.data, event.get("_id")));
         }
-        let event = raw(&event);
-        let size = event.as_bytes().len();
-        if size > MAX_EVENT {
-            return Err(CommandError::new(
-                10334,
-                format!(
-                    "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {MAX_EVENT}(16MB) \
-                     First element: _id: {{ _data: \"{}\" }}",
-                    candidate.token.data
-                ),
-            ));
+        let encoded = raw(&event);
+        let size = encoded.as_bytes().len();
+        if size <= MAX_EVENT {
+            return Ok(vec![(candidate.token.clone(), encoded)]);
         }
-        Ok(Some(event))
+        if self.pipeline.splits_large_events() {
+            return split_event::split(event, &candidate.data);
+        }
+        Err(CommandError::bson_object_too_large(format!(
+            "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {MAX_EVENT}(16MB) First element: \
+             _id: {{ _data: \"{}\" }}",
+            candidate.token.data
+        )))
     }
 }
 

@@ -131,11 +131,14 @@ impl Connection {
 }
 
 fn decode(frame: &Bytes) -> Result<Request, WireError> {
-    match Message::decode(frame)? {
-        Message::Msg(m) => decode_msg(&m),
-        Message::Query(q) => decode_query(&q),
-        _ => Err(WireError::Malformed("not a request")),
+    let message = Message::decode(frame)?;
+    if let Message::Msg(m) = &message {
+        return decode_msg(m);
     }
+    if let Message::Query(q) = &message {
+        return decode_query(q);
+    }
+    Err(WireError::Malformed("not a request"))
 }
 
 fn decode_msg(message: &OpMsg) -> Result<Request, WireError> {

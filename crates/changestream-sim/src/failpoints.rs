@@ -176,13 +176,9 @@ fn parse_fault(name: &str, data: &Document) -> Fault {
 
 /// A whole number of any numeric type.
 pub(crate) fn number(value: &Bson) -> Option<i64> {
-    match value {
-        Bson::Int32(n) => Some(i64::from(*n)),
-        Bson::Int64(n) => Some(*n),
-        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
-        Bson::Double(d) if d.is_finite() => Some(*d as i64),
-        _ => None,
-    }
+    let whole = value.as_i32().map(i64::from).or_else(|| value.as_i64());
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+    whole.or_else(|| value.as_f64().filter(|d| d.is_finite()).map(|d| d as i64))
 }
 
 const GET_MORE: &str = "failGetMoreAfterCursorCheckout";

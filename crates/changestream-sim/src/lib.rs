@@ -1,4 +1,24 @@
 //! A simulated MongoDB deployment: pure, deterministic, with elections and faults to order.
+//!
+//! A [`Deployment`] is a replica set (or a standalone) in one value. It takes the bytes that clients send and the time,
+//! and hands out the bytes that the members answer: no socket, thread or clock is involved, and equal seeds and inputs
+//! give equal bytes. Over it lies [`RunningDeployment`], the same on the loopback, for any driver to connect to:
+//!
+//! ```
+//! use changestream_sim::Deployment;
+//!
+//! let deployment = Deployment::replica_set(3).server_version("6.0").start()?;
+//! let uri = deployment.uri();                 // for a driver
+//! deployment.step_down();                     // and see whether it copes
+//! # assert!(uri.starts_with("mongodb://127.0.0.1:"));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Inside: `deployment` takes input and gives output; `connection` turns bytes into requests; `commands` answers them,
+//! a file for each family; `replication` moves entries and elects; `oplog`, `catalog` and `transactions` are the data;
+//! `change_stream` and `change_event` make events of entries; `query` and `token` are pure functions of documents.
+//! A write is an [oplog entry](Deployment::last_write) first: data, retryable writes and events all follow from it, so
+//! that rolling entries back rolls everything back.
 
 pub mod error;
 pub mod keys;
@@ -14,6 +34,7 @@ mod commands;
 mod connection;
 mod cursors;
 mod deployment;
+mod disambiguation;
 mod failpoints;
 mod listener;
 mod member;
@@ -21,12 +42,11 @@ mod oplog;
 mod profile;
 mod replication;
 mod reply;
+mod split_event;
 mod transactions;
 mod unique;
 mod wait;
 
-pub use deployment::{
-    BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output,
-};
+pub use deployment::{BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output};
 pub use listener::RunningDeployment;
 pub use profile::Profile;

@@ -56,9 +56,7 @@ pub(crate) struct Op {
 /// What changed.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Noop {
-        message: &'static str,
-    },
+    Noop,
     Insert {
         document: Arc<Document>,
     },
@@ -105,8 +103,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn push(&mut self, entry: Arc<Entry>) {
+    /// Adds an entry; the oldest gives way where there are more than `limit`.
+    pub(crate) fn push(&mut self, entry: Arc<Entry>, limit: usize) {
         self.entries.push_back(entry);
+        if self.entries.len() > limit {
+            self.entries.pop_front();
+            self.truncated = true;
+        }
     }
 
     pub(crate) fn last(&self) -> Option<OpTime> {
@@ -154,9 +157,5 @@ impl Log {
             self.entries.pop_front();
             self.truncated = true;
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
     }
 }

@@ -33,7 +33,9 @@ pub struct Profile {
     pub retried_stmt_ids: bool,
     /// Events carry `wallTime`; pre- and post-images and expanded events exist (6.0 and later).
     pub images: bool,
-    /// `$changeStreamSplitLargeEvent` exists (7.0 and later).
+    /// Expanded events explain ambiguous paths in `disambiguatedPaths` (6.1 and later).
+    pub disambiguated_paths: bool,
+    /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later).
     pub split_large_event: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
@@ -106,6 +108,7 @@ const V4_4: Profile = Profile {
     truncated_arrays: false,
     retried_stmt_ids: false,
     images: false,
+    disambiguated_paths: false,
     split_large_event: false,
     default_majority: false,
 };
@@ -126,12 +129,13 @@ const V6_0: Profile = Profile {
     max_wire_version: 17,
     token_version: TokenVersion::V2,
     images: true,
+    split_large_event: true,
     ..V5_0
 };
 const V7_0: Profile = Profile {
     version: "7.0.16",
     max_wire_version: 21,
-    split_large_event: true,
+    disambiguated_paths: true,
     ..V6_0
 };
 const V8_0: Profile = Profile {

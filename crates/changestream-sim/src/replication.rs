@@ -22,7 +22,7 @@ impl Deployment {
         for m in &mut self.members {
             m.topology_counter = 4;
         }
-        self.append(now, 0, vec![noop("initiating set")], None, false);
+        self.append(now, 0, vec![noop()], None, false);
         self.become_primary(now, 0);
         self.replication_step(now);
     }
@@ -69,9 +69,8 @@ impl Deployment {
             transaction,
         });
         m.catalog.apply(&entry);
-        m.log.push(entry);
-        if m.role == Role::Standalone {
-            m.commit_point = Some(optime);
+        if m.role != Role::Standalone {
+            m.log.push(entry, self.config.oplog_entries);
         }
         optime
     }
@@ -158,7 +157,7 @@ impl Deployment {
         for i in 0..self.members.len() {
             let primary = self.members.get(i).is_some_and(|m| m.role == Role::Primary);
             if primary && self.noop_due(i).is_some_and(|due| due <= now) {
-                self.append(now, i, vec![noop("periodic noop")], None, false);
+                self.append(now, i, vec![noop()], None, false);
             }
         }
     }
@@ -197,7 +196,13 @@ impl Deployment {
     }
 
     fn lose_primary(&mut self, now: Instant, member: usize) {
-        let timeout = self.config.election_timeout;
+        // A set of one has nobody to wait for.
+        let alone = self.members.len() == 1;
+        let timeout = if alone {
+            self.config.handoff
+        } else {
+            self.config.election_timeout
+        };
         let Some(m) = self.members.get_mut(member).filter(|m| m.role == Role::Secondary) else {
             return;
         };
@@ -266,7 +271,7 @@ impl Deployment {
         m.known_primary = Some(member);
         m.election_due = None;
         m.topology_counter += 2;
-        self.append(now, member, vec![noop("new primary")], None, false);
+        self.append(now, member, vec![noop()], None, false);
         self.learn_terms(now);
     }
 
@@ -315,7 +320,7 @@ impl Deployment {
             .collect();
         for entry in due {
             m.catalog.apply(&entry);
-            m.log.push(entry);
+            m.log.push(entry, self.config.oplog_entries);
         }
         m.cluster_time = m.cluster_time.max(source.cluster_time);
         source.cluster_time = m.cluster_time;
@@ -386,11 +391,11 @@ fn two<T>(items: &mut [T], a: usize, b: usize) -> Option<(&mut T, &mut T)> {
     items.get_disjoint_mut([a, b]).ok().map(|[a, b]| (a, b))
 }
 
-fn noop(message: &'static str) -> Op {
+fn noop() -> Op {
     Op {
         db: String::new(),
         coll: String::new(),
         uuid: None,
-        change: Change::Noop { message },
+        change: Change::Noop,
     }
 }

@@ -1,7 +1,7 @@
 //! Replies, and the fields that every reply ends with.
 
-use bson::raw::{CStr, RawDocumentBuf, cstr};
-use bson::{Bson, Document, Timestamp, rawdoc};
+use bson::raw::{CString, RawArrayBuf, RawBson, RawDocumentBuf, cstr};
+use bson::{Document, Timestamp, rawdoc};
 
 use crate::error::CommandError;
 use crate::profile::Profile;
@@ -12,12 +12,16 @@ pub(crate) enum Reply {
     /// It succeeded, with these fields.
     Success(RawDocumentBuf),
     /// It failed.
-    Failure {
-        error: CommandError,
-        /// The command reported the failure itself, rather than by an exception: the fields' order differs.
-        reported: bool,
-        topology_version: Option<Document>,
-    },
+    Failure(Box<Failure>),
+}
+
+/// What a failed command answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: CommandError,
+    /// The command reported the failure itself, rather than by an exception: the fields' order differs.
+    pub(crate) reported: bool,
+    pub(crate) topology_version: Option<Document>,
 }
 
 /// What stands at the end of a reply.
@@ -49,48 +53,55 @@ impl Reply {
                 }
                 body
             }
-            Self::Failure {
-                error,
-                reported,
-                topology_version,
-            } => {
-                let times_last = reported || profile.error_starts_with_ok;
-                let mut body = RawDocumentBuf::new();
-                if !error.labels.is_empty() {
-                    let labels: Vec<Bson> = error.labels.iter().map(Bson::from).collect();
-                    append(&mut body, cstr!("errorLabels"), &Bson::Array(labels));
-                }
-                if let Some(version) = topology_version {
-                    append(&mut body, cstr!("topologyVersion"), &Bson::Document(version));
-                }
-                if let (Some(times), false) = (times, times_last) {
-                    body.append(cstr!("operationTime"), times.operation);
-                }
-                body.append(cstr!("ok"), 0.0);
-                body.append(cstr!("errmsg"), error.message.as_str());
-                body.append(cstr!("code"), error.code);
-                body.append(cstr!("codeName"), error.code_name.as_ref());
-                if let Some(times) = times {
-                    append_cluster_time(&mut body, times.cluster);
-                    if times_last {
-                        body.append(cstr!("operationTime"), times.operation);
-                    }
-                }
-                body
+            Self::Failure(failure) => failure.finish(profile, times),
+        }
+    }
+}
+
+impl Failure {
+    fn finish(self, profile: &Profile, times: Option<Times>) -> RawDocumentBuf {
+        let Self {
+            error,
+            reported,
+            topology_version,
+        } = self;
+        let times_last = reported || profile.error_starts_with_ok;
+        let mut body = RawDocumentBuf::new();
+        if !error.labels.is_empty() {
+            body.append(
+                cstr!("errorLabels"),
+                error.labels.into_iter().collect::<RawArrayBuf>(),
+            );
+        }
+        if let Some(version) = topology_version {
+            body.append(cstr!("topologyVersion"), raw(&version));
+        }
+        if let (Some(times), false) = (times, times_last) {
+            body.append(cstr!("operationTime"), times.operation);
+        }
+        body.append(cstr!("ok"), 0.0);
+        body.append(cstr!("errmsg"), error.message.as_str());
+        body.append(cstr!("code"), error.code);
+        body.append(cstr!("codeName"), error.code_name.as_ref());
+        for (key, value) in error.extra.iter().flat_map(|extra| extra.iter()) {
+            if let (Ok(key), Ok(value)) = (CString::try_from(key.as_str()), RawBson::try_from(value.clone()))
+            {
+                body.append(key, value);
             }
         }
+        if let Some(times) = times {
+            append_cluster_time(&mut body, times.cluster);
+            if times_last {
+                body.append(cstr!("operationTime"), times.operation);
+            }
+        }
+        body
     }
 }
 
 /// The same document, encoded. What came in as BSON goes out as BSON; a key with a NUL cannot have come in.
 pub(crate) fn raw(document: &Document) -> RawDocumentBuf {
     RawDocumentBuf::try_from(document).unwrap_or_default()
-}
-
-fn append(body: &mut RawDocumentBuf, key: &CStr, value: &Bson) {
-    if let Ok(value) = bson::RawBson::try_from(value.clone()) {
-        body.append(key, value);
-    }
 }
 
 fn append_cluster_time(body: &mut RawDocumentBuf, ts: Timestamp) {

@@ -354,3 +354,46 @@ fn resumable_codes_are_labelled_on_get_more_and_not_found_is_not() {
         );
     }
 }
+
+#[test]
+fn a_large_event_ends_the_stream_unless_it_is_split() {
+    let mut w = World::new(Deployment::replica_set(1).server_version("7.0"));
+    let c = w.connect(0);
+    w.ok(
+        c,
+        doc! { "create": "c", "changeStreamPreAndPostImages": { "enabled": true } },
+    );
+    let pad = |n: usize| "x".repeat(n * 1_000_000);
+    w.ok(
+        c,
+        doc! { "insert": "c", "documents": [{ "_id": 1, "pad": pad(9) }] },
+    );
+    let options = doc! { "fullDocument": "required", "fullDocumentBeforeChange": "required" };
+    let (plain, _) = w.watch(c, options.clone(), vec![]);
+    let stage = doc! { "$changeStreamSplitLargeEvent": {} };
+    let (split, _) = w.watch(c, options.clone(), vec![stage.clone()]);
+    w.ok(
+        c,
+        doc! { "update": "c", "updates": [{ "q": { "_id": 1 }, "u": { "$set": { "a": 1 } } }] },
+    );
+    assert_eq!(
+        code(&w.run(c, doc! { "getMore": plain, "collection": "c" })),
+        10334
+    );
+    let first = w.ok(c, doc! { "getMore": split, "collection": "c" });
+    let fragment = batch(&first).remove(0);
+    assert_eq!(
+        fragment.get_document("splitEvent").unwrap(),
+        &doc! { "fragment": 1, "of": 2 }
+    );
+    assert_eq!(batch(&first).len(), 1);
+    let after = fragment.get_document("_id").unwrap().clone();
+    let mut resumed = options;
+    resumed.insert("resumeAfter", after);
+    let (_, again) = w.watch(c, resumed, vec![stage]);
+    let fragment = batch(&again).remove(0);
+    assert_eq!(
+        fragment.get_document("splitEvent").unwrap(),
+        &doc! { "fragment": 2, "of": 2 }
+    );
+}

@@ -27,18 +27,14 @@ fn stages_do_to_an_event_what_a_server_does() {
             Some(doc! { "_id": { "_data": "82" }, "documentKey": { "_id": 1 } }),
         ),
         (
-            vec![
-                doc! { "$project": { "_id": 0, "list.a": 1, "x": "$ns.db", "y.z": { "$literal": 1 } } },
-            ],
+            vec![doc! { "$project": { "_id": 0, "list.a": 1, "x": "$ns.db", "y.z": { "$literal": 1 } } }],
             Some(doc! { "list": [{ "a": 1 }, { "a": 3 }], "x": "d", "y": { "z": 1 } }),
         ),
         (
             vec![
                 doc! { "$project": { "list.a": 0, "ns": { "db": false }, "documentKey": 0, "operationType": 0 } },
             ],
-            Some(
-                doc! { "_id": { "_data": "82" }, "ns": { "coll": "c" }, "list": [{ "b": 2 }, {}, 4] },
-            ),
+            Some(doc! { "_id": { "_data": "82" }, "ns": { "coll": "c" }, "list": [{ "b": 2 }, {}, 4] }),
         ),
         (
             vec![
@@ -61,15 +57,11 @@ fn stages_do_to_an_event_what_a_server_does() {
             Some(doc! { "db": "d", "coll": "c" }),
         ),
         (
-            vec![
-                doc! { "$replaceWith": { "$mergeObjects": ["$documentKey", { "op": "$operationType" }] } },
-            ],
+            vec![doc! { "$replaceWith": { "$mergeObjects": ["$documentKey", { "op": "$operationType" }] } }],
             Some(doc! { "_id": 1, "op": "update" }),
         ),
         (
-            vec![
-                doc! { "$redact": { "$cond": [{ "$eq": ["$coll", "c"] }, "$$PRUNE", "$$DESCEND"] } },
-            ],
+            vec![doc! { "$redact": { "$cond": [{ "$eq": ["$coll", "c"] }, "$$PRUNE", "$$DESCEND"] } }],
             Some({
                 let mut pruned = event();
                 pruned.remove("ns");
@@ -159,11 +151,7 @@ fn a_bad_change_stream_pipeline_is_refused_in_the_servers_words() {
     ];
     for (stage, code, message) in cases {
         let error = Pipeline::parse_change_stream(std::slice::from_ref(&stage)).unwrap_err();
-        assert_eq!(
-            (error.code, error.message.as_str()),
-            (code, message),
-            "{stage}"
-        );
+        assert_eq!((error.code, error.message.as_str()), (code, message), "{stage}");
     }
 }
 
@@ -184,8 +172,9 @@ fn splitting_large_events_is_recognised_as_the_last_stage_only() {
 
 #[test]
 fn an_ordinary_aggregate_runs_over_all_documents() {
-    let documents: Vec<Document> =
-        (0..6).map(|n| doc! { "_id": n, "kind": if n % 2 == 0 { "even" } else { "odd" }, "list": [n, n + 1] }).collect();
+    let documents: Vec<Document> = (0..6)
+        .map(|n| doc! { "_id": n, "kind": if n % 2 == 0 { "even" } else { "odd" }, "list": [n, n + 1] })
+        .collect();
     let run = |stages: &[Document]| {
         Pipeline::parse_aggregate(stages)
             .unwrap()
@@ -216,10 +205,7 @@ fn an_ordinary_aggregate_runs_over_all_documents() {
         ]
     );
     assert_eq!(
-        run(&[
-            doc! { "$match": { "_id": { "$gt": 2 } } },
-            doc! { "$count": "n" }
-        ]),
+        run(&[doc! { "$match": { "_id": { "$gt": 2 } } }, doc! { "$count": "n" }]),
         [doc! { "n": 3 }]
     );
     assert_eq!(
@@ -238,9 +224,7 @@ fn an_ordinary_aggregate_runs_over_all_documents() {
 fn a_pipeline_is_an_array_of_documents() {
     assert_eq!(stages_of(&Bson::Int32(1)).unwrap_err().code, 14);
     assert_eq!(
-        stages_of(&Bson::Array(vec![Bson::Int32(1)]))
-            .unwrap_err()
-            .code,
+        stages_of(&Bson::Array(vec![Bson::Int32(1)])).unwrap_err().code,
         14
     );
     assert_eq!(

@@ -57,11 +57,7 @@ fn values_sort_by_type_bracket_and_numbers_across_types() {
     ];
     for (at, left) in rising.iter().enumerate() {
         for (other, right) in rising.iter().enumerate() {
-            assert_eq!(
-                compare(left, right),
-                at.cmp(&other),
-                "{left:?} and {right:?}"
-            );
+            assert_eq!(compare(left, right), at.cmp(&other), "{left:?} and {right:?}");
         }
     }
     assert!(equal(&Bson::Int32(1), &decimal("1.00")));
@@ -82,10 +78,7 @@ fn filters_match_what_a_server_matches() {
         (doc! { "a": [3, 1] }, doc! { "a": [3, 1] }),
         (doc! { "a": [3, 1] }, doc! { "a": [[3, 1], 2] }),
         (doc! { "a.b": 1 }, doc! { "a": { "b": 1 } }),
-        (
-            doc! { "a.b": 1 },
-            doc! { "a": [{ "b": 2 }, { "b": [0, 1] }] },
-        ),
+        (doc! { "a.b": 1 }, doc! { "a": [{ "b": 2 }, { "b": [0, 1] }] }),
         (doc! { "a.1": 5 }, doc! { "a": [4, 5] }),
         (doc! { "a.1.b": 5 }, doc! { "a": [4, { "b": 5 }] }),
         (doc! { "a": Bson::Null }, doc! { "b": 1 }),
@@ -111,10 +104,7 @@ fn filters_match_what_a_server_matches() {
             doc! { "a": { "$regex": "^ab", "$options": "i" } },
             doc! { "a": "ABC" },
         ),
-        (
-            doc! { "a": { "$not": { "$regex": "^ab" } } },
-            doc! { "a": "xyz" },
-        ),
+        (doc! { "a": { "$not": { "$regex": "^ab" } } }, doc! { "a": "xyz" }),
         (doc! { "a": { "$not": { "$gt": 1 } } }, doc! {}),
         (doc! { "a": { "$size": 2 } }, doc! { "a": [1, 2] }),
         (doc! { "a": { "$all": [1, 2] } }, doc! { "a": [2, 3, 1] }),
@@ -137,10 +127,7 @@ fn filters_match_what_a_server_matches() {
             doc! { "$and": [{ "a": 1 }, { "b": 2 }], "$comment": "both" },
             doc! { "a": 1, "b": 2 },
         ),
-        (
-            doc! { "$expr": { "$gt": ["$a", "$b"] } },
-            doc! { "a": 2, "b": 1 },
-        ),
+        (doc! { "$expr": { "$gt": ["$a", "$b"] } }, doc! { "a": 2, "b": 1 }),
         (
             doc! { "$expr": { "$in": ["$ns.coll", ["a", "b"]] } },
             doc! { "ns": { "coll": "b" } },
@@ -198,62 +185,34 @@ fn a_bad_filter_is_refused_in_the_servers_words() {
         (doc! { "a": { "$foo": 1 } }, 2, "unknown operator: $foo"),
         (doc! { "$foo": 1 }, 2, "unknown top level operator: $foo"),
         (doc! { "$and": 1 }, 2, "$and must be an array"),
-        (
-            doc! { "$or": [] },
-            2,
-            "$and/$or/$nor must be a nonempty array",
-        ),
+        (doc! { "$or": [] }, 2, "$and/$or/$nor must be a nonempty array"),
         (
             doc! { "$or": [1] },
             2,
             "$or/$and/$nor entries need to be full objects",
         ),
         (doc! { "a": { "$in": 1 } }, 2, "$in needs an array"),
-        (
-            doc! { "a": { "$not": 1 } },
-            2,
-            "$not needs a regex or a document",
-        ),
-        (
-            doc! { "a": { "$options": "i" } },
-            2,
-            "$options needs a $regex",
-        ),
-        (
-            doc! { "a": { "$regex": 1 } },
-            2,
-            "$regex has to be a string",
-        ),
+        (doc! { "a": { "$not": 1 } }, 2, "$not needs a regex or a document"),
+        (doc! { "a": { "$options": "i" } }, 2, "$options needs a $regex"),
+        (doc! { "a": { "$regex": 1 } }, 2, "$regex has to be a string"),
         (
             doc! { "a": { "$type": "nope" } },
             2,
             "Unknown type name alias: nope",
         ),
         (doc! { "a": { "$mod": [0, 1] } }, 2, "divisor cannot be 0"),
-        (
-            doc! { "a": { "$elemMatch": 1 } },
-            2,
-            "$elemMatch needs an Object",
-        ),
+        (doc! { "a": { "$elemMatch": 1 } }, 2, "$elemMatch needs an Object"),
         (doc! { "a": { "$gt": 1, "b": 2 } }, 2, "unknown operator: b"),
         (
             doc! { "$expr": { "$foo": 1 } },
             168,
             "Unrecognized expression '$foo'",
         ),
-        (
-            doc! { "$where": "1" },
-            115,
-            "the simulated server has no $where",
-        ),
+        (doc! { "$where": "1" }, 115, "the simulated server has no $where"),
     ];
     for (filter, code, message) in cases {
         let error = Filter::parse(&filter).unwrap_err();
-        assert_eq!(
-            (error.code, error.message.as_str()),
-            (code, message),
-            "{filter}"
-        );
+        assert_eq!((error.code, error.message.as_str()), (code, message), "{filter}");
     }
     assert_eq!(
         Filter::parse(&doc! { "a": { "$regex": "(?=x)" } })
@@ -339,10 +298,7 @@ fn sorting_takes_an_arrays_extreme_and_null_for_what_is_absent() {
         doc! { "a": 3 },
     ];
     assert_eq!(documents, expected);
-    assert_eq!(
-        SortPattern::parse(&doc! { "a": 2 }).unwrap_err().code,
-        15975
-    );
+    assert_eq!(SortPattern::parse(&doc! { "a": 2 }).unwrap_err().code, 15975);
 }
 
 #[test]
@@ -362,9 +318,5 @@ fn the_deepest_filter_that_is_allowed_fits_on_a_threads_stack() {
             .unwrap()
             .matches(&document)
     );
-    assert!(
-        Filter::parse(&doc! { "a": deep })
-            .unwrap()
-            .matches(&document)
-    );
+    assert!(Filter::parse(&doc! { "a": deep }).unwrap().matches(&document));
 }

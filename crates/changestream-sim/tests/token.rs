@@ -31,8 +31,7 @@ fn recorded() -> BTreeMap<String, Option<Document>> {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let value =
-            Bson::try_from(serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap();
+        let value = Bson::try_from(serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap();
         collect(&value, &mut tokens);
     }
     tokens
@@ -52,9 +51,7 @@ fn collect(value: &Bson, tokens: &mut BTreeMap<String, Option<Document>>) {
         let data = id.as_document().unwrap().get_str("_data").unwrap();
         tokens.insert(data.to_owned(), Some(document.clone()));
     }
-    document
-        .iter()
-        .for_each(|(_, value)| collect(value, tokens));
+    document.iter().for_each(|(_, value)| collect(value, tokens));
 }
 
 #[test]
@@ -102,14 +99,8 @@ fn a_token_built_from_its_event_is_the_recorded_one() {
             Ok(key) => Subject::DocumentKey(key.clone()),
             Err(_) => Subject::Nothing,
         };
-        let built = ResumeTokenData::event(
-            TokenVersion::V1,
-            token.cluster_time,
-            token.uuid,
-            kind,
-            subject,
-        )
-        .in_transaction(token.txn_op_index);
+        let built = ResumeTokenData::event(TokenVersion::V1, token.cluster_time, token.uuid, kind, subject)
+            .in_transaction(token.txn_op_index);
         let built = if kind == "invalidate" {
             built.invalidating()
         } else {
@@ -163,14 +154,7 @@ fn keys() -> Vec<Document> {
         keys.push(doc! { "_id": f64::from(number) + 0.25 });
         keys.push(doc! { "_id": f64::from(number) });
     }
-    for number in [
-        i64::MAX,
-        i64::MIN,
-        i64::MIN + 1,
-        1 << 53,
-        (1 << 53) + 1,
-        1 << 62,
-    ] {
+    for number in [i64::MAX, i64::MIN, i64::MIN + 1, 1 << 53, (1 << 53) + 1, 1 << 62] {
         keys.push(doc! { "_id": number });
     }
     for number in [
@@ -216,11 +200,7 @@ fn a_key_of_any_type_comes_back_with_its_type() {
             let token = ResumeTokenData::event(version, TIME, Some([3; 16]), "insert", subject);
             let back = ResumeTokenData::from_document(&token.to_document()).unwrap();
             assert_eq!(back, token, "{key}");
-            assert_eq!(
-                format!("{back:?}"),
-                format!("{token:?}"),
-                "the sign of zero too"
-            );
+            assert_eq!(format!("{back:?}"), format!("{token:?}"), "the sign of zero too");
         }
     }
 }
@@ -241,10 +221,7 @@ fn type_bits_are_those_of_a_server() {
     assert_eq!(token(doc! { "_id": 1 }).type_bits, None);
     assert_eq!(token(doc! { "_id": "x" }).type_bits, None);
     assert_eq!(token(doc! { "_id": 1.0 }).type_bits, Some(vec![0x40]));
-    assert_eq!(
-        token(doc! { "_id": 1_i64 }).type_bits,
-        Some(vec![0x81, 0x80])
-    );
+    assert_eq!(token(doc! { "_id": 1_i64 }).type_bits, Some(vec![0x81, 0x80]));
     let same = |key| token(key).data;
     assert_eq!(same(doc! { "_id": 1 }), same(doc! { "_id": 1.0 }));
 }
@@ -298,12 +275,7 @@ fn bytes_compare_as_the_values_do() {
     ];
     for pair in rising.windows(2) {
         let bytes = |value: &Bson| keystring::encode(std::slice::from_ref(value)).bytes;
-        assert!(
-            bytes(&pair[0]) < bytes(&pair[1]),
-            "{} < {}",
-            pair[0],
-            pair[1]
-        );
+        assert!(bytes(&pair[0]) < bytes(&pair[1]), "{} < {}", pair[0], pair[1]);
     }
 }
 
@@ -313,13 +285,7 @@ fn a_position_sorts_before_the_events_of_its_time_and_an_invalidate_after_its_ev
         let position = ResumeTokenData::high_water_mark(version, TIME);
         let event = ResumeTokenData::event(version, TIME, Some([3; 16]), "drop", Subject::Nothing);
         let invalidate = event.clone().invalidating();
-        let later = ResumeTokenData::high_water_mark(
-            version,
-            Timestamp {
-                increment: 2,
-                ..TIME
-            },
-        );
+        let later = ResumeTokenData::high_water_mark(version, Timestamp { increment: 2, ..TIME });
         for pair in [position, event, invalidate, later].windows(2) {
             assert!(pair[0].compare(&pair[1]).is_lt());
         }
@@ -328,11 +294,7 @@ fn a_position_sorts_before_the_events_of_its_time_and_an_invalidate_after_its_ev
 
 #[test]
 fn high_water_marks_are_those_of_the_servers() {
-    let of = |version| {
-        ResumeTokenData::high_water_mark(version, TIME)
-            .encode()
-            .data
-    };
+    let of = |version| ResumeTokenData::high_water_mark(version, TIME).encode().data;
     assert_eq!(of(TokenVersion::V1), "826B030F15000000012B0229296E04");
     assert_eq!(of(TokenVersion::V2), "826B030F15000000012B0429296E1404");
 }
@@ -391,11 +353,7 @@ fn a_bad_token_is_refused_with_the_servers_code() {
     ];
     for (data, code, message) in cases {
         let error = ResumeTokenData::decode(data).unwrap_err();
-        assert_eq!(
-            (error.code, error.message.as_str()),
-            (code, message),
-            "{data}"
-        );
+        assert_eq!((error.code, error.message.as_str()), (code, message), "{data}");
     }
     let error = ResumeTokenData::from_document(&doc! { "x": 1 }).unwrap_err();
     assert_eq!(error.code, 40647);
@@ -403,8 +361,7 @@ fn a_bad_token_is_refused_with_the_servers_code() {
         error.message,
         "Bad resume token: _data of missing or of wrong type. Expected string, got {x: 1}"
     );
-    let error =
-        ResumeTokenData::from_document(&doc! { "_data": "82", "_typeBits": 1 }).unwrap_err();
+    let error = ResumeTokenData::from_document(&doc! { "_data": "82", "_typeBits": 1 }).unwrap_err();
     assert_eq!(error.code, 40648);
 }
 

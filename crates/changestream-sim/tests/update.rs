@@ -16,20 +16,12 @@ fn context(dialect: Dialect) -> UpdateContext {
     UpdateContext::new(dialect, DateTime::from_millis(1000), TIME)
 }
 
-fn apply(
-    update: impl Into<Bson>,
-    document: &Document,
-    dialect: Dialect,
-) -> Result<Updated, CommandError> {
+fn apply(update: impl Into<Bson>, document: &Document, dialect: Dialect) -> Result<Updated, CommandError> {
     Update::parse(&update.into(), &[])?.apply(document, &context(dialect))
 }
 
 /// The new document and the description of an update that is expected to be one.
-fn described(
-    update: impl Into<Bson>,
-    document: &Document,
-    dialect: Dialect,
-) -> (Document, Document) {
+fn described(update: impl Into<Bson>, document: &Document, dialect: Dialect) -> (Document, Document) {
     let updated = apply(update, document, dialect).unwrap();
     let Change::Update(description) = updated.change else {
         panic!("not an update: {:?}", updated.change);
@@ -217,11 +209,7 @@ fn operators_change_the_document_and_say_so_as_4_4_does() {
 
 #[test]
 fn the_order_of_new_fields_is_kept_in_the_bytes() {
-    let (document, description) = described(
-        doc! { "$set": { "z": 1, "b": 2 } },
-        &doc! {},
-        Dialect::Legacy,
-    );
+    let (document, description) = described(doc! { "$set": { "z": 1, "b": 2 } }, &doc! {}, Dialect::Legacy);
     assert_eq!(document.keys().collect::<Vec<_>>(), ["b", "z"]);
     assert_eq!(
         description
@@ -288,17 +276,15 @@ const LONG: &str =
 
 #[test]
 fn a_pipeline_update_is_a_replacement_to_4_4_and_a_description_from_5_0_on() {
-    let before = doc! { "_id": 1, "a": 1, "kept": LONG, "gone": 1, "l": [1, 2, 3], "o": { "x": 1, "y": 2, "z": 3 } };
+    let before =
+        doc! { "_id": 1, "a": 1, "kept": LONG, "gone": 1, "l": [1, 2, 3], "o": { "x": 1, "y": 2, "z": 3 } };
     let update = bson!([
         { "$set": { "a": { "$add": ["$a", 1] }, "l": [1, 9], "o.x": 5, "n": "$$NOW" } },
         { "$unset": "gone" },
     ]);
     let after = doc! { "_id": 1, "a": 2, "kept": LONG, "l": [1, 9], "o": { "x": 5, "y": 2, "z": 3 }, "n": DateTime::from_millis(1000) };
     let legacy = apply(update.clone(), &before, Dialect::Legacy).unwrap();
-    assert_eq!(
-        (legacy.document, legacy.change),
-        (after.clone(), Change::Replace)
-    );
+    assert_eq!((legacy.document, legacy.change), (after.clone(), Change::Replace));
     let (document, description) = described(update, &before, Dialect::Delta);
     assert_eq!(document, after);
     let fields = description.get_document("updatedFields").unwrap();
@@ -346,9 +332,7 @@ fn positional_operators_find_their_elements() {
         updated.document,
         doc! { "_id": 1, "a": [{ "k": 1 }, { "k": 9 }, { "k": 2 }] }
     );
-    let error = update
-        .apply(&document, &context(Dialect::Legacy))
-        .unwrap_err();
+    let error = update.apply(&document, &context(Dialect::Legacy)).unwrap_err();
     assert_eq!(
         error.message,
         "The positional operator did not find the match needed from the query."
@@ -366,10 +350,7 @@ fn positional_operators_find_their_elements() {
     };
     // More than one element changed: the array is logged; only one concerned: the path itself.
     let all = doc! { "a": [{ "k": 2 }, { "k": 3 }, { "k": 3 }] };
-    assert_eq!(
-        with_filters(bson!({ "$inc": { "a.$[].k": 1 } }), &[]).1,
-        all
-    );
+    assert_eq!(with_filters(bson!({ "$inc": { "a.$[].k": 1 } }), &[]).1, all);
     assert_eq!(
         with_filters(bson!({ "$set": { "a.$[x].k": 5 } }), &[doc! { "x.k": 1 }]).1,
         doc! { "a.0.k": 5 }
@@ -523,11 +504,7 @@ fn a_bad_update_is_refused_in_the_servers_words() {
     ];
     for (update, code, message) in cases {
         let error = apply(update.clone(), &document, Dialect::Legacy).unwrap_err();
-        assert_eq!(
-            (error.code, error.message.as_str()),
-            (code, message),
-            "{update}"
-        );
+        assert_eq!((error.code, error.message.as_str()), (code, message), "{update}");
     }
     let unused = Update::parse(&bson!({ "$set": { "a": 1 } }), &[doc! { "x": 1 }]).unwrap_err();
     assert_eq!(
@@ -565,9 +542,7 @@ fn an_upsert_starts_from_the_querys_equalities() {
         doc! { "x": 1, "y": 1 }
     );
     assert_eq!(
-        upsert(doc! { "_id": 1 }, bson!({ "_id": 2 }))
-            .unwrap_err()
-            .code,
+        upsert(doc! { "_id": 1 }, bson!({ "_id": 2 })).unwrap_err().code,
         66
     );
     assert_eq!(

@@ -5,6 +5,7 @@ use bson::{Bson, Document};
 use super::Context;
 use crate::error::CommandError;
 use crate::failpoints::number;
+pub(super) use crate::query::show::type_name;
 
 /// The collection that the command names by its first field.
 pub(super) fn collection<'a>(context: &Context<'a>) -> Result<&'a str, CommandError> {
@@ -43,9 +44,9 @@ pub(super) fn documents(body: &Document, key: &str) -> Result<Vec<Document>, Com
     items
         .iter()
         .enumerate()
-        .map(|(i, item)| match item {
-            Bson::Document(d) => Ok(d.clone()),
-            other => Err(wrong_type(&format!("{key}.{i}"), other, "object")),
+        .map(|(i, item)| {
+            let document = item.as_document().cloned();
+            document.ok_or_else(|| wrong_type(&format!("{key}.{i}"), item, "object"))
         })
         .collect()
 }
@@ -75,24 +76,4 @@ fn wrong_type(key: &str, value: &Bson, wanted: &str) -> CommandError {
         14,
         format!("BSON field '{key}' is the wrong type '{is}', expected type '{wanted}'"),
     )
-}
-
-pub(super) fn type_name(value: &Bson) -> &'static str {
-    match value {
-        Bson::Double(_) => "double",
-        Bson::String(_) => "string",
-        Bson::Array(_) => "array",
-        Bson::Document(_) => "object",
-        Bson::Boolean(_) => "bool",
-        Bson::Null => "null",
-        Bson::Int32(_) => "int",
-        Bson::Int64(_) => "long",
-        Bson::Timestamp(_) => "timestamp",
-        Bson::Binary(_) => "binData",
-        Bson::ObjectId(_) => "objectId",
-        Bson::DateTime(_) => "date",
-        Bson::Decimal128(_) => "decimal",
-        Bson::RegularExpression(_) => "regex",
-        _ => "other",
-    }
 }

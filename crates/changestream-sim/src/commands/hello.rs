@@ -142,15 +142,15 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         "maxWireVersion": d.profile.max_wire_version,
         "readOnly": false,
     });
-    if let Ok(name) = body.get_str("saslSupportedMechs") {
-        if let Some(mechanisms) = access::supported_mechanisms(d, name) {
-            reply.insert("saslSupportedMechs", mechanisms);
-        }
+    if let Ok(name) = body.get_str("saslSupportedMechs")
+        && let Some(mechanisms) = access::supported_mechanisms(d, name)
+    {
+        reply.insert("saslSupportedMechs", mechanisms);
     }
-    if let Ok(start) = body.get_document("speculativeAuthenticate") {
-        if let Some(answer) = access::speculate(d, context, start) {
-            reply.insert("speculativeAuthenticate", answer);
-        }
+    if let Ok(start) = body.get_document("speculativeAuthenticate")
+        && let Some(answer) = access::speculate(d, context, start)
+    {
+        reply.insert("speculativeAuthenticate", answer);
     }
     Reply::fields(&reply)
 }

@@ -26,7 +26,7 @@ use crate::error::CommandError;
 use crate::failpoints::Fault;
 use crate::member::Role;
 use crate::oplog::OpTime;
-use crate::reply::{Reply, Times};
+use crate::reply::{Failure, Reply, Times};
 use crate::transactions;
 use crate::wait::Wait;
 
@@ -442,10 +442,10 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     }
     d.check_role(context, command.needs)?;
     transactions::begin(d, context)?;
-    if let Some(ts) = after_cluster_time(context) {
-        if !applied(d, context, ts) {
-            return Ok(Answer::Wait(Wait::ClusterTime { ts }));
-        }
+    if let Some(ts) = after_cluster_time(context)
+        && !applied(d, context, ts)
+    {
+        return Ok(Answer::Wait(Wait::ClusterTime { ts }));
     }
     (command.run)(d, context)
 }
@@ -472,18 +472,19 @@ fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: b
 }
 
 fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply {
-    let state_change = matches!(error.code, 91 | 189 | 10107 | 11600 | 11602 | 13435 | 13436);
+    // Of the codes that say that the server's state has changed, those of a shutdown come without.
+    let state_change = matches!(error.code, 189 | 10107 | 11602 | 13435 | 13436);
     let topology_version = d
         .members
         .get(context.member)
         .filter(|_| state_change && d.profile.streams_hello)
         .map(crate::member::Member::topology_version);
     let reported = context.request.name() == "saslContinue";
-    Reply::Failure {
+    Reply::Failure(Box::new(Failure {
         error,
         reported,
         topology_version,
-    }
+    }))
 }
 
 fn times(d: &Deployment, context: &Context<'_>, majority: bool) -> Option<Times> {

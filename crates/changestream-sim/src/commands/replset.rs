@@ -96,7 +96,7 @@ pub(super) fn get_status(d: &mut Deployment, context: &Context<'_>) -> Result {
         "heartbeatIntervalMillis": 2000_i64,
         "majorityVoteCount": i32::try_from(d.majority()).unwrap_or(i32::MAX),
         "optimes": {
-            "lastCommittedOpTime": me.commit_point.unwrap_or(me.last_applied()).to_document(),
+            "lastCommittedOpTime": me.commit_point.unwrap_or_else(|| me.last_applied()).to_document(),
             "appliedOpTime": me.last_applied().to_document(),
         },
         "members": members,

@@ -23,20 +23,23 @@ pub(super) fn open(
     let (first, rest) = stages
         .split_first()
         .ok_or_else(|| CommandError::failed_to_parse("no stage"))?;
-    let spec = match first.get("$changeStream") {
-        Some(Bson::Document(spec)) => spec,
-        _ => {
-            return Err(CommandError::new(
-                50808,
-                "$changeStream stage expects a document as argument.",
-            ));
-        }
+    let Some(Bson::Document(spec)) = first.get("$changeStream") else {
+        return Err(CommandError::new(
+            50808,
+            "$changeStream stage expects a document as argument.",
+        ));
     };
     refuse_elsewhere(d, context)?;
     let scope = scope(context, spec)?;
     let options = options(d, spec, scope)?;
     let start = start(d, context, spec)?;
     let pipeline = Pipeline::parse_change_stream(rest)?;
+    if pipeline.splits_large_events() && !d.profile.split_large_event {
+        return Err(CommandError::new(
+            40324,
+            "Unrecognized pipeline stage name: '$changeStreamSplitLargeEvent'",
+        ));
+    }
     let mut stream = ChangeStream::new(options, pipeline, start, &d.profile);
     let limit = batch_size.unwrap_or(DEFAULT_FIRST_BATCH);
     let mut batch = Batch::new(Some(limit));

@@ -48,7 +48,7 @@ pub(super) fn check(
     };
     let fail = |reply: Reply, error: Document| match reply {
         Reply::Success(body) => with_error(d, context, body, error, None),
-        failure @ Reply::Failure { .. } => failure,
+        failure @ Reply::Failure(_) => failure,
     };
     if m.role == Role::Standalone {
         return Ok(reply);

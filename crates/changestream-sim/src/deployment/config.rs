@@ -22,6 +22,7 @@ pub struct Config {
     pub(crate) election_timeout: Duration,
     pub(crate) handoff: Duration,
     pub(crate) noop_interval: Duration,
+    pub(crate) oplog_entries: usize,
 }
 
 /// A way to prove a password.
@@ -46,6 +47,7 @@ impl Config {
             election_timeout: Duration::from_secs(10),
             handoff: Duration::from_millis(200),
             noop_interval: Duration::from_secs(10),
+            oplog_entries: 1_000_000,
         }
     }
 
@@ -115,6 +117,12 @@ impl Config {
     /// How often an idle primary writes a no-op, which moves the resume tokens of idle streams; 10 s by default.
     pub fn noop_interval(mut self, interval: Duration) -> Self {
         self.noop_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many entries the oplog holds before the oldest are lost, at least two; a million by default.
+    pub fn oplog_entries(mut self, entries: usize) -> Self {
+        self.oplog_entries = entries.max(2);
         self
     }
 

@@ -58,7 +58,7 @@ impl Deployment {
         let behind = self.members.get(member).is_some_and(|m| {
             self.members
                 .iter()
-                .any(|other| m.last_applied() < other.commit_point.unwrap_or(m.last_applied()))
+                .any(|other| m.last_applied() < other.commit_point.unwrap_or_else(|| m.last_applied()))
         });
         if !secondary || reached < self.majority() || behind {
             return false;
@@ -218,10 +218,11 @@ impl Deployment {
         }
         let handoff = now + self.config.handoff;
         for i in 0..self.members.len() {
-            if i != member && self.connected(i, member) {
-                if let Some(m) = self.members.get_mut(i).filter(|m| m.role == Role::Secondary) {
-                    m.election_due = Some(handoff);
-                }
+            if i != member
+                && self.connected(i, member)
+                && let Some(m) = self.members.get_mut(i).filter(|m| m.role == Role::Secondary)
+            {
+                m.election_due = Some(handoff);
             }
         }
     }

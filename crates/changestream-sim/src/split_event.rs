@@ -1,0 +1,62 @@
+//! Events too large for one document, in fragments (`$changeStreamSplitLargeEvent`).
+
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, Document, doc};
+
+use crate::error::CommandError;
+use crate::reply::raw;
+use crate::token::{EncodedToken, ResumeTokenData};
+
+/// The fragments of an event, each with its token. Whole top-level fields go, the smallest first, into as few
+/// fragments as hold them.
+pub(crate) fn split(
+    mut event: Document,
+    token: &ResumeTokenData,
+) -> Result<Vec<(EncodedToken, RawDocumentBuf)>, CommandError> {
+    event.remove("_id");
+    let mut fields: Vec<(usize, String, Bson)> = event
+        .into_iter()
+        .map(|(name, value)| (size_of(&name, &value), name, value))
+        .collect();
+    fields.sort_by_key(|(size, ..)| *size);
+    let mut fragments: Vec<Document> = Vec::new();
+    let mut used = MAX_FRAGMENT;
+    for (size, name, value) in fields {
+        if size > MAX_FRAGMENT - OVERHEAD {
+            return Err(CommandError::new(
+                7_182_500,
+                format!("Splitting change event failed: the field '{name}' alone has {size} bytes"),
+            ));
+        }
+        if used + size > MAX_FRAGMENT {
+            fragments.push(Document::new());
+            used = OVERHEAD;
+        }
+        used += size;
+        if let Some(fragment) = fragments.last_mut() {
+            fragment.insert(name, value);
+        }
+    }
+    let of = i32::try_from(fragments.len()).unwrap_or(i32::MAX);
+    let numbered = (0_u32..).zip(1_i32..).zip(fragments);
+    Ok(numbered
+        .map(|((index, number), fields)| {
+            let token = token.clone().fragment(index).encode();
+            let mut fragment =
+                doc! { "_id": token.to_document(), "splitEvent": { "fragment": number, "of": of } };
+            fragment.extend(fields);
+            (token, raw(&fragment))
+        })
+        .collect())
+}
+
+fn size_of(name: &str, value: &Bson) -> usize {
+    doc! { name: value.clone() }
+        .to_vec()
+        .map_or(usize::MAX, |bytes| bytes.len())
+}
+
+/// The largest document that users see, 16 MiB.
+const MAX_FRAGMENT: usize = 16 << 20;
+/// Room for `_id` and `splitEvent`.
+const OVERHEAD: usize = 16 << 10;

@@ -1,0 +1,213 @@
+//! The simulated server answers recorded requests as the recorded server did: the same fields in the same order, the
+//! same errors. What differs from run to run (times, ids, tokens) is not compared.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bson::Document;
+use bson::raw::RawDocumentBuf;
+use bytes::Bytes;
+use changestream_core::wire::{Flags, Message, encode_op_msg};
+use changestream_sim::{ConnectionId, Deployment, Input, Output};
+
+#[test]
+fn recorded_requests_are_answered_in_the_recorded_form() {
+    let Some(folder) = changestream_tests::captures() else {
+        return;
+    };
+    let mut compared = 0;
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    files.sort();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let other_server = ["sharded", "compressed", "auth"]
+            .iter()
+            .any(|kind| name.starts_with(kind));
+        if name.ends_with(".wire.jsonl") && !other_server {
+            compared += replay(&name, &file);
+        }
+    }
+    assert!(compared > 100, "only {compared} replies were compared");
+}
+
+fn replay(name: &str, file: &Path) -> usize {
+    let mut server = Server::new(name);
+    let exchanges = exchanges(file);
+    let mut compared = 0;
+    for (connection, request, recorded) in exchanges {
+        let Some(ours) = server.answer(connection, request.clone(), &recorded) else {
+            continue;
+        };
+        compare(name, &request, &recorded, &ours);
+        compared += 1;
+    }
+    compared
+}
+
+fn compare(name: &str, request: &Document, recorded: &Document, ours: &Document) {
+    let at = format!("{name}: {request}\nrecorded {recorded}\nours {ours}");
+    assert_eq!(keys(recorded), keys(ours), "{at}");
+    for field in ["ok", "errmsg", "code", "codeName", "errorLabels"] {
+        let text = recorded.get_str(field).unwrap_or("");
+        // The cursor's number is in the text.
+        if !text.starts_with("cursor id") {
+            assert_eq!(recorded.get(field), ours.get(field), "{at}");
+        }
+    }
+    if let (Ok(a), Ok(b)) = (recorded.get_document("cursor"), ours.get_document("cursor")) {
+        assert_eq!(keys(a), keys(b), "{at}");
+        assert_eq!(a.get("ns"), b.get("ns"), "{at}");
+    }
+}
+
+fn keys(document: &Document) -> Vec<&str> {
+    document.keys().map(String::as_str).collect()
+}
+
+/// Requests with their first replies, in the order of the requests.
+fn exchanges(file: &Path) -> Vec<(u64, Document, Document)> {
+    let mut open: Vec<(u64, i32, Document, Option<Document>)> = Vec::new();
+    for line in std::fs::read_to_string(file).unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let Some(bytes) = line["bytes"].as_str() else {
+            continue;
+        };
+        let message = Message::decode(&Bytes::from(BASE64.decode(bytes).unwrap())).unwrap();
+        let (body, plain) = match &message {
+            Message::Msg(m) => (&m.body, !m.flags.contains(Flags::EXHAUST_ALLOWED)),
+            _ => continue,
+        };
+        let document = Document::from_reader(&mut &body[..]).unwrap();
+        let connection = line["conn"].as_u64().unwrap();
+        if line["dir"] == "c2s" && plain {
+            open.push((connection, message.request_id(), document, None));
+        } else if line["dir"] == "s2c" {
+            let to = message.response_to();
+            let request = open
+                .iter_mut()
+                .find(|(c, id, _, reply)| *c == connection && *id == to && reply.is_none());
+            if let Some(request) = request {
+                request.3 = Some(document);
+            }
+        }
+    }
+    open.into_iter()
+        .filter_map(|(c, _, request, reply)| Some((c, request, reply?)))
+        .collect()
+}
+
+struct Server {
+    deployment: Deployment,
+    now: Instant,
+    connections: BTreeMap<u64, ConnectionId>,
+    /// Recorded cursor ids to ours.
+    cursors: BTreeMap<i64, i64>,
+}
+
+impl Server {
+    fn new(name: &str) -> Self {
+        let now = Instant::now();
+        let config = match name.split('.').next() {
+            Some("standalone") => Deployment::standalone(),
+            Some("step-down") => Deployment::replica_set(3),
+            _ => Deployment::replica_set(1),
+        };
+        let deployment = config.build(now).unwrap();
+        Self {
+            deployment,
+            now,
+            connections: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+        }
+    }
+
+    /// Our reply, if the request can be asked without the recorded server's data.
+    fn answer(&mut self, connection: u64, mut request: Document, recorded: &Document) -> Option<Document> {
+        let name = request.keys().next()?.clone();
+        match name.as_str() {
+            "ismaster" | "isMaster" => {
+                if recorded.get_bool("ismaster").is_ok_and(|primary| !primary) {
+                    return None;
+                }
+            }
+            "aggregate" if recorded.contains_key("code") => {}
+            "aggregate" => {
+                let stage = request.get_array("pipeline").ok()?.first()?.as_document()?;
+                let options = stage.get_document("$changeStream").ok()?;
+                if ["resumeAfter", "startAfter", "startAtOperationTime"]
+                    .iter()
+                    .any(|o| options.contains_key(o))
+                {
+                    return None;
+                }
+            }
+            "getMore" => {
+                let ours = *self.cursors.get(&request.get_i64("getMore").ok()?)?;
+                let id = recorded.get_document("cursor").ok()?.get_i64("id").ok()?;
+                if id == 0 {
+                    return None;
+                }
+                request.insert("getMore", ours);
+            }
+            "killCursors" | "endSessions" => {}
+            _ => return None,
+        }
+        let ours = self.run(connection, &request);
+        let id = |reply: &Document| reply.get_document("cursor").ok()?.get_i64("id").ok();
+        if let (Some(recorded), Some(ours)) = (id(recorded), id(&ours)) {
+            self.cursors.insert(recorded, ours);
+        }
+        Some(ours)
+    }
+
+    fn run(&mut self, connection: u64, request: &Document) -> Document {
+        let connection = match self.connections.get(&connection) {
+            Some(id) => *id,
+            None => {
+                let id = self.deployment.new_connection();
+                self.deployment.handle_input(
+                    self.now,
+                    Input::Accepted {
+                        member: 0,
+                        connection: id,
+                    },
+                );
+                self.connections.insert(connection, id);
+                id
+            }
+        };
+        let body = RawDocumentBuf::try_from(request).unwrap();
+        let bytes = encode_op_msg(1, 0, Flags::NONE, &body, &[]);
+        self.deployment.handle_input(
+            self.now,
+            Input::Received {
+                connection,
+                bytes: &bytes,
+            },
+        );
+        for _ in 0..100 {
+            match self.deployment.poll_output(self.now) {
+                Output::Transmit { bytes, .. } => {
+                    let Message::Msg(reply) = Message::decode(&bytes).unwrap() else {
+                        panic!("no OP_MSG")
+                    };
+                    return Document::from_reader(&mut &reply.body[..]).unwrap();
+                }
+                Output::Deadline(at) => {
+                    self.now = at.unwrap_or(self.now + Duration::from_secs(1)).max(self.now);
+                    self.deployment.handle_input(self.now, Input::Timeout);
+                }
+                Output::Listen { .. } | Output::Close { .. } | Output::Disconnect { .. } => {}
+            }
+        }
+        panic!("no reply to {request}");
+    }
+}
