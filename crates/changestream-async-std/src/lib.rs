@@ -1,6 +1,6 @@
 //! Follow MongoDB change streams on async-std (legacy).
 //!
-//! async-std is [discontinued](https://crates.io/crates/async-std) in favour of smol. This crate is for programs that
+//! async-std is [discontinued](https://github.com/async-rs/async-std) in favour of smol. This crate is for programs that
 //! have not left it yet; new ones take `changestream-smol`, whose sockets and timers are the same underneath, so that a
 //! program can also change first and leave async-std later.
 //!

@@ -114,10 +114,14 @@ async fn connect_unix(_: &str) -> io::Result<Box<dyn Socket>> {
     ))
 }
 
-/// Tries the name's addresses in turn; the last one's error counts.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<Async<TcpStream>> {
+    connect_any(resolve(host, port).await?).await
+}
+
+/// Tries the addresses in turn; the last one's error counts.
+async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<Async<TcpStream>> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in resolve(host, port).await? {
+    for address in addresses {
         match Async::<TcpStream>::connect(address).await {
             Ok(socket) => {
                 configure_tcp(&socket)?;
@@ -133,4 +137,33 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<Async<TcpStream>> {
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.to_owned();
     blocking::unblock(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect)).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_tried_in_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        // A port that was free a moment ago.
+        let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = async_io::block_on(connect_any(vec![refused, open])).unwrap();
+        assert_eq!(socket.get_ref().peer_addr().unwrap(), open);
+        assert!(socket.get_ref().nodelay().unwrap());
+    }
+
+    #[test]
+    fn the_last_error_counts() {
+        let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = async_io::block_on(connect_any(vec![refused])).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = async_io::block_on(connect_any(Vec::new())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 }
