@@ -14,9 +14,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Bson, doc};
-use changestream_core::{ErrorKind, ReadPreference, ReadPreferenceMode, WatchOptions};
+use changestream_core::{ErrorKind, ReadPreference, ReadPreferenceMode};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, World, both, collection, exact, key_of};
+use changestream_tests::world::{World, both, collection, exact, key_of};
 
 /// Retryable reads, changeStreams-*: one retry of the aggregate that opens a stream.
 #[test]

@@ -21,7 +21,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use changestream_core::{Scope, WatchOptions};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, World, both, collection, database, exact};
+use changestream_tests::world::{World, both, collection, database, exact};
 
 /// Sessions prose test 11.
 #[test]
