@@ -14,7 +14,7 @@ use changestream_core::client::Demand;
 use changestream_core::event::OperationType;
 use changestream_core::{Scope, Session, Update, WatchOptions};
 use changestream_sim::Deployment;
-use changestream_tests::world::{StreamId, Tried, World, both, collection, database, exact, key_of};
+use changestream_tests::world::{Tried, World, both, collection, database, exact, key_of};
 
 /// pymongo test_try_next.
 #[test]

@@ -2,8 +2,6 @@
 //!
 //! Not here:
 //! - killCursors on the pinned connection of a load balancer: the simulated deployment is no load balancer.
-//! - the code list of servers before 4.4 at wire versions below 8: the client refuses servers before 4.2; 4.2 itself
-//!   is here.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
@@ -11,12 +9,10 @@ use std::time::Duration;
 use bson::{Document, doc};
 use changestream_core::event::OperationType;
 use changestream_core::{
-    ErrorKind, FullDocument, ReadPreference, ReadPreferenceMode, ResumeToken, Update, WatchOptions,
+    FullDocument, ReadPreference, ReadPreferenceMode, ResumeToken, Update, WatchOptions,
 };
 use changestream_sim::Deployment;
-use changestream_tests::world::{
-    StreamId, Tried, World, both, collection, database, document, exact, key_of,
-};
+use changestream_tests::world::{Tried, World, both, collection, database, document, exact, key_of};
 
 fn without_start(stage: &Document) -> Document {
     let mut stage = stage.clone();

@@ -10,7 +10,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use changestream_core::{ErrorKind, ResumeToken, WatchOptions};
 use changestream_tests::world::{
-    StreamId, World, batch_of, both, collection, document, exact, key_of, without_batch_tokens,
+    World, batch_of, both, collection, document, exact, key_of, without_batch_tokens,
 };
 
 /// No getMore leaves before the consumer waits for it.

@@ -463,7 +463,11 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
+        let streams = self
+            .streams
+            .iter()
+            .filter_map(|stream| Some(stream.deadline?.at))
+            .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
             sim::Output::Listen { .. }
