@@ -109,7 +109,10 @@ class Run {
 
   async open(start, session) {
     const { scope, collection, pipeline = [], session: _, ...options } = this.watch;
-    const asSent = { promoteValues: false, promoteBuffers: false, bsonRegExp: true };
+    // Numbers keep the types that they were sent with; but then the driver does not know the code of an error again,
+    // and resumes from fewer.
+    const promoteValues = this.plain.resumes !== undefined;
+    const asSent = { promoteValues, promoteLongs: false, promoteBuffers: false, bsonRegExp: true };
     this.stream = this.target().watch(pipeline, { maxAwaitTimeMS: 50, ...options, ...start, ...asSent, session });
     this.first = await this.stream.tryNext();
   }
