@@ -4,7 +4,9 @@
 pub mod capture;
 pub mod recorded_stream;
 pub mod replay;
+pub mod simulation;
 pub mod world;
+pub mod writer;
 
 use std::path::PathBuf;
 
@@ -33,6 +35,14 @@ fn data(variable: &str, folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    eprintln!("skipped: no {}; set {variable} to where the files are", path.display());
+    eprintln!(
+        "skipped: no {}; set {variable} to where the files are",
+        path.display()
+    );
     None
 }
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -23,10 +23,7 @@ fn files(ending: &str) -> Vec<PathBuf> {
         .filter(|path| path.to_string_lossy().ends_with(ending))
         .collect();
     files.sort();
-    assert!(
-        !files.is_empty(),
-        "the folder of recorded conversations has none"
-    );
+    assert!(!files.is_empty(), "the folder of recorded conversations has none");
     files
 }
 
@@ -36,10 +33,7 @@ fn a_delivered_events_token_tells_its_time_and_its_document() {
     for file in files(".expected.json") {
         let recorded: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         for entry in recorded["log"].as_array().unwrap() {
-            let Some(event) = entry
-                .get("event")
-                .filter(|event| event.get("_id").is_some())
-            else {
+            let Some(event) = entry.get("event").filter(|event| event.get("_id").is_some()) else {
                 continue;
             };
             let Bson::Document(event) = Bson::try_from(event.clone()).unwrap() else {
@@ -58,26 +52,14 @@ fn compare(event: &Document, file: &str) {
     assert_eq!(info.not_understood, None, "{file}: {hex}");
     assert_eq!(info.kind, TokenKind::Event, "{file}: {hex}");
     let Timestamp { time, increment } = event.get_timestamp("clusterTime").unwrap();
-    assert_eq!(
-        info.cluster_time,
-        Timestamp { time, increment },
-        "{file}: {hex}"
-    );
+    assert_eq!(info.cluster_time, Timestamp { time, increment }, "{file}: {hex}");
     let operation = event.get_str("operationType").unwrap();
-    assert_eq!(
-        info.from_invalidate,
-        operation == "invalidate",
-        "{file}: {hex}"
-    );
+    assert_eq!(info.from_invalidate, operation == "invalidate", "{file}: {hex}");
     if !event.contains_key("txnNumber") {
         assert_eq!(info.transaction_operation_index, 0, "{file}: {hex}");
     }
     let key = event.get_document("documentKey").ok().map(comparable);
-    assert_eq!(
-        info.document_key.as_ref().map(comparable),
-        key,
-        "{file}: {hex}"
-    );
+    assert_eq!(info.document_key.as_ref().map(comparable), key, "{file}: {hex}");
 }
 
 /// Numbers without their type, which a token does not keep.

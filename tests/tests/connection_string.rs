@@ -54,13 +54,9 @@ fn every_connection_string_of_the_specifications_is_read_as_they_say() {
         for case in content["tests"].as_array().expect("a list of tests") {
             cases += 1;
             let description = case["description"].as_str().expect("a description");
-            let listed = NOT_PASSED
-                .iter()
-                .any(|(f, d, _)| *f == file && *d == description);
+            let listed = NOT_PASSED.iter().any(|(f, d, _)| *f == file && *d == description);
             match check(case) {
-                Ok(()) if listed => {
-                    faults.push(format!("{file}: {description}: passes, though listed"))
-                }
+                Ok(()) if listed => faults.push(format!("{file}: {description}: passes, though listed")),
                 Err(reason) if !listed => faults.push(format!("{file}: {description}: {reason}")),
                 Ok(()) => {}
                 Err(_) => {
@@ -75,15 +71,8 @@ fn every_connection_string_of_the_specifications_is_read_as_they_say() {
         faults.len(),
         faults.join("\n")
     );
-    assert_eq!(
-        failed.len(),
-        NOT_PASSED.len(),
-        "a listed case does not exist"
-    );
-    assert!(
-        cases >= expected_cases(&specs),
-        "only {cases} cases were found"
-    );
+    assert_eq!(failed.len(), NOT_PASSED.len(), "a listed case does not exist");
+    assert!(cases >= expected_cases(&specs), "only {cases} cases were found");
 }
 
 /// All test files, by their path below the data's folder.
@@ -120,11 +109,7 @@ fn check(case: &Value) -> Result<(), String> {
         (Err(error), false) => return check_refusal(uri, error.place()),
     };
     if let Some(warning) = case["warning"].as_bool() {
-        same(
-            "warning",
-            &json!(!parsed.warnings.is_empty()),
-            &json!(warning),
-        )?;
+        same("warning", &json!(!parsed.warnings.is_empty()), &json!(warning))?;
     }
     let options = &parsed.options;
     if let Some(hosts) = case["hosts"].as_array() {
@@ -167,11 +152,7 @@ fn check_hosts(actual: &[ServerAddress], wanted: &[Value]) -> Result<(), String>
     for (actual, wanted) in actual.iter().zip(wanted) {
         same("host", &json!(actual.host()), &wanted["host"])?;
         let is_socket = actual.port().is_none();
-        same(
-            "socket",
-            &json!(is_socket),
-            &json!(wanted["type"] == "unix"),
-        )?;
+        same("socket", &json!(is_socket), &json!(wanted["type"] == "unix"))?;
         let port = match wanted["port"].as_u64() {
             Some(port) => json!(port),
             None if is_socket => Value::Null,
@@ -185,9 +166,7 @@ fn check_hosts(actual: &[ServerAddress], wanted: &[Value]) -> Result<(), String>
 fn check_auth(options: &ClientOptions, wanted: &Map<String, Value>) -> Result<(), String> {
     let credential = options.credential.as_ref();
     let username = credential.and_then(|c| c.username.as_deref());
-    let password = credential
-        .and_then(|c| c.password.as_ref())
-        .map(|p| p.reveal());
+    let password = credential.and_then(|c| c.password.as_ref()).map(|p| p.reveal());
     same("username", &json!(username), &wanted["username"])?;
     same("password", &json!(password), &wanted["password"])?;
     same("db", &json!(options.default_database), &wanted["db"])
@@ -195,8 +174,7 @@ fn check_auth(options: &ClientOptions, wanted: &Map<String, Value>) -> Result<()
 
 /// An option's value in the form of the files. Names compare without case.
 fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
-    let milliseconds =
-        |duration: Option<std::time::Duration>| json!(duration.map(|d| d.as_millis() as u64));
+    let milliseconds = |duration: Option<std::time::Duration>| json!(duration.map(|d| d.as_millis() as u64));
     let credential = options.credential.as_ref();
     let tls = &options.tls_options;
     let preference = &options.read_preference;
@@ -205,13 +183,7 @@ fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
         "authmechanism" => json!(credential.and_then(|c| c.mechanism).map(|m| m.as_str())),
         "authmechanismproperties" => properties_of(options),
         "authsource" => json!(credential.map(|c| &c.source)),
-        "compressors" => json!(
-            options
-                .compressors
-                .iter()
-                .map(|c| c.as_str())
-                .collect::<Vec<_>>()
-        ),
+        "compressors" => json!(options.compressors.iter().map(|c| c.as_str()).collect::<Vec<_>>()),
         "connecttimeoutms" => milliseconds(options.connect_timeout),
         "directconnection" => json!(options.direct_connection),
         "enableoverloadretargeting" => json!(options.enable_overload_retargeting),
@@ -247,11 +219,9 @@ fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
         "tlsallowinvalidhostnames" => json!(tls.allow_invalid_hostnames),
         "tlscafile" => json!(tls.ca_file),
         "tlscertificatekeyfile" => json!(tls.certificate_key_file),
-        "tlscertificatekeyfilepassword" => json!(
-            tls.certificate_key_file_password
-                .as_ref()
-                .map(|p| p.reveal())
-        ),
+        "tlscertificatekeyfilepassword" => {
+            json!(tls.certificate_key_file_password.as_ref().map(|p| p.reveal()))
+        }
         "tlsdisablecertificaterevocationcheck" => json!(tls.disable_certificate_revocation_check),
         "tlsdisableocspendpointcheck" => json!(tls.disable_ocsp_endpoint_check),
         "tlsinsecure" => json!(tls.insecure),

@@ -39,15 +39,8 @@ fn every_recorded_message_decodes_and_encodes_to_the_same_bytes() {
                         .map(|s| s.documents.iter().map(raw).collect())
                         .collect();
                     let names = m.sequences.iter().map(|s| s.identifier.as_str());
-                    let sequences: Vec<_> =
-                        names.zip(documents.iter().map(Vec::as_slice)).collect();
-                    encode_op_msg(
-                        m.request_id,
-                        m.response_to,
-                        m.flags,
-                        raw(&m.body),
-                        &sequences,
-                    )
+                    let sequences: Vec<_> = names.zip(documents.iter().map(Vec::as_slice)).collect();
+                    encode_op_msg(m.request_id, m.response_to, m.flags, raw(&m.body), &sequences)
                 }
                 Message::Query(m) => encode_op_query(m.request_id, &m.namespace, raw(&m.query)),
                 Message::Reply(m) => encode_op_reply(m.request_id, m.response_to, raw(&m.document)),
@@ -72,10 +65,7 @@ fn every_recorded_connection_gives_the_recorded_replies() {
     for (name, messages) in recordings() {
         let mut by_connection: BTreeMap<u64, Vec<Recorded>> = BTreeMap::new();
         for message in messages {
-            by_connection
-                .entry(message.connection)
-                .or_default()
-                .push(message);
+            by_connection.entry(message.connection).or_default().push(message);
         }
         for (connection, messages) in by_connection {
             exhausted += Replay::run(&messages, &format!("{name}, connection {connection}"));
@@ -140,8 +130,7 @@ fn password_of(name: &str) -> String {
     let path = changestream_tests::captures()
         .unwrap()
         .join(format!("{name}.expected.json"));
-    let expected: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     expected["log"][0]["mark"]["password"]
         .as_str()
         .unwrap()
@@ -213,17 +202,14 @@ impl Replay {
             match output {
                 ConnectionOutput::Reply(reply) => got.push((reply.body, reply.more_to_come)),
                 ConnectionOutput::Failed(error) => panic!("{name}: {error}"),
-                ConnectionOutput::Transmit(_)
-                | ConnectionOutput::Hello { .. }
-                | ConnectionOutput::Ready => {}
+                ConnectionOutput::Transmit(_) | ConnectionOutput::Hello { .. } | ConnectionOutput::Ready => {}
             }
         }
         assert_eq!(got.len(), expected.len(), "{name}");
         assert!(got == expected, "{name}");
         assert!(
-            got.iter().all(
-                |(body, _)| reply::is_ok(raw(body)) || reply::server_error(raw(body)).code != 0
-            )
+            got.iter()
+                .all(|(body, _)| reply::is_ok(raw(body)) || reply::server_error(raw(body)).code != 0)
         );
         exhausted
     }
@@ -238,13 +224,7 @@ impl Replay {
         };
         let now = Instant::now();
         let address = ServerAddress::tcp("localhost", 27017);
-        let connection = Connection::new(
-            Arc::new(settings),
-            address,
-            false,
-            Random::new([3; 32]),
-            now,
-        );
+        let connection = Connection::new(Arc::new(settings), address, false, Random::new([3; 32]), now);
         Self {
             connection,
             now,

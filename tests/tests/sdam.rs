@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocumentBuf};
 use changestream_core::topology::{
-    ApplicationError, ApplicationErrorKind, ConnectionPhase, HelloReply, ServerDescription,
-    ServerType, Topology, TopologyDescription, TopologyEvent, TopologySettings, TopologyVersion,
+    ApplicationError, ApplicationErrorKind, ConnectionPhase, HelloReply, ServerDescription, ServerType,
+    Topology, TopologyDescription, TopologyEvent, TopologySettings, TopologyVersion,
 };
 use changestream_core::{ServerAddress, ServerError};
 use serde_json::{Value, json};
@@ -116,8 +116,7 @@ impl World {
         }
         let reply = HelloReply::parse(&raw(response)).unwrap();
         let round_trip = Some(Duration::from_millis(5));
-        self.topology
-            .handle_hello(self.now, &address, reply, round_trip);
+        self.topology.handle_hello(self.now, &address, reply, round_trip);
     }
 
     fn fail(&mut self, error: &Value) {
@@ -139,8 +138,7 @@ impl World {
             service_id: None,
             max_wire_version: Some(error["maxWireVersion"].as_i64().unwrap() as i32),
         };
-        self.topology
-            .handle_application_error(self.now, &address, &error);
+        self.topology.handle_application_error(self.now, &address, &error);
     }
 
     fn expect_topology(&self, outcome: &Value) -> Result<(), String> {
@@ -171,8 +169,8 @@ impl World {
 
     fn expect_server(&self, address: &ServerAddress, server: &Value) -> Result<(), String> {
         let description = self.topology.server(address).unwrap();
-        let checked = description.server_type.is_known()
-            && description.server_type != ServerType::LoadBalancer;
+        let checked =
+            description.server_type.is_known() && description.server_type != ServerType::LoadBalancer;
         let mut expected = Expected::new(server);
         expected.value("type", json!(description.server_type.as_str()));
         expected.value("setName", json!(description.set_name));
@@ -237,9 +235,8 @@ fn error_kind(error: &Value) -> Option<ApplicationErrorKind> {
     let topology_version = document.get_document("topologyVersion").ok();
     Some(ApplicationErrorKind::Command {
         error: ServerError::new(code, "", message),
-        topology_version: topology_version.map(|version| {
-            TopologyVersion::parse(&RawDocumentBuf::try_from(version).unwrap()).unwrap()
-        }),
+        topology_version: topology_version
+            .map(|version| TopologyVersion::parse(&RawDocumentBuf::try_from(version).unwrap()).unwrap()),
     })
 }
 
@@ -285,9 +282,8 @@ fn show_topology(description: &TopologyDescription) -> Value {
 }
 
 fn show_server(server: &ServerDescription) -> Value {
-    let show = |addresses: &[ServerAddress]| -> Vec<String> {
-        addresses.iter().map(ToString::to_string).collect()
-    };
+    let show =
+        |addresses: &[ServerAddress]| -> Vec<String> { addresses.iter().map(ToString::to_string).collect() };
     let mut shown = json!({
         "address": server.address.to_string(),
         "type": server.server_type.as_str(),

@@ -43,12 +43,7 @@ fn round_trip_files_give_the_described_average() {
 
 #[test]
 fn in_window_files_choose_with_the_described_frequencies() {
-    run_suite(
-        "server-selection/tests/in_window",
-        6,
-        NOT_RUN,
-        run_in_window,
-    );
+    run_suite("server-selection/tests/in_window", 6, NOT_RUN, run_in_window);
 }
 
 fn run_selection(_: &str, file: &Value) -> Result<(), String> {
@@ -65,10 +60,7 @@ fn run_selection(_: &str, file: &Value) -> Result<(), String> {
         deprioritized: addresses(&fields.take("deprioritized_servers")),
     };
     // The specification's own default, not that of this client.
-    let heartbeat = fields
-        .take("heartbeatFrequencyMS")
-        .as_u64()
-        .unwrap_or(10_000);
+    let heartbeat = fields.take("heartbeatFrequencyMS").as_u64().unwrap_or(10_000);
     let suitable = suitable_servers(&description, &criteria, Duration::from_millis(heartbeat));
     let expected_suitable = fields.take("suitable_servers");
     let expected_near = fields.take("in_latency_window");
@@ -157,10 +149,7 @@ fn topology(value: &Value, start: Instant) -> TopologyDescription {
     .find(|known| known.as_str() == value["type"])
     .unwrap();
     let servers = value["servers"].as_array().unwrap();
-    TopologyDescription::new(
-        topology_type,
-        servers.iter().map(|value| server(value, start)),
-    )
+    TopologyDescription::new(topology_type, servers.iter().map(|value| server(value, start)))
 }
 
 fn server(value: &Value, start: Instant) -> ServerDescription {
@@ -209,9 +198,7 @@ fn read_preference(value: &Value) -> ReadPreference {
         .flatten()
         .map(tag_set)
         .collect();
-    preference.max_staleness = value["maxStalenessSeconds"]
-        .as_u64()
-        .map(Duration::from_secs);
+    preference.max_staleness = value["maxStalenessSeconds"].as_u64().map(Duration::from_secs);
     preference
 }
 
@@ -234,12 +221,7 @@ fn compare(what: &str, found: &[&ServerDescription], expected: &Value) -> Result
 }
 
 fn addresses(servers: &Value) -> BTreeSet<ServerAddress> {
-    servers
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(address_of)
-        .collect()
+    servers.as_array().into_iter().flatten().map(address_of).collect()
 }
 
 fn address_of(server: &Value) -> ServerAddress {

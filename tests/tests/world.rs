@@ -53,7 +53,9 @@ fn an_election_loses_and_repeats_nothing() {
     let mut resumed = 0;
     while seen.len() < 15 {
         match world.next_update(stream) {
-            Some(Ok(Update::Change(event))) => seen.push(event.document_key().expect("a key").get_i32("_id").expect("id")),
+            Some(Ok(Update::Change(event))) => {
+                seen.push(event.document_key().expect("a key").get_i32("_id").expect("id"))
+            }
             Some(Ok(Update::Resumed { .. })) => resumed += 1,
             Some(Ok(_)) => {}
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ mod ci;
 mod tidy;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let outcome = match names.as_slice() {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -32,6 +33,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Builds the simulation for speed and runs it with these arguments.
+fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    let status = Command::new(tidy::cargo())
+        .args(["run", "--quiet", "--release", "--package", "changestream-tests", "--bin", "simulate", "--"])
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .map_err(|error| format!("cargo does not start: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err("the simulation failed: see above".to_owned())
+}
+
 /// The workspace's folder, whatever folder the task was started in.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -39,4 +54,5 @@ fn root() -> PathBuf {
 }
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
-cargo xtask tidy    the rules that no compiler checks";
+cargo xtask tidy    the rules that no compiler checks
+cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]";

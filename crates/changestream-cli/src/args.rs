@@ -149,7 +149,7 @@ fn parse_pipeline(text: &str) -> Result<Pipeline, String> {
     let value = parse_json(text)?;
     let stages = value
         .as_array()
-        .map_or(std::slice::from_ref(&value), Vec::as_slice);
+        .map_or_else(|| std::slice::from_ref(&value), Vec::as_slice);
     let stages = stages.iter().enumerate().map(|(number, stage)| {
         let stage = stage.as_document().cloned();
         stage.ok_or_else(|| format!("stage {} is no document", number + 1))

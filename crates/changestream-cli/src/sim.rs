@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::mpsc;
 
 use changestream_core::uri::ConnectionString;
-use changestream_sim::{Config, Deployment};
+use changestream_sim::{Config, Deployment, RunningDeployment};
 
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::signals::Stop;
@@ -57,9 +57,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     Stop::on_signal(move || {
         let _ = on_signal.send(());
     })?;
-    let deployment = config(args)?
-        .start()
-        .map_err(|error| Failure::new(Exit::Other, format!("cannot start the deployment: {error}")))?;
+    let deployment = start(config(args)?)?;
     announce(&deployment.uri())?;
     std::thread::spawn(move || {
         let _ = io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink());
@@ -89,6 +87,15 @@ fn config(args: Args) -> Result<Config, Failure> {
         config = config.user(user, password);
     }
     Ok(config)
+}
+
+/// Starts the deployment, on the ports that the system gives unless others were asked for.
+pub(crate) fn start(config: Config) -> Result<RunningDeployment, Failure> {
+    config.start().map_err(|error| {
+        let wrong = error.kind() == io::ErrorKind::InvalidInput;
+        let exit = if wrong { Exit::Usage } else { Exit::Other };
+        Failure::new(exit, format!("cannot start the deployment: {error}"))
+    })
 }
 
 /// With the seed, if there is one.

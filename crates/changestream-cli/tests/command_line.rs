@@ -91,6 +91,9 @@ fn wrong_arguments_are_usage_errors_that_name_the_place() {
         (&["tail", uri, "--max-events", "0"], "--max-events"),
         (&["token", "{"], "extended JSON"),
         (&["frobnicate"], "frobnicate"),
+        (&["sim", "--server-version", "9"], "modelled"),
+        (&["sim", "--port", "65535"], "65535"),
+        (&["sim", "--user", "u"], "--password"),
     ] {
         let output = changestream(arguments);
         assert_eq!(

@@ -189,7 +189,8 @@ pub enum ErrorKind {
         /// What is wrong with them.
         message: String,
     },
-    /// The stream's history is no longer in the oplog (ChangeStreamHistoryLost, 286): events are lost for good.
+    /// The stream's history is no longer in the oplog (ChangeStreamHistoryLost, 286, or CappedPositionLost, 136, where
+    /// a cursor was overtaken): events are lost for good.
     HistoryLost(ServerError),
     /// The resume token was not found, or the pipeline changed an event's `_id` (ChangeStreamFatalError, 280).
     TokenNotFound(ServerError),
@@ -242,7 +243,7 @@ impl ErrorKind {
     /// The kind that names this server error, by its code.
     pub fn from_server(error: ServerError) -> Self {
         match error.code {
-            286 => Self::HistoryLost(error),
+            286 | 136 => Self::HistoryLost(error),
             280 => Self::TokenNotFound(error),
             260 => Self::InvalidToken(error),
             10334 => Self::EventTooLarge(error),

@@ -10,10 +10,11 @@ use bson::{Bson, Document, Timestamp, doc};
 use changestream_core::client::{Demand, Idle};
 use changestream_core::random::Random;
 use changestream_core::stream::{
-    CommandReply, Patience, Server, StreamInput, StreamMachine, StreamOutput,
+    CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
 };
 use changestream_core::{
-    Error, ErrorKind, ResumePolicy, ResumeToken, Scope, ServerAddress, Session, Update, WatchOptions,
+    Error, ErrorKind, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
+    ServerError, Session, Update, WatchOptions,
 };
 
 /// A stream and the server that it talks to, played by hand.
@@ -21,6 +22,7 @@ struct World {
     stream: StreamMachine,
     now: Instant,
     wire_version: i32,
+    role: Role,
 }
 
 impl World {
@@ -30,11 +32,12 @@ impl World {
 
     fn on(scope: &Scope, options: WatchOptions) -> Self {
         let now = epoch();
-        let stream = StreamMachine::new(scope, &options, true, PATIENCE, Random::new([7; 32]), now).unwrap();
+        let stream = StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
         Self {
             stream,
             now,
             wire_version: 9,
+            role: Role::Member,
         }
     }
 
@@ -58,7 +61,7 @@ impl World {
             address: "a:1".parse().unwrap(),
             max_wire_version: self.wire_version,
             supports_sessions: true,
-            is_direct: false,
+            role: self.role,
         };
         self.input(StreamInput::Ready(server));
     }
@@ -176,6 +179,12 @@ enum Failure {
     Reply(Document),
     Network,
 }
+
+const RETRIES: Retries = Retries {
+    reads: true,
+    overloads: 2,
+    retargets: false,
+};
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
@@ -731,6 +740,7 @@ fn an_event_without_id_ends_the_stream_and_kills_the_cursor() {
             .starts_with("Cannot provide resume functionality when the resume token is missing")
     );
     assert!(farewell.commands[0].get("killCursors").unwrap().is_some());
+    assert_eq!(error.server().unwrap().to_string(), "a:1");
     world.demand(Demand::Next);
     world.expect_nothing();
 }
@@ -780,10 +790,239 @@ fn a_name_that_cannot_be_a_namespace_is_refused_before_anything_is_sent() {
     };
     for scope in [collection("", "c"), collection("a\0b", "c"), collection("a", "")] {
         let options = WatchOptions::default();
-        let result = StreamMachine::new(&scope, &options, true, PATIENCE, Random::new([0; 32]), epoch());
+        let result = StreamMachine::new(&scope, &options, RETRIES, PATIENCE, Random::new([0; 32]), epoch());
         assert!(matches!(
             result.unwrap_err().kind(),
             ErrorKind::InvalidArgument { .. }
         ));
     }
+}
+
+#[test]
+fn attempts_that_nobody_asks_about_do_not_pile_up() {
+    let mut world = World::opened(options(|o| o.resume_policy = ResumePolicy::Forever));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
+    assert!(matches!(world.expect_update(), Update::Resuming(_)));
+    for _ in 0..100 {
+        let refused = ServerError::new(91, "ShutdownInProgress", "");
+        world.input(StreamInput::Failed(Error::new(ErrorKind::Server(refused))));
+        world.now += Duration::from_secs(20);
+        world.input(StreamInput::Timeout);
+        world.poll_all();
+    }
+    world.demand(Demand::Next);
+    let Update::Resuming(last) = world.expect_update() else {
+        panic!("expected an attempt")
+    };
+    assert!(last.attempt > 40, "{}", last.attempt);
+    assert_eq!(last.cause.resume_token(), Some(&token_of("t0")));
+    world.demand(Demand::Next);
+    world.expect_nothing();
+}
+
+#[test]
+fn a_stream_is_alive_while_the_last_events_of_its_cursor_are_not_handed_over() {
+    let mut world = World::opened(WatchOptions::default());
+    world.resume_after(Failure::Network);
+    world.reply(cursor(0, "firstBatch", &["e1"], Some("t1")));
+    assert!(world.stream.is_alive() && world.stream.has_buffered());
+    world.demand(Demand::None);
+    world.expect_nothing();
+    world.demand(Demand::Next);
+    while !matches!(world.expect_update(), Update::Resumed { .. }) {
+        world.demand(Demand::Next);
+    }
+    world.expect_event("e1");
+    assert!(!world.stream.is_alive());
+    assert!(world.expect_end().is_ok());
+}
+
+#[test]
+fn behind_a_load_balancer_a_cursor_that_was_left_behind_is_killed_by_nobody() {
+    let mut world = World::new(without_prefetch(WatchOptions::default()));
+    world.role = Role::LoadBalanced;
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
+    world.ready();
+    assert!(world.expect_command().contains_key("aggregate"));
+}
+
+#[test]
+fn what_a_server_is_decides_what_it_is_told_of_the_read_preference() {
+    let nearest = ReadPreference::new(ReadPreferenceMode::Nearest);
+    let primary_preferred = doc! { "mode": "primaryPreferred" };
+    for (role, preference, told) in [
+        (Role::Member, None, None),
+        (Role::LoadBalanced, None, None),
+        (Role::Direct, None, Some(primary_preferred)),
+        (Role::Standalone, None, None),
+        (Role::Standalone, Some(nearest.clone()), None),
+        (Role::Member, Some(nearest.clone()), Some(doc! { "mode": "nearest" })),
+        (Role::Direct, Some(nearest), Some(doc! { "mode": "nearest" })),
+    ] {
+        let mut world = World::new(options(|o| o.read_preference = preference));
+        world.role = role;
+        let command = world.open(cursor(1, "firstBatch", &[], Some("t0")));
+        assert_eq!(command.get_document("$readPreference").ok(), told.as_ref(), "{role:?}");
+    }
+}
+
+#[test]
+fn each_get_more_that_is_overdue_doubles_the_patience_until_one_is_answered() {
+    let mut world = World::opened(options(|o| o.max_await_time = Some(Duration::from_secs(2))));
+    let mut patience = Vec::new();
+    for round in 0..4 {
+        world.demand(Demand::Next);
+        let within = loop {
+            match world.poll() {
+                Some(StreamOutput::Send(command)) if command.body.get("getMore").unwrap().is_some() => {
+                    let Expects::Reply { within } = command.expects else { panic!("a getMore without reply") };
+                    break within;
+                }
+                Some(StreamOutput::Send(command)) if command.body.get("aggregate").unwrap().is_some() => {
+                    world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+                }
+                Some(StreamOutput::SelectServer { .. }) => world.ready(),
+                Some(StreamOutput::Update(_)) => world.demand(Demand::Next),
+                Some(StreamOutput::Send(_)) => {}
+                Some(StreamOutput::End(..)) => panic!("the stream has ended"),
+                None => {
+                    world.now += Duration::from_secs(20);
+                    world.input(StreamInput::Timeout);
+                }
+            }
+        };
+        patience.push(within.as_secs());
+        match round {
+            2 => world.reply(next_batch(&[], Some("t1"))),
+            _ => world.input(StreamInput::Failed(Error::network("silent", true))),
+        }
+    }
+    assert_eq!(patience, [12, 22, 42, 12]);
+}
+
+#[test]
+fn the_longest_times_overflow_nothing() {
+    let options = options(|o| {
+        o.max_await_time = Some(Duration::MAX);
+        o.resume_policy = ResumePolicy::For(Duration::MAX);
+    });
+    let patience = Patience {
+        open: Duration::MAX,
+        get_more: Duration::MAX,
+    };
+    let scope = collection();
+    let stream = StreamMachine::new(&scope, &options, RETRIES, patience, Random::new([7; 32]), epoch()).unwrap();
+    let mut world = World {
+        stream,
+        ..World::new(WatchOptions::default())
+    };
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    assert_eq!(world.expect_get_more().get_i64("maxTimeMS").unwrap(), i64::MAX);
+    for _ in 0..100 {
+        world.input(StreamInput::Failed(Error::network("silent", true)));
+        world.demand(Demand::Next);
+        world.poll_all();
+        world.ready();
+        world.poll_all();
+        world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+        world.now += Duration::from_secs(20);
+        world.input(StreamInput::Timeout);
+    }
+}
+
+fn overload() -> Document {
+    failure(462, &["RetryableError", "SystemOverloadedError"])
+}
+
+/// Waits as long as the stream wants to, which must not be longer than this.
+#[track_caller]
+fn wait(world: &mut World, at_most: u64) {
+    world.expect_nothing();
+    world.now += Duration::from_millis(at_most);
+    world.input(StreamInput::Timeout);
+}
+
+#[test]
+fn a_get_more_that_an_overloaded_server_refuses_is_sent_again_twice_with_growing_pauses() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::TryNext);
+    let first = world.expect_get_more();
+    for pause in [200, 400] {
+        world.reply(overload());
+        wait(&mut world, pause);
+        assert_eq!(world.expect_get_more(), first);
+    }
+    world.reply(next_batch(&["e1"], Some("t1")));
+    world.expect_event("e1");
+
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    for pause in [200, 400] {
+        world.reply(overload());
+        assert!(world.stream.is_alive());
+        wait(&mut world, pause);
+        world.expect_get_more();
+    }
+    world.reply(overload());
+    assert!(world.expect_command().contains_key("killCursors"));
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(462));
+}
+
+#[test]
+fn the_server_says_how_long_the_first_pause_may_be_and_no_longer_than_ten_seconds() {
+    for (base, longest) in [(1.0, 2), (5000.0, 10_000), (f64::MAX, 200), (-1.0, 200), (f64::NAN, 200)] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        let mut reply = overload();
+        reply.insert("baseBackoffMS", base);
+        world.reply(reply);
+        wait(&mut world, longest);
+        world.expect_get_more();
+    }
+}
+
+#[test]
+fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_server() {
+    let mut world = World::new(WatchOptions::default());
+    world.expect_selection();
+    world.ready();
+    world.expect_command();
+    for pause in [200, 400] {
+        world.reply(overload());
+        wait(&mut world, pause);
+        assert_eq!(world.expect_selection(), None);
+        world.ready();
+        world.expect_command();
+    }
+    world.reply(failure(91, &[]));
+    assert_eq!(world.expect_end().unwrap_err().code(), Some(91), "the limit holds for all tries together");
+}
+
+#[test]
+fn closing_in_the_pause_before_a_get_more_kills_the_cursor() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    let farewell = world.stream.close().unwrap();
+    assert_eq!((farewell.commands.len(), farewell.busy), (2, false));
+}
+
+#[test]
+fn a_connection_that_breaks_in_the_pause_before_a_get_more_is_resumed() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    world.input(StreamInput::Failed(network_error()));
+    world.expect_selection();
 }

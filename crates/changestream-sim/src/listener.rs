@@ -276,6 +276,7 @@ struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Bytes>,
+    bytes: usize,
     finished: bool,
 }
 
@@ -285,8 +286,15 @@ impl Outbox {
     }
 
     fn push(&self, bytes: Bytes) {
-        self.lock().messages.push_back(bytes);
+        let mut queue = self.lock();
+        queue.bytes += bytes.len();
+        queue.messages.push_back(bytes);
+        let too_slow = queue.bytes > MAX_UNREAD;
+        drop(queue);
         self.filled.notify_one();
+        if too_slow {
+            self.close();
+        }
     }
 
     /// Ends the connection once everything is written.
@@ -308,6 +316,7 @@ impl Outbox {
             let mut queue = self.lock();
             let message = loop {
                 if let Some(message) = queue.messages.pop_front() {
+                    queue.bytes -= message.len();
                     break message;
                 }
                 if queue.finished {
@@ -415,3 +424,6 @@ fn entropy(now: Duration) -> [u8; 32] {
 }
 
 const READ_BUFFER: usize = 64 << 10;
+/// What may lie unread by a client of an exhaust cursor before its connection is ended: the machine does not know
+/// how fast a socket drains.
+const MAX_UNREAD: usize = 512 << 20;

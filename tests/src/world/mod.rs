@@ -4,8 +4,11 @@
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
 mod network;
+mod observing;
+mod rewriting;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +22,11 @@ use changestream_core::wire::{self, FrameReader, Message};
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
+use rewriting::Rewriting;
+
 pub use network::{Conditions, Network};
+pub use observing::{both, collection, database, document, exact, key_of, stage};
+pub use rewriting::{batch_of, without_batch_tokens};
 
 /// The world.
 #[derive(Debug)]
@@ -33,7 +40,12 @@ pub struct World {
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
+    /// Every connection that was the writer's.
+    writers: BTreeSet<sim::ConnectionId>,
+    rewriting: Rewriting,
     steps: u64,
+    /// Of everything that streams have sent, in order.
+    sent: DefaultHasher,
 }
 
 /// Names a stream of the world.
@@ -47,6 +59,8 @@ struct Stream {
     updates: VecDeque<Update>,
     closed: Option<Result<(), Error>>,
     deadline: Option<Deadline>,
+    /// What was demanded and has not come yet.
+    demand: Demand,
 }
 
 /// A connection straight into the deployment, for tests that write.
@@ -69,6 +83,28 @@ pub enum Tried {
     End(Result<(), Error>),
 }
 
+impl Stream {
+    /// An update comes only when one is demanded, and satisfies the demand as [`Demand`] says.
+    fn take(&mut self, update: Update) {
+        assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
+        let ends_a_try = matches!(
+            update,
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+        );
+        if self.demand == Demand::Next || ends_a_try {
+            self.demand = Demand::None;
+        }
+        self.updates.push_back(update);
+    }
+
+    /// A machine that owes something never relies on its peer alone.
+    fn wait(&mut self, deadline: Option<Deadline>) {
+        let owes = self.demand != Demand::None || !self.machine.is_open();
+        assert!(deadline.is_some() || !owes, "waits for ever: {self:?}");
+        self.deadline = deadline;
+    }
+}
+
 impl World {
     /// A world with that deployment.
     pub fn new(config: sim::Config, seed: [u8; 32]) -> Self {
@@ -76,7 +112,10 @@ impl World {
         let mut random = Random::new(seed);
         let mut sim_seed = [0; 32];
         random.fill(&mut sim_seed);
-        let deployment = config.seed(sim_seed).build(now).expect("the test's deployment makes sense");
+        let deployment = config
+            .seed(sim_seed)
+            .build(now)
+            .expect("the test's deployment makes sense");
         let mut world = Self {
             now,
             deployment,
@@ -84,7 +123,10 @@ impl World {
             streams: Vec::new(),
             random,
             writer: None,
+            writers: BTreeSet::new(),
+            rewriting: Rewriting::default(),
             steps: 0,
+            sent: DefaultHasher::new(),
         };
         world.settle();
         world
@@ -122,6 +164,7 @@ impl World {
             updates: VecDeque::new(),
             closed: None,
             deadline: None,
+            demand: Demand::None,
         });
         Ok(StreamId(self.streams.len() - 1))
     }
@@ -150,8 +193,14 @@ impl World {
 
     /// The next update, none after the end.
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
-        self.demand(id, Demand::Next);
+        if !self.has_something(id) {
+            self.demand(id, Demand::Next);
+        }
         self.run_until(|world| world.has_something(id));
+        self.take(id)
+    }
+
+    fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
         if let Some(update) = stream.updates.pop_front() {
             return Some(Ok(update));
@@ -160,6 +209,23 @@ impl World {
             Some(Err(error)) => Some(Err(error.clone())),
             Some(Ok(())) | None => None,
         }
+    }
+
+    /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
+    /// who drops a future: nothing may be lost by that.
+    pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.demand(id, Demand::Next);
+        let end = self.now + time;
+        self.settle();
+        while !self.has_something(id) {
+            if self.next_time().is_none_or(|at| at > end) {
+                self.now = end;
+                self.demand(id, Demand::None);
+                return None;
+            }
+            self.step();
+        }
+        self.take(id)
     }
 
     /// The next event, none after the end.
@@ -193,8 +259,10 @@ impl World {
 
     /// What at most one getMore brings.
     pub fn try_next(&mut self, id: StreamId) -> Tried {
-        loop {
+        if !self.has_something(id) {
             self.demand(id, Demand::TryNext);
+        }
+        loop {
             self.run_until(|world| world.has_something(id));
             let stream = &mut self.streams[id.0];
             match stream.updates.pop_front() {
@@ -208,7 +276,13 @@ impl World {
 
     /// Says what the consumer wants, without stepping the world.
     pub fn demand(&mut self, id: StreamId, demand: Demand) {
+        self.streams[id.0].demand = demand;
         self.input(id, Input::Demand(demand));
+    }
+
+    /// What has come of earlier demands and was not taken yet; demands nothing.
+    pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
+        self.streams[id.0].updates.pop_front()
     }
 
     /// Closes the stream, within five seconds.
@@ -226,13 +300,7 @@ impl World {
     /// The commands that members received, oldest first, but for hellos and those of the writer: what a command
     /// monitor would show of the streams.
     pub fn commands(&self) -> Vec<Document> {
-        const NOT_ASKED_FOR: [&str; 5] = ["hello", "ismaster", "isMaster", "saslStart", "saslContinue"];
-        let writer = self.writer.as_ref().map(|writer| writer.connection);
-        self.deployment
-            .commands()
-            .filter(|record| Some(record.connection) != writer && !NOT_ASKED_FOR.contains(&record.name.as_str()))
-            .map(|record| record.body.clone())
-            .collect()
+        self.records().map(|record| record.body.clone()).collect()
     }
 
     /// The names of [`commands`](Self::commands).
@@ -262,6 +330,7 @@ impl World {
                     connection,
                 },
             );
+            self.writers.insert(connection);
             self.writer = Some(Writer {
                 member: primary,
                 connection,
@@ -284,8 +353,15 @@ impl World {
         );
         loop {
             self.settle();
-            let writer = self.writer.as_mut().expect("the deployment keeps the writer's connection");
-            if let Some(frame) = writer.reader.next_frame().expect("the deployment speaks the protocol") {
+            let writer = self
+                .writer
+                .as_mut()
+                .expect("the deployment keeps the writer's connection");
+            if let Some(frame) = writer
+                .reader
+                .next_frame()
+                .expect("the deployment speaks the protocol")
+            {
                 let Ok(Message::Msg(reply)) = Message::decode(&frame) else {
                     panic!("the deployment answers OP_MSG with OP_MSG")
                 };
@@ -301,7 +377,11 @@ impl World {
     pub fn run(&mut self, db: &str, command: Document) -> Document {
         let shown = command.to_string();
         let reply = self.command(db, command);
-        assert_eq!(reply.get("ok"), Some(&bson::Bson::Double(1.0)), "{shown}: {reply}");
+        assert_eq!(
+            reply.get("ok"),
+            Some(&bson::Bson::Double(1.0)),
+            "{shown}: {reply}"
+        );
         reply
     }
 
@@ -346,16 +426,34 @@ impl World {
         self.deliver();
         self.deployment.handle_input(self.now, sim::Input::Timeout);
         for id in (0..self.streams.len()).map(StreamId) {
-            if self.streams[id.0].deadline.is_some_and(|deadline| deadline.at <= self.now) {
+            if self.streams[id.0]
+                .deadline
+                .is_some_and(|deadline| deadline.at <= self.now)
+            {
                 self.input(id, Input::Timeout);
+                self.poll_stream(id.0);
+                let again = self.streams[id.0]
+                    .deadline
+                    .filter(|deadline| deadline.at <= self.now);
+                assert!(
+                    again.is_none(),
+                    "a loop without end: {again:?} in {:?}",
+                    self.streams[id.0]
+                );
             }
         }
         self.settle();
     }
 
-    fn has_something(&self, id: StreamId) -> bool {
+    /// Whether an update or the end is there to be taken.
+    pub fn has_something(&self, id: StreamId) -> bool {
         let stream = &self.streams[id.0];
         !stream.updates.is_empty() || stream.closed.is_some()
+    }
+
+    /// A number of everything that streams have sent so far: equal for equal worlds.
+    pub fn fingerprint(&self) -> u64 {
+        self.sent.finish()
     }
 
     fn input(&mut self, id: StreamId, input: Input) {
@@ -364,15 +462,19 @@ impl World {
 
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
+        self.settle();
         let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
-            output => {
-                self.obey_deployment(output);
-                Some(self.now)
-            }
+            sim::Output::Listen { .. }
+            | sim::Output::Close { .. }
+            | sim::Output::Transmit { .. }
+            | sim::Output::Disconnect { .. } => unreachable!("the deployment has just been drained"),
         };
-        [streams, deployment, self.network.next_arrival()].into_iter().flatten().min()
+        [streams, deployment, self.network.next_arrival()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Lets everybody say what they have to say.
@@ -407,15 +509,18 @@ impl World {
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
+                    bytes.hash(&mut self.sent);
                     self.network.send_to_server(self.now, (index, connection), bytes);
                 }
-                Output::Disconnect { connection } => self.network.client_closes(self.now, (index, connection)),
+                Output::Disconnect { connection } => {
+                    self.network.client_closes(self.now, (index, connection))
+                }
                 Output::Update(update) => {
-                    stream.updates.push_back(update);
+                    stream.take(update);
                     continue;
                 }
                 Output::Wait(deadline) => {
-                    stream.deadline = deadline;
+                    stream.wait(deadline);
                     return spoke;
                 }
                 Output::Closed(result) => {
@@ -443,10 +548,17 @@ impl World {
                         rest = &rest[len..];
                     }
                 }
-                _ => self.network.send_to_client(self.now, connection, bytes),
+                _ => {
+                    let bytes = self.rewriting.apply(bytes);
+                    self.network.send_to_client(self.now, connection, bytes);
+                }
             },
             sim::Output::Disconnect { connection } => {
-                if self.writer.as_ref().is_some_and(|writer| writer.connection == connection) {
+                if self
+                    .writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.connection == connection)
+                {
                     self.writer = None;
                 }
                 self.network.server_closes(self.now, connection);
@@ -457,8 +569,9 @@ impl World {
 
     /// Brings what has arrived by now to whom it is for.
     fn deliver(&mut self) {
-        while let Some(arrival) =
-            self.network.poll_arrival(self.now, || self.deployment.new_connection())
+        while let Some(arrival) = self
+            .network
+            .poll_arrival(self.now, || self.deployment.new_connection())
         {
             arrival.deliver(self);
         }
@@ -479,7 +592,6 @@ impl World {
 }
 
 /// Why time starts here: the machines only look at differences.
-#[expect(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
 fn epoch() -> Instant {
     Instant::now()
 }

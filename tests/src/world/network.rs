@@ -160,9 +160,11 @@ impl Network {
             .collect();
         for (client, accepted) in broken {
             self.wires.remove(&client);
-            self.broken.push_back((now, Arrival::AtClient(client, Parcel::Closed)));
+            self.broken
+                .push_back((now, Arrival::AtClient(client, Parcel::Closed)));
             if let Some(accepted) = accepted {
-                self.broken.push_back((now, Arrival::AtServer(accepted, member, Parcel::Closed)));
+                self.broken
+                    .push_back((now, Arrival::AtServer(accepted, member, Parcel::Closed)));
             }
         }
     }
@@ -198,7 +200,10 @@ impl Network {
 
     pub(super) fn send_to_server(&mut self, now: Instant, client: Client, bytes: Bytes) {
         for piece in self.cut(bytes) {
-            let last = self.wires.get(&client).and_then(|wire| Some(wire.to_server.back()?.0));
+            let last = self
+                .wires
+                .get(&client)
+                .and_then(|wire| Some(wire.to_server.back()?.0));
             let at = self.arrival(now, last);
             if let Some(wire) = self.wires.get_mut(&client) {
                 wire.to_server.push_back((at, Parcel::Bytes(piece)));
@@ -207,9 +212,14 @@ impl Network {
     }
 
     pub(super) fn send_to_client(&mut self, now: Instant, connection: sim::ConnectionId, bytes: Bytes) {
-        let Some(client) = self.client_of(connection) else { return };
+        let Some(client) = self.client_of(connection) else {
+            return;
+        };
         for piece in self.cut(bytes) {
-            let last = self.wires.get(&client).and_then(|wire| Some(wire.to_client.back()?.0));
+            let last = self
+                .wires
+                .get(&client)
+                .and_then(|wire| Some(wire.to_client.back()?.0));
             let at = self.arrival(now, last);
             if let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.abandoned) {
                 wire.to_client.push_back((at, Parcel::Bytes(piece)));
@@ -218,7 +228,10 @@ impl Network {
     }
 
     pub(super) fn client_closes(&mut self, now: Instant, client: Client) {
-        let last = self.wires.get(&client).and_then(|wire| Some(wire.to_server.back()?.0));
+        let last = self
+            .wires
+            .get(&client)
+            .and_then(|wire| Some(wire.to_server.back()?.0));
         let at = self.arrival(now, last);
         if let Some(wire) = self.wires.get_mut(&client) {
             wire.abandoned = true;
@@ -228,8 +241,13 @@ impl Network {
     }
 
     pub(super) fn server_closes(&mut self, now: Instant, connection: sim::ConnectionId) {
-        let Some(client) = self.client_of(connection) else { return };
-        let last = self.wires.get(&client).and_then(|wire| Some(wire.to_client.back()?.0));
+        let Some(client) = self.client_of(connection) else {
+            return;
+        };
+        let last = self
+            .wires
+            .get(&client)
+            .and_then(|wire| Some(wire.to_client.back()?.0));
         let at = self.arrival(now, last);
         if let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.abandoned) {
             wire.to_client.push_back((at, Parcel::Closed));

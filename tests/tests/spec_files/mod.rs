@@ -55,10 +55,7 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Value>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(root, &path, files);
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "json") {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
             files.insert(name.to_owned(), serde_json::from_str(&text).unwrap());

@@ -75,7 +75,7 @@ fn each_impure_word_is_found_in_a_pure_crate() {
         "std::thread::sleep(d)",
         "async fn f() {}",
         "f().await",
-        "cx: &mut Context<'_>",
+        "cx: &mut task::Context<'_>",
         "std::task::Poll",
         "ObjectId::new()",
         "Uuid::new()",

@@ -15,7 +15,7 @@ use changestream_core::uri::ConnectionString;
 use changestream_sim::{Deployment, RunningDeployment};
 
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::sim::seeded;
+use crate::sim::{seeded, start};
 use crate::tail::{Printer, Unprinted};
 
 use ledger::Ledger;
@@ -45,9 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let config = Deployment::replica_set(3)
         .server_version(args.server_version.as_str())
         .election_timeout(ELECTION_TIMEOUT);
-    let deployment = seeded(config, args.seed)
-        .start()
-        .map_err(|error| other(format!("cannot start the deployment: {error}")))?;
+    let deployment = start(seeded(config, args.seed))?;
     let connection: ConnectionString = deployment
         .uri()
         .parse()
@@ -71,7 +69,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
     let balance = ledger.balance(args.writes);
     let summary = format!("{balance}, elections 1, resumes {resumes}");
-    writeln!(io::stdout(), "{summary}").map_err(|error| Failure::file("standard output", &error))?;
+    match writeln!(io::stdout(), "{summary}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::file("standard output", &error));
+        }
+        Ok(()) | Err(_) => {}
+    }
     if !balance.is_even() {
         return Err(other(
             "the demonstration failed: not every write was delivered once and in order",

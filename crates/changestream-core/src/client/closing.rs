@@ -23,9 +23,10 @@ pub(super) struct Closing {
 }
 
 impl ClientMachine {
-    /// The consumer is done.
+    /// The consumer is done; or in more of a hurry than before.
     pub(super) fn close(&mut self, deadline: Instant) {
-        if matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) {
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.deadline = closing.deadline.min(deadline);
             return;
         }
         let Some(farewell) = self.stream.close() else {
@@ -34,6 +35,9 @@ impl ClientMachine {
         let Phase::Attached(attached, _) = self.phase else {
             return self.closed(Ok(()));
         };
+        if farewell.commands.is_empty() {
+            return self.closed(Ok(()));
+        }
         // A server works off one connection's requests in order: behind a getMore that waits for changes, a
         // killCursors would wait as well. Behind a load balancer it has to: another connection may lead elsewhere.
         let connection = if farewell.busy && !self.settings.options.load_balanced {

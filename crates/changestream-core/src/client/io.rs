@@ -43,7 +43,7 @@ pub enum Input {
     /// What the consumer wants now. Holds until it is said anew.
     Demand(Demand),
     /// The consumer is done: kill the cursor, end the session, disconnect. [`Output::Closed`] follows, at the latest
-    /// at the deadline.
+    /// at the deadline. Said again, it may bring the deadline forward.
     Close {
         /// Until when the server may be spoken to.
         deadline: Instant,
@@ -151,7 +151,7 @@ pub enum DeadlineReason {
     Scan,
     /// A server should be found by then (`serverSelectionTimeoutMS`).
     ServerSelection,
-    /// The next attempt to resume.
+    /// The next attempt to resume, or to run what an overloaded server refused.
     ResumeBackoff,
     /// The end of [`Input::Close`].
     Close,

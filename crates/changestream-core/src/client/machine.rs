@@ -11,11 +11,11 @@ use crate::connection::{Connection, ConnectionOutput, Reply, Request};
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
-    self, ClusterTime, CommandReply, Expects, Patience, Server, StreamInput, StreamMachine, StreamOutput,
+    self, ClusterTime, CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
     StreamStats,
 };
 use crate::token::ResumeToken;
-use crate::topology::{HelloReply, ServerType, Topology, TopologyType};
+use crate::topology::{HelloReply, ServerDescription, ServerType, Topology, TopologyType};
 use crate::{Error, ErrorKind, ServerAddress};
 
 /// One change stream with everything that it needs: topology, connections, stream.
@@ -32,6 +32,8 @@ pub struct ClientMachine {
     pub(super) outputs: VecDeque<Output>,
     pub(super) random: Random,
     pub(super) now: Instant,
+    /// When it wanted to be called, as it said last.
+    due: Option<Instant>,
     next_connection: u64,
 }
 
@@ -94,11 +96,17 @@ impl ClientMachine {
         watch.read_preference.get_or_insert_with(|| options.read_preference.clone());
         watch.read_concern = watch.read_concern.or_else(|| options.read_concern.clone());
         let mut random = Random::new(seed);
+        let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
         let patience = Patience {
-            open: options.socket_timeout.unwrap_or(options.server_selection_timeout),
-            get_more: options.socket_timeout.unwrap_or(GET_MORE_SLACK),
+            open: socket_timeout.unwrap_or(OPEN_PATIENCE),
+            get_more: socket_timeout.unwrap_or(GET_MORE_SLACK),
         };
-        let stream = StreamMachine::new(scope, &watch, options.retry_reads, patience, random.fork(), now)?;
+        let retries = Retries {
+            reads: options.retry_reads,
+            overloads: options.max_adaptive_retries.unwrap_or(MAX_ADAPTIVE_RETRIES),
+            retargets: options.enable_overload_retargeting.unwrap_or(false),
+        };
+        let stream = StreamMachine::new(scope, &watch, retries, patience, random.fork(), now)?;
         let snapshot = snapshot.unwrap_or_default();
         let mut topology = Topology::new(settings.topology.clone())
             .map_err(|error| Error::invalid_argument(error.to_string()))?;
@@ -115,6 +123,7 @@ impl ClientMachine {
             outputs: VecDeque::new(),
             random,
             now,
+            due: None,
             next_connection: 0,
             settings,
         })
@@ -124,10 +133,14 @@ impl ClientMachine {
     ///
     /// `now` never goes back; an earlier one counts as the latest seen.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
-        self.now = self.now.max(now);
+        let before = self.now;
+        self.now = before.max(now);
         let now = self.now;
         if matches!(self.phase, Phase::Closed(_)) {
             return;
+        }
+        if self.due.take().is_some_and(|due| now.saturating_duration_since(due) > PUNCTUAL) {
+            self.postpone(now.saturating_duration_since(before));
         }
         match input {
             Input::Connected { connection } => {
@@ -159,7 +172,11 @@ impl ClientMachine {
                 Some(StreamOutput::Send(command)) => self.send(command),
                 Some(StreamOutput::SelectServer { deprioritized }) => self.start_selection(deprioritized),
                 Some(StreamOutput::End(result, farewell)) => self.end(result, farewell),
-                None => return Output::Wait(self.deadline()),
+                None => {
+                    let deadline = self.deadline();
+                    self.due = deadline.map(|deadline| deadline.at);
+                    return Output::Wait(deadline);
+                }
             }
         }
     }
@@ -254,16 +271,14 @@ impl ClientMachine {
         }
     }
 
-    /// Servers that are not part of the deployment any more are left, unless a stream still reads there: its cursor is
-    /// as good as before.
+    /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
+    /// there: its cursor is as good as before.
     fn drop_links_to(&mut self, removed: &[ServerAddress]) {
-        let attached = match self.phase {
-            Phase::Attached(id, _) => Some(id),
-            Phase::Parked
-            | Phase::Selecting(_)
-            | Phase::Authenticating(..)
-            | Phase::Closing(_)
-            | Phase::Closed(_) => None,
+        self.knows_hello.retain(|address| !removed.contains(address));
+        let attached = match &self.phase {
+            Phase::Attached(id, _) => Some(*id),
+            Phase::Closing(closing) => Some(closing.connection),
+            Phase::Parked | Phase::Selecting(_) | Phase::Authenticating(..) | Phase::Closed(_) => None,
         };
         let gone: Vec<_> = self
             .links
@@ -273,6 +288,11 @@ impl ClientMachine {
             .collect();
         for id in gone {
             self.drop_link(id);
+            if let Phase::Authenticating(chosen, selection) = &self.phase
+                && *chosen == id
+            {
+                self.phase = Phase::Selecting(selection.clone());
+            }
         }
     }
 
@@ -305,6 +325,9 @@ impl ClientMachine {
             Ok(Err(error)) => return self.on_link_failed(id, bad_hello(&error.to_string())),
             Err(error) => return self.on_link_failed(id, bad_hello(&error.to_string())),
         };
+        if self.settings.options.load_balanced && hello.service_id.is_none() {
+            return self.on_link_failed(id, no_load_balancer());
+        }
         link.stage = if link.connection.is_ready() { Stage::Ready } else { Stage::Greeted };
         let address = link.address.clone();
         if hello.hello_ok {
@@ -371,19 +394,26 @@ impl ClientMachine {
         let error = error.at(link.address.clone());
         tracing::debug!(server = %link.address, %error, "connection lost");
         self.blame_connection(&link, &error);
+        if link.stage == Stage::Opening {
+            // It may not know hello by that name any more.
+            self.knows_hello.remove(&link.address);
+        }
+        // Behind a load balancer there is no other server to find.
+        let looks_on = matches!(error.kind(), ErrorKind::Network { .. }) && !self.settings.options.load_balanced;
         match &self.phase {
             Phase::Attached(attached, _) if *attached == id => {
                 self.phase = Phase::Parked;
                 self.stream.handle_input(self.now, StreamInput::Failed(error));
             }
             Phase::Authenticating(chosen, selection) if *chosen == id => {
-                if matches!(error.kind(), ErrorKind::Network { .. }) {
+                if looks_on {
                     self.phase = Phase::Selecting(selection.clone());
                     self.advance_selection();
                 } else {
                     self.fail_selection(error);
                 }
             }
+            Phase::Selecting(_) if self.settings.options.load_balanced => self.fail_selection(error),
             Phase::Selecting(_) => self.advance_selection(),
             Phase::Closing(closing) if closing.connection == id => self.finish_closing(),
             Phase::Closing(_)
@@ -406,8 +436,7 @@ impl ClientMachine {
             max_wire_version: link.connection.max_wire_version().unwrap_or(0),
             supports_sessions: self.settings.options.load_balanced
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
-            is_direct: self.topology.description().topology_type == TopologyType::Single
-                && described.is_some_and(|server| server.server_type != ServerType::Mongos),
+            role: role(self.topology.description().topology_type, described),
         };
         tracing::info!(server = %server.address, "attached");
         self.phase = Phase::Attached(id, None);
@@ -464,9 +493,13 @@ impl ClientMachine {
         }
         self.stream.handle_input(now, StreamInput::Timeout);
         match &self.phase {
-            Phase::Selecting(_) | Phase::Authenticating(..) => self.advance_selection(),
+            Phase::Selecting(_) => self.advance_selection(),
             Phase::Closing(closing) if closing.deadline <= now => self.finish_closing(),
-            Phase::Closing(_) | Phase::Parked | Phase::Attached(..) | Phase::Closed(_) => {}
+            Phase::Closing(_)
+            | Phase::Parked
+            | Phase::Authenticating(..)
+            | Phase::Attached(..)
+            | Phase::Closed(_) => {}
         }
     }
 
@@ -477,14 +510,12 @@ impl ClientMachine {
             reason: DeadlineReason::ResumeBackoff,
         });
         let phase = match &self.phase {
-            Phase::Selecting(selection) | Phase::Authenticating(_, selection) => {
-                Some(self.selection_deadline(selection))
-            }
+            Phase::Selecting(_) => self.selection_deadline(),
             Phase::Closing(closing) => Some(Deadline {
                 at: closing.deadline,
                 reason: DeadlineReason::Close,
             }),
-            Phase::Parked | Phase::Attached(..) | Phase::Closed(_) => None,
+            Phase::Parked | Phase::Authenticating(..) | Phase::Attached(..) | Phase::Closed(_) => None,
         };
         links.chain(stream).chain(phase).min_by_key(|deadline| deadline.at)
     }
@@ -493,6 +524,29 @@ impl ClientMachine {
 fn bad_hello(message: &str) -> Error {
     Error::protocol(format!("the hello reply is malformed: {message}; is this a MongoDB server?"))
 }
+
+fn no_load_balancer() -> Error {
+    Error::protocol("the server is no service behind a load balancer: leave loadBalanced=true out to connect to it")
+}
+
+fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role {
+    match (topology_type, server.map(|server| server.server_type)) {
+        (TopologyType::LoadBalanced, _) => Role::LoadBalanced,
+        (TopologyType::Single, Some(ServerType::Standalone)) => Role::Standalone,
+        (TopologyType::Single, Some(server_type)) if server_type != ServerType::Mongos => Role::Direct,
+        (_, _) => Role::Member,
+    }
+}
+
+/// How long an aggregate may stay unanswered where socketTimeoutMS says nothing. The server reads its log from the
+/// starting point on before it answers, which takes minutes where the log is long and little of it matches.
+const OPEN_PATIENCE: Duration = Duration::from_secs(300);
+
+/// `maxAdaptiveRetries` where it is not set (Client Backpressure specification).
+const MAX_ADAPTIVE_RETRIES: u32 = 2;
+
+/// Whoever calls later than this after the deadline did not look in between.
+const PUNCTUAL: Duration = Duration::from_secs(1);
 
 /// How long a getMore may stay unanswered beyond its await time and the round-trip time before the peer counts as
 /// dead. Doubled each time that it was too short.

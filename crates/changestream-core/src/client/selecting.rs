@@ -17,10 +17,15 @@ use crate::{Error, ErrorKind, ReadPreferenceMode, ServerAddress};
 /// A selection that is going on.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
+    started: Instant,
     deadline: Instant,
     deprioritized: BTreeSet<ServerAddress>,
     /// When the first suitable server answered: others that are as near answer soon after.
     suitable_since: Option<Instant>,
+    /// Whether they have had their time.
+    settled: bool,
+    /// Whether the deadline is over. A server that suits may still be on its way, within its own limits.
+    over: bool,
 }
 
 /// What can be done next.
@@ -33,26 +38,22 @@ enum Step {
 impl ClientMachine {
     /// The stream needs a server.
     pub(super) fn start_selection(&mut self, deprioritized: Option<ServerAddress>) {
+        self.drop_outdated_links();
         self.phase = Phase::Selecting(Selection {
+            started: self.now,
             deadline: self.now + self.settings.options.server_selection_timeout.min(LONGEST_SELECTION),
             deprioritized: deprioritized.into_iter().collect(),
             suitable_since: None,
+            settled: false,
+            over: false,
         });
         self.advance_selection();
     }
 
     /// Goes on with the selection, whatever has happened.
     pub(super) fn advance_selection(&mut self) {
-        match &self.phase {
-            Phase::Authenticating(_, selection) if selection.deadline <= self.now => {
-                return self.fail_selection(self.none_suitable());
-            }
-            Phase::Selecting(_) => {}
-            Phase::Authenticating(..)
-            | Phase::Parked
-            | Phase::Attached(..)
-            | Phase::Closing(_)
-            | Phase::Closed(_) => return,
+        if !matches!(self.phase, Phase::Selecting(_)) {
+            return;
         }
         match self.next_step() {
             Step::Take(address) => self.take(address),
@@ -66,35 +67,44 @@ impl ClientMachine {
             Ok(found) => found,
             Err(error) => return Step::Fail(Error::new(ErrorKind::ServerSelection { message: error.to_string() })),
         };
-        let Phase::Selecting(selection) = &mut self.phase else {
-            return Step::Wait;
-        };
-        if found.is_some() {
-            selection.suitable_since.get_or_insert(self.now);
-        }
-        let (since, deadline) = (selection.suitable_since, selection.deadline);
         if found.is_none() {
             self.topology.mark_stale();
         }
         self.scan();
+        let (checking, settling_time) = (self.is_checking(), self.settling_time());
+        let only_primary = self.only_primary();
+        let is_best_kind = found.as_ref().is_some_and(|address| self.is_best_kind(address));
+        let has_looked_once = self.has_looked_once();
+        let Phase::Selecting(selection) = &mut self.phase else {
+            return Step::Wait;
+        };
+        selection.suitable_since = found.as_ref().map(|_| selection.suitable_since.unwrap_or(self.now));
+        selection.settled = selection.suitable_since.is_some_and(|since| since + settling_time <= self.now);
+        selection.over = has_looked_once.unwrap_or(selection.deadline <= self.now);
+        let wait = checking && !selection.over && !(is_best_kind && (selection.settled || only_primary));
         match found {
-            Some(address) if self.is_checking() => {
-                let settled = since.is_some_and(|since| since + self.settling_time() <= self.now);
-                if self.is_best_kind(&address) && (settled || self.only_primary()) {
-                    Step::Take(address)
-                } else {
-                    Step::Wait
-                }
-            }
+            Some(_) if wait => Step::Wait,
             Some(address) => Step::Take(address),
-            None if deadline <= self.now && !self.still_looks_once() => Step::Fail(self.none_suitable()),
+            None if selection.over => Step::Fail(self.none_suitable()),
             None => Step::Wait,
         }
     }
 
-    /// A timeout of zero still means that each server is asked once.
-    fn still_looks_once(&self) -> bool {
-        self.settings.options.server_selection_timeout.is_zero() && self.is_checking()
+    /// Whether each server was asked once, if that decides when the selection is over. A timeout of zero cannot mean
+    /// less; `serverSelectionTryOnce` means it (Server Selection specification, "serverSelectionTryOnce").
+    fn has_looked_once(&self) -> Option<bool> {
+        let Phase::Selecting(selection) = &self.phase else {
+            return None;
+        };
+        let options = &self.settings.options;
+        if options.server_selection_timeout.is_zero() {
+            return Some(!self.is_checking());
+        }
+        let all_asked = || {
+            let mut servers = self.topology.description().servers.values();
+            servers.all(|server| server.last_update_time >= Some(selection.started))
+        };
+        (options.server_selection_try_once == Some(true) && !self.is_checking() && all_asked()).then_some(true)
     }
 
     fn criteria(&self) -> SelectionCriteria {
@@ -162,37 +172,58 @@ impl ClientMachine {
         self.stream.handle_input(self.now, StreamInput::Failed(error));
     }
 
-    pub(super) fn selection_deadline(&self, selection: &Selection) -> Deadline {
+    /// Connections of a pool that was cleared since are not used any more (Connection Monitoring and Pooling
+    /// specification, "Clearing a Connection Pool").
+    fn drop_outdated_links(&mut self) {
+        let outdated: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.generation < self.topology.generation(&link.address, None))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in outdated {
+            self.drop_link(id);
+        }
+    }
+
+    /// While a connection authenticates, its own limit is the only one: the selection has succeeded.
+    pub(super) fn selection_deadline(&self) -> Option<Deadline> {
+        let Phase::Selecting(selection) = &self.phase else {
+            return None;
+        };
         let checking = self.is_checking();
         let settle = selection
             .suitable_since
             .map(|since| since + self.settling_time())
-            .filter(|at| checking && *at > self.now)
+            .filter(|_| checking && !selection.settled && !selection.over)
             .map(|at| Deadline {
                 at,
                 reason: DeadlineReason::Scan,
             });
-        let scan = match self.phase {
-            Phase::Selecting(_) => self.topology.next_check_at(self.now).map(|at| Deadline {
-                at,
-                reason: DeadlineReason::Scan,
-            }),
-            Phase::Authenticating(..)
-            | Phase::Parked
-            | Phase::Attached(..)
-            | Phase::Closing(_)
-            | Phase::Closed(_) => None,
-        };
-        let end = Deadline {
+        let scan = self.topology.next_check_at(self.now).map(|at| Deadline {
+            at,
+            reason: DeadlineReason::Scan,
+        });
+        let looks_once = checking && self.settings.options.server_selection_timeout.is_zero();
+        let end = (!selection.over && !looks_once).then_some(Deadline {
             at: selection.deadline,
             reason: DeadlineReason::ServerSelection,
-        };
+        });
         settle
             .into_iter()
             .chain(scan)
-            .chain([end])
+            .chain(end)
             .min_by_key(|deadline| deadline.at)
-            .unwrap_or(end)
+    }
+
+    /// Nobody looked for that long: what has to be done until the deadline has as long as if somebody had.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        if let Phase::Selecting(selection) = &mut self.phase {
+            selection.deadline += by.min(LONGEST_SELECTION);
+        }
+        for link in self.links.values_mut() {
+            link.connection.postpone(by);
+        }
     }
 
     fn link_to(&self, address: &ServerAddress) -> Option<ConnectionId> {
@@ -227,12 +258,17 @@ impl ClientMachine {
     }
 
     fn none_suitable(&self) -> Error {
-        Error::new(ErrorKind::ServerSelection {
-            message: format!(
-                "{} within {} ms (serverSelectionTimeoutMS)",
-                self.topology.selection_error_message(&self.criteria()),
-                self.settings.options.server_selection_timeout.as_millis(),
+        let options = &self.settings.options;
+        let looked = self.topology.selection_error_message(&self.criteria());
+        let limit = match options.server_selection_try_once {
+            Some(true) => "in one scan (serverSelectionTryOnce)".to_owned(),
+            Some(false) | None => format!(
+                "within {} ms (serverSelectionTimeoutMS)",
+                options.server_selection_timeout.as_millis()
             ),
+        };
+        Error::new(ErrorKind::ServerSelection {
+            message: format!("{looked} {limit}"),
         })
     }
 }

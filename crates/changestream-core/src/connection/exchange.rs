@@ -91,6 +91,13 @@ impl Exchanges {
         }
     }
 
+    /// Gives every later hello that much more time.
+    pub(super) fn postpone_checks(&mut self, by: Duration) {
+        for exchange in self.0.iter_mut().filter(|e| e.purpose == Purpose::Check) {
+            exchange.silent_until = exchange.silent_until.and_then(|at| at.checked_add(by));
+        }
+    }
+
     /// Lets a command's replies come without anyone waiting for them.
     pub(super) fn forget(&mut self, request_id: i32) {
         for exchange in self.0.iter_mut().filter(|e| e.request_id == request_id) {

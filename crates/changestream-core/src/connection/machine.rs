@@ -218,6 +218,19 @@ impl Connection {
         }));
     }
 
+    /// Puts the limits of connecting, of the handshake and of a later hello off: nobody has looked for that long, so that
+    /// what has arrived meanwhile is not read, and what it asks for is not sent. A command's reply is different: once it
+    /// is on its way, nothing but its reading is left to be done.
+    pub fn postpone(&mut self, by: Duration) {
+        match &mut self.state {
+            State::Connecting { give_up, .. }
+            | State::Greeting { give_up, .. }
+            | State::Authenticating { give_up, .. } => *give_up = give_up.and_then(|at| at.checked_add(by)),
+            State::Greeted { .. } | State::Ready { .. } | State::Failed => {}
+        }
+        self.exchanges.postpone_checks(by);
+    }
+
     /// After [`ConnectionOutput::Hello`]: authenticates, if there is a credential and the server is one that has users
     /// (an arbiter has none). [`ConnectionOutput::Ready`] follows.
     pub fn authenticate(&mut self, now: Instant) {

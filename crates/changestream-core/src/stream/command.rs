@@ -6,7 +6,7 @@ use bson::raw::{CString, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, c
 use bson::{RawBson, rawdoc};
 
 use super::position::Position;
-use super::{Server, Start};
+use super::{Role, Server, Start};
 use crate::options::{Scope, WatchOptions};
 use crate::{Error, ReadConcern, ReadPreference, ReadPreferenceMode, Session};
 
@@ -169,10 +169,10 @@ impl Commands {
 /// The `$readPreference` of a command (OP_MSG specification, "Global Command Arguments"; Server Selection
 /// specification, "Passing read preference to mongos and load balancers" and "Topology type: Single").
 fn read_preference(preference: &ReadPreference, server: &Server) -> Option<RawDocumentBuf> {
-    let mode = match (preference.mode, server.is_direct) {
-        (ReadPreferenceMode::Primary, true) => ReadPreferenceMode::PrimaryPreferred,
-        (ReadPreferenceMode::Primary, false) => return None,
-        (mode, _) => mode,
+    let mode = match (server.role, preference.mode) {
+        (Role::Standalone, _) | (Role::Member | Role::LoadBalanced, ReadPreferenceMode::Primary) => return None,
+        (Role::Direct, ReadPreferenceMode::Primary) => ReadPreferenceMode::PrimaryPreferred,
+        (Role::Member | Role::LoadBalanced | Role::Direct, mode) => mode,
     };
     let mut document = rawdoc! { "mode": mode.as_str() };
     if !preference.tag_sets.is_empty() {

@@ -64,8 +64,11 @@ impl Inbox {
         self.items.is_empty()
     }
 
-    pub(crate) fn front_is_batch(&self) -> bool {
-        matches!(self.items.front(), Some(Item::Batch(_)))
+    /// Takes the last item back if it announces an attempt to resume.
+    pub(crate) fn drop_last_resuming(&mut self) {
+        if let Some(Item::Update(Update::Resuming(_))) = self.items.back() {
+            self.items.pop_back();
+        }
     }
 
     /// Batches held, the one that is being consumed included.

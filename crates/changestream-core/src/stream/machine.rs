@@ -1,22 +1,26 @@
 //! The machine itself: states and transitions.
 
+mod delivery;
+mod opening;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use delivery::Delivery;
 
 use super::command::Commands;
 use super::inbox::{Arrived, Inbox, Item};
 use super::position::Position;
 use super::reply::CursorReply;
-use super::resumable::{cursor_is_gone, is_resumable, is_retryable_read};
+use super::resumable::{cursor_is_gone, is_overload, is_resumable};
 use super::{
-    Command, CommandReply, Expects, Farewell, Server, Start, StreamInput, StreamOutput, StreamStats,
+    Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
 };
-use crate::client::{Demand, Idle, Resuming, Update};
-use crate::event::{ChangeEvent, OperationType};
+use crate::client::Demand;
 use crate::options::{ResumePolicy, Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
-use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
+use crate::{Error, ErrorKind, ReadPreference, ServerAddress, ServerError, Session};
 
 /// One change stream, from its first aggregate to its end.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ struct Rules {
     prefetch_batches: usize,
     prefetch_bytes: usize,
     resume_policy: ResumePolicy,
-    retry_reads: bool,
+    retries: Retries,
     ends_session: bool,
     read_preference: ReadPreference,
     max_await: Duration,
@@ -65,6 +69,17 @@ pub struct Patience {
     pub get_more: Duration,
 }
 
+/// Which failures of a command are answered by sending it again, before anything is said of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// Whether aggregates are retryable reads, and commands are tried again at all (`retryReads`).
+    pub reads: bool,
+    /// How often a command is tried again that an overloaded server refused (`maxAdaptiveRetries`).
+    pub overloads: u32,
+    /// Whether another server is preferred for that (`enableOverloadRetargeting`).
+    pub retargets: bool,
+}
+
 #[derive(Debug)]
 enum State {
     /// A server was asked for.
@@ -73,9 +88,12 @@ enum State {
     Opening(Goal, Server),
     /// There is a cursor.
     Live(Live),
-    /// A getMore failed; its fault waits in the inbox behind what arrived before.
-    Faulted,
-    /// The next attempt to resume waits for its time.
+    /// An overloaded server refused the getMore: it is sent again at that time.
+    Postponed(Live, Instant),
+    /// A getMore failed; its fault waits in the inbox behind what arrived before. The server is kept for the farewell,
+    /// if its connection stands.
+    Faulted(Option<Server>),
+    /// The next attempt to open or to resume waits for its time.
     BackingOff(Goal, Instant),
     /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
     Exhausted(Server),
@@ -91,6 +109,8 @@ struct Live {
     in_flight: bool,
     /// The last reply was empty: the next getMore waits for the consumer.
     idle: bool,
+    /// How often the getMore was sent again because the server was overloaded.
+    overloads: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -103,10 +123,33 @@ struct Cursor {
 #[derive(Clone, Debug)]
 struct Goal {
     start: Start,
-    /// Whether this is the second try of a retryable read.
-    retried: bool,
+    /// How often it was tried again, as retryable reads are.
+    retries: u32,
+    /// Whether an overloaded server refused it: it may then be tried again more often.
+    overloaded: bool,
+    /// A server to avoid where there is another.
+    avoided: Option<ServerAddress>,
     /// When what made it necessary happened.
     since: Instant,
+}
+
+impl Goal {
+    fn new(start: Start, since: Instant) -> Self {
+        Self {
+            start,
+            retries: 0,
+            overloaded: false,
+            avoided: None,
+            since,
+        }
+    }
+}
+
+impl Retries {
+    /// Whether a getMore that was refused so, and was sent again this often, is sent once more.
+    fn allow(self, error: &ServerError, retries: u32) -> bool {
+        self.reads && retries < self.overloads && is_overload(error)
+    }
 }
 
 impl StreamMachine {
@@ -117,24 +160,20 @@ impl StreamMachine {
     pub fn new(
         scope: &Scope,
         options: &WatchOptions,
-        retry_reads: bool,
+        retries: Retries,
         patience: Patience,
         mut random: Random,
         now: Instant,
     ) -> Result<Self, Error> {
         let session = options.session.clone().unwrap_or_else(|| Session::new(&mut random));
-        let goal = Goal {
-            start: Start::Open,
-            retried: false,
-            since: now,
-        };
+        let goal = Goal::new(Start::Open, now);
         let mut machine = Self {
             commands: Commands::new(scope, options, session)?,
             rules: Rules {
                 prefetch_batches: options.prefetch_batches,
                 prefetch_bytes: options.prefetch_bytes,
                 resume_policy: options.resume_policy.clone(),
-                retry_reads,
+                retries,
                 ends_session: options.session.is_none(),
                 read_preference: options.read_preference.clone().unwrap_or_default(),
                 max_await: options.max_await_time.unwrap_or(SERVER_DEFAULT_AWAIT).min(FOREVER),
@@ -154,7 +193,7 @@ impl StreamMachine {
             stats: StreamStats::default(),
             random,
         };
-        machine.select(goal, None);
+        machine.select(goal);
         Ok(machine)
     }
 
@@ -190,11 +229,11 @@ impl StreamMachine {
     /// When time alone moves the stream on.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::BackingOff(_, until) => Some(*until),
+            State::BackingOff(_, until) | State::Postponed(_, until) => Some(*until),
             State::Selecting(_)
             | State::Opening(..)
             | State::Live(_)
-            | State::Faulted
+            | State::Faulted(_)
             | State::Exhausted(_)
             | State::Ending(..)
             | State::Ended => None,
@@ -227,13 +266,18 @@ impl StreamMachine {
 
     /// Whether an event can be handed over without a further reply.
     pub fn has_buffered(&self) -> bool {
-        self.inbox.front_is_batch()
+        self.inbox.batches().next().is_some()
     }
 
     /// Whether more can come: false once the last event of an exhausted cursor is handed over, or the stream ended.
     pub fn is_alive(&self) -> bool {
         match self.state {
-            State::Selecting(_) | State::Opening(..) | State::Live(_) | State::Faulted | State::BackingOff(..) => true,
+            State::Selecting(_)
+            | State::Opening(..)
+            | State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..) => true,
             State::Exhausted(_) => self.has_buffered(),
             State::Ending(..) | State::Ended => false,
         }
@@ -255,6 +299,7 @@ impl StreamMachine {
         let goal = goal.clone();
         if let Some((owner, cursor)) = self.left_behind.take()
             && owner == server.address
+            && server.role != Role::LoadBalanced
         {
             self.kill(&cursor, &server);
         }
@@ -270,23 +315,34 @@ impl StreamMachine {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Opening(goal, server) => match &reply.error {
                 Some(error) => {
-                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address);
-                    self.open_failed(now, goal, error);
+                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address.clone());
+                    self.state = State::Faulted(Some(server));
+                    self.open_failed(now, goal, error, reply.base_backoff());
                 }
                 None => self.opened(goal, server, &reply),
             },
             State::Live(live) if live.in_flight => match &reply.error {
+                Some(error) if self.rules.retries.allow(error, live.overloads) => {
+                    let overloads = live.overloads + 1;
+                    let delay = self.overload_delay(overloads, reply.base_backoff());
+                    let (in_flight, idle) = (false, live.idle);
+                    let live = Live { in_flight, idle, overloads, ..live };
+                    self.state = State::Postponed(live, now + delay);
+                }
                 Some(error) => {
                     if live.cursor.id != 0 && !cursor_is_gone(error) {
                         self.kill(&live.cursor, &live.server);
                     }
-                    self.faulted(&live.server, Error::new(ErrorKind::from_server(error.clone())));
+                    let error = Error::new(ErrorKind::from_server(error.clone()));
+                    self.faulted(&live.server, error);
+                    self.state = State::Faulted(Some(live.server));
                 }
                 None => self.fetched(live, &reply),
             },
             unmoved @ (State::Selecting(_)
             | State::Live(_)
-            | State::Faulted
+            | State::Postponed(..)
+            | State::Faulted(_)
             | State::BackingOff(..)
             | State::Exhausted(_)
             | State::Ending(..)
@@ -296,29 +352,36 @@ impl StreamMachine {
 
     fn on_failed(&mut self, now: Instant, error: Error) {
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Selecting(goal) => self.try_later(now, goal, error),
-            State::Opening(goal, server) => self.open_failed(now, goal, error.at(server.address)),
-            State::Live(live) => {
+            State::Selecting(goal) => self.open_failed(now, goal, error, None),
+            State::Opening(goal, server) => self.open_failed(now, goal, error.at(server.address), None),
+            State::Live(live) | State::Postponed(live, _) => {
                 if matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }) {
                     self.overdue = self.overdue.saturating_add(1);
                 }
                 self.left_behind = Some((live.server.address.clone(), live.cursor));
                 self.faulted(&live.server, error);
             }
-            unmoved @ (State::Faulted
-            | State::BackingOff(..)
-            | State::Exhausted(_)
-            | State::Ending(..)
-            | State::Ended) => self.state = unmoved,
+            // The connection is gone: nothing is left to be told to its server.
+            State::Faulted(_) => self.state = State::Faulted(None),
+            unmoved @ (State::BackingOff(..) | State::Exhausted(_) | State::Ending(..) | State::Ended) => {
+                self.state = unmoved;
+            }
         }
     }
 
     fn on_timeout(&mut self, now: Instant) {
-        if let State::BackingOff(goal, until) = &self.state
-            && *until <= now
-        {
-            let goal = goal.clone();
-            self.select(goal, None);
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::BackingOff(goal, until) if until <= now => self.select(goal),
+            State::Postponed(live, until) if until <= now => self.ask(live),
+            unmoved @ (State::Selecting(_)
+            | State::Opening(..)
+            | State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..)
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended) => self.state = unmoved,
         }
     }
 
@@ -330,111 +393,12 @@ impl StreamMachine {
     }
 }
 
-/// Opening and resuming.
-impl StreamMachine {
-    fn select(&mut self, goal: Goal, deprioritized: Option<ServerAddress>) {
-        self.outbox.push_back(StreamOutput::SelectServer { deprioritized });
-        self.state = State::Selecting(goal);
-    }
-
-    fn opened(&mut self, goal: Goal, server: Server, reply: &CommandReply) {
-        let cursor = match reply.cursor() {
-            Ok(cursor) => cursor,
-            Err(error) => return self.end(Err(error.at(server.address))),
-        };
-        match goal.start {
-            Start::Open => {
-                let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
-                self.position.opened(reply.operation_time, brought_any, server.max_wire_version);
-                if cursor.batch.is_empty() {
-                    self.position.advanced(cursor.post_batch_resume_token.clone());
-                }
-            }
-            Start::Resume => {
-                self.stats.resumes += 1;
-                self.inbox.push(Item::Update(Update::Resumed {
-                    server: server.address.clone(),
-                }));
-            }
-        }
-        self.opened = true;
-        if goal.start == Start::Resume || !cursor.batch.is_empty() {
-            self.arrived(&cursor, reply);
-        }
-        self.go_on(server, cursor);
-    }
-
-    /// An aggregate failed: once more if it is a retryable read, and else that is that, unless a policy says otherwise.
-    fn open_failed(&mut self, now: Instant, goal: Goal, error: Error) {
-        if self.rules.retry_reads && !goal.retried && is_retryable_read(&error) {
-            tracing::debug!(%error, "retrying the aggregate");
-            let goal = Goal { retried: true, ..goal };
-            return self.select(goal, error.server().cloned());
-        }
-        self.try_later(now, goal, error);
-    }
-
-    /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
-    fn try_later(&mut self, now: Instant, goal: Goal, error: Error) {
-        let limit = match self.rules.resume_policy {
-            ResumePolicy::Specification => Duration::ZERO,
-            ResumePolicy::For(limit) => limit,
-            ResumePolicy::Forever => Duration::MAX,
-        };
-        let transient =
-            is_retryable_read(&error) || matches!(error.kind(), ErrorKind::ServerSelection { .. });
-        let elapsed = now.saturating_duration_since(goal.since);
-        if goal.start == Start::Open || !transient || elapsed >= limit {
-            return self.end(Err(error));
-        }
-        self.resume(now, goal.since, error);
-    }
-
-    /// The fault is next in line: resume, or end.
-    fn face(&mut self, now: Instant, error: Error) {
-        if error.is_resumable() {
-            return self.resume(now, now, error);
-        }
-        self.end(Err(error));
-    }
-
-    fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
-        self.attempts = self.attempts.saturating_add(1);
-        let delay = self.backoff();
-        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
-        self.inbox.push(Item::Update(Update::Resuming(Resuming {
-            attempt: self.attempts,
-            cause,
-            delay,
-        })));
-        let goal = Goal {
-            start: Start::Resume,
-            retried: false,
-            since,
-        };
-        if delay.is_zero() {
-            self.select(goal, None);
-        } else {
-            self.state = State::BackingOff(goal, now + delay);
-        }
-    }
-
-    /// None for the first attempt, then exponential with full jitter.
-    fn backoff(&mut self) -> Duration {
-        let Some(exponent) = self.attempts.checked_sub(2) else {
-            return Duration::ZERO;
-        };
-        let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent.min(16)).min(BACKOFF_MAX);
-        ceiling.mul_f64(self.random.fraction())
-    }
-}
-
 /// Reading on.
 impl StreamMachine {
     /// Asks for the next batch if there is reason to.
     fn fetch(&mut self) {
         let wanted = self.inbox.is_empty() && self.is_waited_for();
-        let State::Live(live) = &mut self.state else { return };
+        let State::Live(live) = &self.state else { return };
         if live.in_flight {
             return;
         }
@@ -446,6 +410,13 @@ impl StreamMachine {
         if !wanted && !ahead {
             return;
         }
+        if let State::Live(live) = std::mem::replace(&mut self.state, State::Ended) {
+            self.ask(live);
+        }
+    }
+
+    /// Sends a getMore.
+    fn ask(&mut self, mut live: Live) {
         live.in_flight = true;
         let body = self.commands.get_more(
             live.cursor.id,
@@ -455,6 +426,7 @@ impl StreamMachine {
         let patience = self.rules.get_more_patience.saturating_mul(1 << self.overdue.min(6));
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
+        self.state = State::Live(live);
         self.send(body, within);
     }
 
@@ -471,7 +443,11 @@ impl StreamMachine {
         self.overdue = 0;
         let cursor = match reply.cursor() {
             Ok(cursor) => cursor,
-            Err(error) => return self.faulted(&live.server, error),
+            Err(error) => {
+                self.faulted(&live.server, error);
+                self.state = State::Faulted(Some(live.server));
+                return;
+            }
         };
         self.arrived(&cursor, reply);
         self.go_on(live.server, cursor);
@@ -506,6 +482,7 @@ impl StreamMachine {
                 server,
                 idle: cursor.batch.is_empty(),
                 in_flight: false,
+                overloads: 0,
                 cursor: Cursor {
                     id: cursor.id,
                     namespace: cursor.namespace,
@@ -518,7 +495,7 @@ impl StreamMachine {
         let resumable = is_resumable(&error, server.max_wire_version);
         let error = error.resumable(resumable).at(server.address.clone());
         self.inbox.push(Item::Fault(error));
-        self.state = State::Faulted;
+        self.state = State::Faulted(None);
     }
 
     fn send(&mut self, body: bson::raw::RawDocumentBuf, within: Duration) {
@@ -537,147 +514,8 @@ impl StreamMachine {
     }
 }
 
-/// Handing over.
-enum Delivery {
-    Update(Update),
-    /// Something changed that is no update.
-    Again,
-    Nothing,
-}
-
-impl StreamMachine {
-    fn deliver(&mut self, now: Instant) -> Delivery {
-        match self.inbox.pop() {
-            Some(Item::Batch(arrived)) => self.deliver_event(arrived),
-            Some(Item::Idle { token, operation_time }) => {
-                self.position.advanced(token);
-                self.demand = Demand::None;
-                Delivery::Update(Update::Idle(Idle {
-                    token: self.position.token().cloned(),
-                    operation_time,
-                }))
-            }
-            Some(Item::Update(update)) => {
-                let satisfies = matches!(update, Update::Invalidated { .. });
-                if self.demand == Demand::Next || satisfies {
-                    self.demand = Demand::None;
-                }
-                Delivery::Update(update)
-            }
-            Some(Item::Fault(error)) => {
-                self.face(now, error);
-                Delivery::Again
-            }
-            None => self.deliver_nothing(),
-        }
-    }
-
-    /// A try whose getMore is spent, and that brought nothing, is over.
-    fn deliver_nothing(&mut self) -> Delivery {
-        let State::Live(live) = &self.state else {
-            return Delivery::Nothing;
-        };
-        if self.demand != Demand::TryNext || live.in_flight || !self.tried {
-            return Delivery::Nothing;
-        }
-        self.demand = Demand::None;
-        Delivery::Update(Update::Idle(Idle {
-            token: self.position.token().cloned(),
-            operation_time: self.stats.operation_time,
-        }))
-    }
-
-    fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
-        let event = match arrived.batch.next() {
-            Ok(Some(event)) => {
-                ChangeEvent::from_reply(event).map_err(|_| Error::new(ErrorKind::MissingResumeToken))
-            }
-            Ok(None) => return Delivery::Again,
-            Err(error) => Err(error),
-        };
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                self.end(Err(error));
-                return Delivery::Again;
-            }
-        };
-        self.stats.events += 1;
-        self.stats.bytes += event.as_raw().as_bytes().len() as u64;
-        self.demand = Demand::None;
-        if !arrived.batch.is_empty() {
-            self.position.delivered(event.resume_token().clone());
-            self.inbox.push_front(Item::Batch(arrived));
-            return Delivery::Update(Update::Change(event));
-        }
-        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
-            self.inbox.push_front(Item::Update(Update::Invalidated {
-                token: event.resume_token().clone(),
-            }));
-        }
-        let token = arrived.post_batch_resume_token;
-        self.position
-            .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
-        Delivery::Update(Update::Change(event))
-    }
-}
-
-/// The end.
-impl StreamMachine {
-    fn end(&mut self, result: Result<(), Error>) {
-        let farewell = self.farewell();
-        let token = self.position.token().cloned();
-        let result = result.map_err(|error| error.with_resume_token(token));
-        self.inbox.clear();
-        self.state = State::Ending(result, farewell);
-    }
-
-    /// Reports the end, once everything before it is delivered.
-    fn finish(&mut self) -> Option<StreamOutput> {
-        if matches!(self.state, State::Exhausted(_)) && self.inbox.is_empty() {
-            self.end(Ok(()));
-        }
-        if !matches!(self.state, State::Ending(..)) {
-            return None;
-        }
-        let State::Ending(result, farewell) = std::mem::replace(&mut self.state, State::Ended) else {
-            return None;
-        };
-        Some(StreamOutput::End(result, farewell))
-    }
-
-    fn farewell(&self) -> Option<Farewell> {
-        let (server, cursor, busy) = match &self.state {
-            State::Live(live) => (&live.server, Some(&live.cursor), live.in_flight),
-            State::Exhausted(server) => (server, None, false),
-            State::Selecting(_)
-            | State::Opening(..)
-            | State::Faulted
-            | State::BackingOff(..)
-            | State::Ending(..)
-            | State::Ended => return None,
-        };
-        let mut commands = Vec::new();
-        if let Some(cursor) = cursor {
-            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
-        }
-        if self.rules.ends_session && server.supports_sessions {
-            commands.push(self.commands.end_sessions());
-        }
-        Some(Farewell {
-            server: server.address.clone(),
-            commands,
-            busy,
-        })
-    }
-}
-
 /// How long a server waits for a change where maxAwaitTimeMS says nothing.
 const SERVER_DEFAULT_AWAIT: Duration = Duration::from_secs(1);
-
-/// The first and the longest pause between attempts to resume (client backpressure specification's figures).
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Longer times are cut to this, so that adding them to an instant cannot overflow.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -11,6 +11,9 @@
 //!     |                    | error           v
 //!     +--- BackingOff <----+------------- Faulted  (once what came before the error is delivered)
 //! ```
+//!
+//! What an overloaded server refused is sent again after a pause: an aggregate by way of `BackingOff`, a getMore by way
+//! of `Postponed`, which goes back to `Live`.
 
 mod batch;
 mod command;
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
 
-pub use machine::{Patience, StreamMachine};
+pub use machine::{Patience, Retries, StreamMachine};
 pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 
@@ -108,8 +111,21 @@ pub struct Server {
     pub max_wire_version: i32,
     /// Whether it knows sessions (`logicalSessionTimeoutMinutes`).
     pub supports_sessions: bool,
-    /// Whether it is the topology's single server and no mongos, so that it must be told that a secondary may answer.
-    pub is_direct: bool,
+    /// What it is in its deployment.
+    pub role: Role,
+}
+
+/// What a server is in its deployment, as far as commands depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A member of a deployment that was discovered, or a mongos.
+    Member,
+    /// The topology's single server and a member of a replica set: it must be told that a secondary may answer.
+    Direct,
+    /// A standalone: it must not be told of read preferences.
+    Standalone,
+    /// One of those behind a load balancer: another connection may lead to another one.
+    LoadBalanced,
 }
 
 /// How an aggregate starts.

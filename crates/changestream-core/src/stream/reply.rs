@@ -1,5 +1,7 @@
 //! A command's reply, read so far as the machine needs it.
 
+use std::time::Duration;
+
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Timestamp, spec::ElementType};
 use bytes::Bytes;
@@ -66,6 +68,13 @@ impl CommandReply {
     pub(crate) fn topology_version(&self) -> Option<TopologyVersion> {
         let reply = RawDocument::from_bytes(&self.body).ok()?;
         TopologyVersion::parse(reply.get_document("topologyVersion").ok()?)
+    }
+
+    /// `baseBackoffMS`: what an overloaded server asks the pauses between tries to begin with.
+    pub(crate) fn base_backoff(&self) -> Option<Duration> {
+        let reply = RawDocument::from_bytes(&self.body).ok()?;
+        let milliseconds = number(reply.get("baseBackoffMS").ok()??)?;
+        Duration::try_from_secs_f64(milliseconds / 1000.0).ok()
     }
 
     /// The cursor in the reply of an aggregate or a getMore.

@@ -1,5 +1,6 @@
 //! Which errors a stream resumes from, and which aggregates are tried again.
 
+use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::{Error, ErrorKind, ServerError};
 
 /// Whether the specification lets a stream resume from this failure of a getMore (change-streams specification,
@@ -45,6 +46,12 @@ pub(crate) fn is_retryable_read(error: &Error) -> bool {
         (_, Some(e)) => RETRYABLE_READ.contains(&e.code),
         (_, None) => false,
     }
+}
+
+/// Whether an overloaded server refused to run the command, which may be sent again (Client Backpressure
+/// specification, "Overload Error").
+pub(crate) fn is_overload(error: &ServerError) -> bool {
+    error.has_label("RetryableError") && error.has_label(SYSTEM_OVERLOADED_ERROR)
 }
 
 /// Whether the server has no cursor any more after this error, so that there is none to kill.

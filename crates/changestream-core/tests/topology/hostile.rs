@@ -17,7 +17,7 @@ fn complete() -> RawDocumentBuf {
     rawdoc! {
         "ok": 1.0, "isWritablePrimary": true, "ismaster": true, "secondary": false, "arbiterOnly": false,
         "hidden": false, "passive": false, "isreplicaset": false, "msg": "hi", "setName": "rs", "setVersion": 3,
-        "electionId": ObjectId::from_bytes([1; 12]), "hosts": ["A:27017", "b", "[::1]:5", "/tmp/x.sock"],
+        "electionId": ObjectId::from_bytes([1; 12]), "hosts": ["A:27017", "b", "[::1]:5", "/run/x.sock"],
         "passives": ["p"], "arbiters": ["q"], "primary": "a:27017", "me": "a:27017", "tags": { "dc": "ny" },
         "minWireVersion": 0, "maxWireVersion": 25_i64,
         "lastWrite": { "opTime": 1, "lastWriteDate": DateTime::from_millis(7) },
@@ -36,7 +36,7 @@ fn each_field_is_read() {
     assert_eq!(reply.set_name.as_deref(), Some("rs"));
     assert_eq!(reply.set_version, Some(3));
     let hosts: Vec<_> = reply.hosts.iter().map(ToString::to_string).collect();
-    assert_eq!(hosts, ["a:27017", "b:27017", "[::1]:5", "/tmp/x.sock"]);
+    assert_eq!(hosts, ["a:27017", "b:27017", "[::1]:5", "/run/x.sock"]);
     assert_eq!(reply.passives, [address("p")]);
     assert_eq!(reply.arbiters, [address("q")]);
     assert_eq!(reply.primary, Some(address("a")));

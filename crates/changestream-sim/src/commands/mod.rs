@@ -472,7 +472,8 @@ fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: b
 }
 
 fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply {
-    let state_change = matches!(error.code, 91 | 189 | 10107 | 11600 | 11602 | 13435 | 13436);
+    // Of the codes that say that the server's state has changed, those of a shutdown come without.
+    let state_change = matches!(error.code, 189 | 10107 | 11602 | 13435 | 13436);
     let topology_version = d
         .members
         .get(context.member)

@@ -1,0 +1,151 @@
+//! Handing over, and the end.
+
+use std::time::Instant;
+
+use super::{State, StreamMachine};
+use crate::client::{Demand, Idle, Update};
+use crate::event::{ChangeEvent, OperationType};
+use crate::stream::inbox::{Arrived, Item};
+use crate::stream::{Farewell, StreamOutput};
+use crate::{Error, ErrorKind};
+
+/// What became of an attempt to hand something over.
+pub(super) enum Delivery {
+    Update(Update),
+    /// Something changed that is no update.
+    Again,
+    Nothing,
+}
+
+impl StreamMachine {
+    pub(super) fn deliver(&mut self, now: Instant) -> Delivery {
+        match self.inbox.pop() {
+            Some(Item::Batch(arrived)) => self.deliver_event(arrived),
+            Some(Item::Idle { token, operation_time }) => {
+                self.position.advanced(token);
+                self.demand = Demand::None;
+                Delivery::Update(Update::Idle(Idle {
+                    token: self.position.token().cloned(),
+                    operation_time,
+                }))
+            }
+            Some(Item::Update(update)) => {
+                let satisfies = matches!(update, Update::Invalidated { .. });
+                if self.demand == Demand::Next || satisfies {
+                    self.demand = Demand::None;
+                }
+                Delivery::Update(update)
+            }
+            Some(Item::Fault(error)) => {
+                self.face(now, error);
+                Delivery::Again
+            }
+            None => self.deliver_nothing(),
+        }
+    }
+
+    /// A try whose getMore is spent, and that brought nothing, is over.
+    pub(super) fn deliver_nothing(&mut self) -> Delivery {
+        let State::Live(live) = &self.state else {
+            return Delivery::Nothing;
+        };
+        if self.demand != Demand::TryNext || live.in_flight || !self.tried {
+            return Delivery::Nothing;
+        }
+        self.demand = Demand::None;
+        Delivery::Update(Update::Idle(Idle {
+            token: self.position.token().cloned(),
+            operation_time: self.stats.operation_time,
+        }))
+    }
+
+    pub(super) fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
+        let event = match arrived.batch.next() {
+            Ok(Some(event)) => {
+                ChangeEvent::from_reply(event).map_err(|_| Error::new(ErrorKind::MissingResumeToken))
+            }
+            Ok(None) => return Delivery::Again,
+            Err(error) => Err(error),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.end(Err(error));
+                return Delivery::Again;
+            }
+        };
+        self.stats.events += 1;
+        self.stats.bytes += event.as_raw().as_bytes().len() as u64;
+        self.demand = Demand::None;
+        if !arrived.batch.is_empty() {
+            self.position.delivered(event.resume_token().clone());
+            self.inbox.push_front(Item::Batch(arrived));
+            return Delivery::Update(Update::Change(event));
+        }
+        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
+            self.inbox.push_front(Item::Update(Update::Invalidated {
+                token: event.resume_token().clone(),
+            }));
+        }
+        let token = arrived.post_batch_resume_token;
+        self.position
+            .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
+        Delivery::Update(Update::Change(event))
+    }
+}
+
+/// The end.
+impl StreamMachine {
+    pub(super) fn end(&mut self, result: Result<(), Error>) {
+        let farewell = self.farewell();
+        let token = self.position.token().cloned();
+        let server = farewell.as_ref().map(|farewell| farewell.server.clone());
+        let result = result.map_err(|error| {
+            let error = error.with_resume_token(token);
+            server.into_iter().fold(error, Error::at)
+        });
+        self.inbox.clear();
+        self.state = State::Ending(result, farewell);
+    }
+
+    /// Reports the end, once everything before it is delivered.
+    pub(super) fn finish(&mut self) -> Option<StreamOutput> {
+        if matches!(self.state, State::Exhausted(_)) && self.inbox.is_empty() {
+            self.end(Ok(()));
+        }
+        if !matches!(self.state, State::Ending(..)) {
+            return None;
+        }
+        let State::Ending(result, farewell) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
+        Some(StreamOutput::End(result, farewell))
+    }
+
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        let (server, cursor, busy) = match &self.state {
+            State::Live(live) | State::Postponed(live, _) => {
+                (&live.server, Some(&live.cursor), live.in_flight)
+            }
+            State::Exhausted(server) | State::Faulted(Some(server)) => (server, None, false),
+            State::Opening(_, server) => (server, None, true),
+            State::Selecting(_)
+            | State::Faulted(None)
+            | State::BackingOff(..)
+            | State::Ending(..)
+            | State::Ended => return None,
+        };
+        let mut commands = Vec::new();
+        if let Some(cursor) = cursor {
+            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
+        }
+        if self.rules.ends_session && server.supports_sessions {
+            commands.push(self.commands.end_sessions());
+        }
+        Some(Farewell {
+            server: server.address.clone(),
+            commands,
+            busy,
+        })
+    }
+}

@@ -1,0 +1,16 @@
+//! The client machine against servers that are played by hand: no network, no clock but the test's own.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests panic on all else")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "client/network.rs"]
+mod network;
+
+#[path = "client/closing.rs"]
+mod closing;
+#[path = "client/contract.rs"]
+mod contract;
+#[path = "client/resuming.rs"]
+mod resuming;
+#[path = "client/selecting.rs"]
+mod selecting;
