@@ -11,7 +11,7 @@ import traceback
 import pymongo
 from bson import json_util
 from bson.son import SON
-from pymongo import monitoring
+from pymongo import monitoring, read_preferences
 
 from operations import Operations
 
@@ -105,11 +105,19 @@ class Run:
             "cluster": self.client,
         }[self.watch["scope"]]
 
+    def target_to_watch(self):
+        if "readPreference" not in self.watch:
+            return self.target()
+        mode = read_preferences.make_read_preference(
+            read_preferences.read_pref_mode_from_name(self.watch["readPreference"]), None
+        )
+        return self.target().with_options(read_preference=mode)
+
     def open(self, stack, start):
         given = {**self.watch, **start}
         options = {python: given[name] for name, python in OPTIONS.items() if name in given}
         options.setdefault("max_await_time_ms", 50)
-        watch = self.target().watch(self.watch.get("pipeline"), session=self.session, **options)
+        watch = self.target_to_watch().watch(self.watch.get("pipeline"), session=self.session, **options)
         self.stream = stack.enter_context(watch)
 
     def read(self, count):
