@@ -203,7 +203,10 @@ impl Simulation {
         let stream = &self.streams[index];
         // No policy covers the opening of a stream.
         let unopened = !self.world.machine(stream.id).is_open();
-        assert!(unopened || end.code() == Some(CURSOR_KILLED), "the stream ended: {end}");
+        assert!(
+            unopened || end.code() == Some(CURSOR_KILLED),
+            "the stream ended: {end}"
+        );
         let mut options = stream.options.clone();
         options.resume_after = end.resume_token().cloned();
         assert!(options.resume_after.is_some(), "an error carries the last token");
@@ -215,7 +218,9 @@ impl Simulation {
     fn take(&mut self, index: usize, event: &ChangeEvent) {
         let stream = &mut self.streams[index];
         let key = event.document_key().and_then(|key| key.get_i32("_id").ok());
-        stream.delivered.push(key.expect("each event is an insert of a numbered document"));
+        stream
+            .delivered
+            .push(key.expect("each event is an insert of a numbered document"));
         let token = self.world.machine(stream.id).resume_token();
         assert!(token.is_some(), "after an event there is a token");
     }
@@ -328,8 +333,18 @@ impl Simulation {
         };
         report.rolled_back = (self.next as usize + 2).saturating_sub(report.kept);
         for index in 0..self.streams.len() {
-            let words = if self.streams[index].collection.is_some() { 1 } else { 2 };
-            while self.streams[index].delivered.iter().filter(|n| **n == last).count() < words {
+            let words = if self.streams[index].collection.is_some() {
+                1
+            } else {
+                2
+            };
+            while self.streams[index]
+                .delivered
+                .iter()
+                .filter(|n| **n == last)
+                .count()
+                < words
+            {
                 match self.world.next(self.streams[index].id) {
                     Some(Ok(event)) => self.take(index, &event),
                     Some(Err(end)) => self.reopen(index, &end),
@@ -366,7 +381,9 @@ impl Simulation {
     /// What the deployment kept of a collection, in the order in which it was written, but for what was there before
     /// the streams were opened.
     fn kept(&mut self, name: &str) -> Vec<(i32, bool)> {
-        let reply = self.world.run("shop", doc! { "find": name, "batchSize": 100_000 });
+        let reply = self
+            .world
+            .run("shop", doc! { "find": name, "batchSize": 100_000 });
         let batch = reply
             .get_document("cursor")
             .and_then(|cursor| cursor.get_array("firstBatch"))
