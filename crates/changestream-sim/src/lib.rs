@@ -46,8 +46,6 @@ mod transactions;
 mod unique;
 mod wait;
 
-pub use deployment::{
-    BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output,
-};
+pub use deployment::{BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output};
 pub use listener::RunningDeployment;
 pub use profile::Profile;

@@ -30,7 +30,11 @@ fn main() -> ExitCode {
             println!("{runs} seeds in {:.1} s", started.elapsed().as_secs_f64());
         }
     }
-    println!("{runs} seeds from {} in {:.1} s: {total}", arguments.first, started.elapsed().as_secs_f64());
+    println!(
+        "{runs} seeds from {} in {:.1} s: {total}",
+        arguments.first,
+        started.elapsed().as_secs_f64()
+    );
     ExitCode::SUCCESS
 }
 

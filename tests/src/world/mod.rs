@@ -463,7 +463,11 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let streams = self.streams.iter().filter_map(|stream| Some(stream.deadline?.at)).min();
+        let streams = self
+            .streams
+            .iter()
+            .filter_map(|stream| Some(stream.deadline?.at))
+            .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
             sim::Output::Listen { .. }
@@ -593,6 +597,6 @@ impl World {
 
 /// Why time starts here: the machines only look at differences.
 #[expect(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
-fn epoch() -> Instant {
+pub(crate) fn epoch() -> Instant {
     Instant::now()
 }

@@ -11,8 +11,8 @@ use crate::connection::{Connection, ConnectionOutput, Reply, Request};
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
-    self, ClusterTime, CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
-    StreamStats,
+    self, ClusterTime, CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine,
+    StreamOutput, StreamStats,
 };
 use crate::token::ResumeToken;
 use crate::topology::{HelloReply, ServerDescription, ServerType, Topology, TopologyType};
@@ -93,7 +93,9 @@ impl ClientMachine {
         now: Instant,
     ) -> Result<Self, Error> {
         let options = &settings.options;
-        watch.read_preference.get_or_insert_with(|| options.read_preference.clone());
+        watch
+            .read_preference
+            .get_or_insert_with(|| options.read_preference.clone());
         watch.read_concern = watch.read_concern.or_else(|| options.read_concern.clone());
         let mut random = Random::new(seed);
         let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
@@ -139,7 +141,11 @@ impl ClientMachine {
         if matches!(self.phase, Phase::Closed(_)) {
             return;
         }
-        if self.due.take().is_some_and(|due| now.saturating_duration_since(due) > PUNCTUAL) {
+        if self
+            .due
+            .take()
+            .is_some_and(|due| now.saturating_duration_since(due) > PUNCTUAL)
+        {
             self.postpone(now.saturating_duration_since(before));
         }
         match input {
@@ -150,7 +156,9 @@ impl ClientMachine {
                 self.on_link(connection, |link| link.connection.handle_received(now, len));
             }
             Input::Disconnected { connection, reason } => {
-                self.on_link(connection, |link| link.connection.handle_disconnected(now, reason));
+                self.on_link(connection, |link| {
+                    link.connection.handle_disconnected(now, reason)
+                });
             }
             Input::Timeout => self.on_timeout(),
             Input::Demand(demand) => self.stream.handle_input(now, StreamInput::Demand(demand)),
@@ -244,7 +252,10 @@ impl ClientMachine {
             stage: Stage::Opening,
         };
         self.links.insert(id, link);
-        self.outputs.push_back(Output::Connect { connection: id, address });
+        self.outputs.push_back(Output::Connect {
+            connection: id,
+            address,
+        });
         id
     }
 
@@ -258,14 +269,22 @@ impl ClientMachine {
         }
         while let Some(output) = link.connection.poll_output() {
             if let ConnectionOutput::Transmit(bytes) = output {
-                self.outputs.push_back(Output::Transmit { connection: id, bytes });
+                self.outputs.push_back(Output::Transmit {
+                    connection: id,
+                    bytes,
+                });
             }
         }
         self.outputs.push_back(Output::Disconnect { connection: id });
     }
 
     pub(super) fn drop_links_but(&mut self, kept: Option<ConnectionId>) {
-        let others: Vec<_> = self.links.keys().copied().filter(|id| Some(*id) != kept).collect();
+        let others: Vec<_> = self
+            .links
+            .keys()
+            .copied()
+            .filter(|id| Some(*id) != kept)
+            .collect();
         for id in others {
             self.drop_link(id);
         }
@@ -304,10 +323,17 @@ impl ClientMachine {
 
     /// Takes over everything that a connection has to say.
     pub(super) fn drain_link(&mut self, id: ConnectionId) {
-        while let Some(output) = self.links.get_mut(&id).and_then(|link| link.connection.poll_output()) {
+        while let Some(output) = self
+            .links
+            .get_mut(&id)
+            .and_then(|link| link.connection.poll_output())
+        {
             match output {
                 ConnectionOutput::Transmit(bytes) => {
-                    self.outputs.push_back(Output::Transmit { connection: id, bytes });
+                    self.outputs.push_back(Output::Transmit {
+                        connection: id,
+                        bytes,
+                    });
                 }
                 ConnectionOutput::Hello { body, round_trip } => self.on_hello(id, &body, round_trip),
                 ConnectionOutput::Ready => self.on_ready(id),
@@ -318,7 +344,9 @@ impl ClientMachine {
     }
 
     fn on_hello(&mut self, id: ConnectionId, body: &bytes::Bytes, round_trip: Duration) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         let hello = match bson::RawDocument::from_bytes(body).map(HelloReply::parse) {
             Ok(Ok(hello)) => hello,
             Ok(Err(error)) => return self.on_link_failed(id, bad_hello(&error.to_string())),
@@ -327,7 +355,11 @@ impl ClientMachine {
         if self.settings.options.load_balanced && hello.service_id.is_none() {
             return self.on_link_failed(id, no_load_balancer());
         }
-        link.stage = if link.connection.is_ready() { Stage::Ready } else { Stage::Greeted };
+        link.stage = if link.connection.is_ready() {
+            Stage::Ready
+        } else {
+            Stage::Greeted
+        };
         let address = link.address.clone();
         if hello.hello_ok {
             self.knows_hello.insert(address.clone());
@@ -347,7 +379,9 @@ impl ClientMachine {
     }
 
     fn on_ready(&mut self, id: ConnectionId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         link.stage = Stage::Ready;
         match self.phase {
             Phase::Authenticating(chosen, _) if chosen == id => self.attach(id),
@@ -388,7 +422,9 @@ impl ClientMachine {
     }
 
     fn on_link_failed(&mut self, id: ConnectionId, error: Error) {
-        let Some(link) = self.links.remove(&id) else { return };
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
         self.outputs.push_back(Output::Disconnect { connection: id });
         let error = error.at(link.address.clone());
         tracing::debug!(server = %link.address, %error, "connection lost");
@@ -398,7 +434,8 @@ impl ClientMachine {
             self.knows_hello.remove(&link.address);
         }
         // Behind a load balancer there is no other server to find.
-        let looks_on = matches!(error.kind(), ErrorKind::Network { .. }) && !self.settings.options.load_balanced;
+        let looks_on =
+            matches!(error.kind(), ErrorKind::Network { .. }) && !self.settings.options.load_balanced;
         match &self.phase {
             Phase::Attached(attached, _) if *attached == id => {
                 self.phase = Phase::Parked;
@@ -444,10 +481,14 @@ impl ClientMachine {
     }
 
     fn send(&mut self, command: stream::Command) {
-        let Phase::Attached(id, _) = self.phase else { return };
+        let Phase::Attached(id, _) = self.phase else {
+            return;
+        };
         let Some(link) = self.links.get(&id) else { return };
         let described = self.topology.server(&link.address);
-        let round_trip = described.and_then(|server| server.round_trip.average()).unwrap_or_default();
+        let round_trip = described
+            .and_then(|server| server.round_trip.average())
+            .unwrap_or_default();
         let reply_timeout = match command.expects {
             Expects::Reply { within } => Some(within.saturating_add(round_trip)),
             Expects::Nothing => None,
@@ -516,16 +557,23 @@ impl ClientMachine {
             }),
             Phase::Parked | Phase::Authenticating(..) | Phase::Attached(..) | Phase::Closed(_) => None,
         };
-        links.chain(stream).chain(phase).min_by_key(|deadline| deadline.at)
+        links
+            .chain(stream)
+            .chain(phase)
+            .min_by_key(|deadline| deadline.at)
     }
 }
 
 fn bad_hello(message: &str) -> Error {
-    Error::protocol(format!("the hello reply is malformed: {message}; is this a MongoDB server?"))
+    Error::protocol(format!(
+        "the hello reply is malformed: {message}; is this a MongoDB server?"
+    ))
 }
 
 fn no_load_balancer() -> Error {
-    Error::protocol("the server is no service behind a load balancer: leave loadBalanced=true out to connect to it")
+    Error::protocol(
+        "the server is no service behind a load balancer: leave loadBalanced=true out to connect to it",
+    )
 }
 
 fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role {

@@ -161,7 +161,10 @@ impl StreamMachine {
         mut random: Random,
         now: Instant,
     ) -> Result<Self, Error> {
-        let session = options.session.clone().unwrap_or_else(|| Session::new(&mut random));
+        let session = options
+            .session
+            .clone()
+            .unwrap_or_else(|| Session::new(&mut random));
         let goal = Goal::new(Start::Open, now);
         let mut machine = Self {
             commands: Commands::new(scope, options, session)?,
@@ -172,7 +175,10 @@ impl StreamMachine {
                 retries,
                 ends_session: options.session.is_none(),
                 read_preference: options.read_preference.clone().unwrap_or_default(),
-                max_await: options.max_await_time.unwrap_or(SERVER_DEFAULT_AWAIT).min(FOREVER),
+                max_await: options
+                    .max_await_time
+                    .unwrap_or(SERVER_DEFAULT_AWAIT)
+                    .min(FOREVER),
                 open_patience: patience.open.min(FOREVER),
                 get_more_patience: patience.get_more.min(FOREVER),
             },
@@ -291,7 +297,9 @@ impl StreamMachine {
 /// Inputs.
 impl StreamMachine {
     fn on_ready(&mut self, server: Server) {
-        let State::Selecting(goal) = &self.state else { return };
+        let State::Selecting(goal) = &self.state else {
+            return;
+        };
         let goal = goal.clone();
         if let Some((owner, cursor)) = self.left_behind.take()
             && owner == server.address
@@ -322,7 +330,12 @@ impl StreamMachine {
                     let overloads = live.overloads + 1;
                     let delay = self.overload_delay(overloads, reply.base_backoff());
                     let (in_flight, idle) = (false, live.idle);
-                    let live = Live { in_flight, idle, overloads, ..live };
+                    let live = Live {
+                        in_flight,
+                        idle,
+                        overloads,
+                        ..live
+                    };
                     self.state = State::Postponed(live, now + delay);
                 }
                 Some(error) => {
@@ -393,7 +406,8 @@ impl StreamMachine {
 impl StreamMachine {
     fn select(&mut self, goal: Goal) {
         let deprioritized = goal.avoided.clone();
-        self.outbox.push_back(StreamOutput::SelectServer { deprioritized });
+        self.outbox
+            .push_back(StreamOutput::SelectServer { deprioritized });
         self.state = State::Selecting(goal);
     }
 
@@ -409,7 +423,8 @@ impl StreamMachine {
         match goal.start {
             Start::Open => {
                 let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
-                self.position.opened(reply.operation_time, brought_any, server.max_wire_version);
+                self.position
+                    .opened(reply.operation_time, brought_any, server.max_wire_version);
                 if cursor.batch.is_empty() {
                     self.position.advanced(cursor.post_batch_resume_token.clone());
                 }
@@ -503,7 +518,9 @@ impl StreamMachine {
         let Some(exponent) = self.attempts.checked_sub(2) else {
             return Duration::ZERO;
         };
-        let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent.min(16)).min(BACKOFF_MAX);
+        let ceiling = BACKOFF_BASE
+            .saturating_mul(1 << exponent.min(16))
+            .min(BACKOFF_MAX);
         ceiling.mul_f64(self.random.fraction())
     }
 }
@@ -533,12 +550,13 @@ impl StreamMachine {
     /// Sends a getMore.
     fn ask(&mut self, mut live: Live) {
         live.in_flight = true;
-        let body = self.commands.get_more(
-            live.cursor.id,
-            live.cursor.namespace.as_deref(),
-            &live.server,
-        );
-        let patience = self.rules.get_more_patience.saturating_mul(1 << self.overdue.min(6));
+        let body = self
+            .commands
+            .get_more(live.cursor.id, live.cursor.namespace.as_deref(), &live.server);
+        let patience = self
+            .rules
+            .get_more_patience
+            .saturating_mul(1 << self.overdue.min(6));
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
         self.state = State::Live(live);
@@ -621,7 +639,9 @@ impl StreamMachine {
     }
 
     fn kill(&mut self, cursor: &Cursor, server: &Server) {
-        let body = self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
+        let body = self
+            .commands
+            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,
@@ -641,7 +661,10 @@ impl StreamMachine {
     fn deliver(&mut self, now: Instant) -> Delivery {
         match self.inbox.pop() {
             Some(Item::Batch(arrived)) => self.deliver_event(arrived),
-            Some(Item::Idle { token, operation_time }) => {
+            Some(Item::Idle {
+                token,
+                operation_time,
+            }) => {
                 self.position.advanced(token);
                 self.demand = Demand::None;
                 Delivery::Update(Update::Idle(Idle {
@@ -757,7 +780,10 @@ impl StreamMachine {
         };
         let mut commands = Vec::new();
         if let Some(cursor) = cursor {
-            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
+            commands.push(
+                self.commands
+                    .kill_cursors(cursor.id, cursor.namespace.as_deref(), server),
+            );
         }
         if self.rules.ends_session && server.supports_sessions {
             commands.push(self.commands.end_sessions());

@@ -28,7 +28,10 @@ impl Position {
             resume_after: options.resume_after.clone(),
             start_after: options.start_after.clone(),
             start_at: options.start_at_operation_time,
-            token: options.start_after.clone().or_else(|| options.resume_after.clone()),
+            token: options
+                .start_after
+                .clone()
+                .or_else(|| options.resume_after.clone()),
             delivered: false,
             opened_at: None,
         }
