@@ -2,6 +2,7 @@
 //! project; where they are not there, a test says so and passes.
 
 pub mod capture;
+pub mod fuzzing;
 pub mod recorded_stream;
 pub mod replay;
 pub mod simulation;
