@@ -80,6 +80,7 @@ impl Run {
         };
         let patience = Patience {
             open: Duration::from_secs(30),
+            scan: Duration::from_secs(300),
             get_more: Duration::from_secs(10),
         };
         let now = epoch();

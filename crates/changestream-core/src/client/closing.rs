@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use bson::RawDocumentBuf;
 
-use super::machine::{Phase, Stage};
+use super::links::Stage;
+use super::machine::Phase;
 use super::{ClientMachine, ConnectionId};
 use crate::Error;
 use crate::stream::Farewell;

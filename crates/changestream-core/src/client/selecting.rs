@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::machine::{Link, Phase, Stage};
+use super::links::{Link, Stage};
+use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason};
 use crate::stream::{CommandReply, StreamInput};
 use crate::topology::{
