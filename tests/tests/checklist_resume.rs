@@ -2,7 +2,7 @@
 //!
 //! Not here:
 //! - killCursors on the pinned connection of a load balancer: the simulated deployment is no load balancer.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 use std::time::Duration;
 

@@ -489,10 +489,11 @@ impl World {
                 quiet &= !self.poll_stream(index);
             }
             loop {
-                match self.deployment.poll_output(self.now) {
-                    sim::Output::Deadline(_) => break,
-                    output => self.obey_deployment(output),
+                let output = self.deployment.poll_output(self.now);
+                if matches!(output, sim::Output::Deadline(_)) {
+                    break;
                 }
+                self.obey_deployment(output);
                 quiet = false;
             }
             if quiet {
