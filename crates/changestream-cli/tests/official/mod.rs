@@ -199,7 +199,7 @@ impl Comparison<'_> {
             "--max-await-ms",
             &watch
                 .get("maxAwaitTimeMS")
-                .map_or("50".to_owned(), Value::to_string),
+                .map_or_else(|| "50".to_owned(), Value::to_string),
         ]);
         let scope = watch["scope"].as_str().unwrap_or_default();
         if scope != "cluster" {
