@@ -76,6 +76,7 @@ pub fn play(script: &[u8]) -> Report {
 }
 
 /// What decides.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Chance {
     Seed(Random),
     /// The bytes that are left.

@@ -1,5 +1,5 @@
 //! Every resume token that a real server sent is explained, and says what its event says.
-
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! One socket's life: hello, requests and replies, exhaust, deadlines, failure.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
 
 mod support;
 

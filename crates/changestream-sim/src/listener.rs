@@ -1,4 +1,9 @@
 //! The deployment on the loopback: the only place with sockets, threads and a clock.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the one impure module: it carries the machine's bytes and tells it the time"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};

@@ -1,6 +1,11 @@
 //! The deployment on the loopback.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests, over real sockets"
+)]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

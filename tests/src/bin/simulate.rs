@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             }
         }
         runs += 1;
-        if runs % 500 == 0 {
+        if runs.is_multiple_of(500) {
             println!("{runs} seeds in {:.1} s", started.elapsed().as_secs_f64());
         }
     }

@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// A command of the right form, of anything.
-    fn command(&mut self, choices: &mut Choices<'_>) -> Document {
+    fn command(&self, choices: &mut Choices<'_>) -> Document {
         let collection = choices.any(&["c", "c", "c", "v"]);
         let mut any = || choices.document(words::COMMAND);
         match any().len() {
@@ -239,6 +239,10 @@ impl Run {
         let body = match Message::decode(bytes).expect("it speaks the protocol") {
             Message::Msg(reply) => reply.body,
             Message::Reply(reply) => reply.document,
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "whatever else it is, it is no reply"
+            )]
             other => panic!("no reply: {other:?}"),
         };
         let raw = RawDocumentBuf::from_bytes(body.to_vec()).expect("a document");

@@ -78,7 +78,7 @@ impl ClientMachine {
         let mut random = Random::new(seed);
         let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
         let patience = Patience {
-            open: socket_timeout.unwrap_or(options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
+            open: socket_timeout.unwrap_or_else(|| options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
             scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
             get_more: socket_timeout.unwrap_or(GET_MORE_SLACK),
         };

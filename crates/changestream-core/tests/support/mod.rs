@@ -1,5 +1,6 @@
 //! A connection and the server's end of it, without a network.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! Selection, and what is said when there is none.
+#![allow(clippy::disallowed_methods, reason = "one epoch for the fake clock")]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
