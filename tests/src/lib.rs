@@ -2,10 +2,12 @@
 //! project; where they are not there, a test says so and passes.
 
 pub mod capture;
+pub mod fuzzing;
 pub mod recorded_stream;
 pub mod replay;
 pub mod simulation;
 pub mod world;
+pub mod writer;
 
 use std::path::PathBuf;
 
@@ -40,3 +42,8 @@ fn data(variable: &str, folder: &str) -> Option<PathBuf> {
     );
     None
 }
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -4,7 +4,7 @@
 //! middle of a message, cursors vanish and getMores fail. Then everything heals, and what each stream has delivered is
 //! compared with what the deployment has kept: no gap, no repeat, nothing that was rolled back, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -64,12 +64,55 @@ impl fmt::Display for Report {
 pub fn run(seed: u64) -> Report {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    Simulation::new(bytes).run()
+    Simulation::new(Chance::Seed(Random::new(bytes)), bytes).run()
+}
+
+/// Runs a world whose faults, writes and consumers these bytes decide, one after the other; it ends when they do.
+///
+/// # Panics
+/// As [`run`].
+pub fn play(script: &[u8]) -> Report {
+    Simulation::new(Chance::Script(script.iter().copied().collect()), [0; 32]).run()
+}
+
+/// What decides.
+enum Chance {
+    Seed(Random),
+    /// The bytes that are left.
+    Script(VecDeque<u8>),
+}
+
+impl Chance {
+    /// A number below `bound`. A script spends a byte on it, or two where one does not reach.
+    fn below(&mut self, bound: usize) -> usize {
+        match self {
+            Self::Seed(random) => random.below(bound),
+            Self::Script(bytes) => {
+                let mut next = || usize::from(bytes.pop_front().unwrap_or(0));
+                let number = if bound > 256 { next() << 8 | next() } else { next() };
+                number % bound
+            }
+        }
+    }
+
+    fn turns(&mut self) -> usize {
+        match self {
+            Self::Seed(random) => 30 + random.below(60),
+            Self::Script(bytes) => bytes.len(),
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        match self {
+            Self::Seed(_) => false,
+            Self::Script(bytes) => bytes.is_empty(),
+        }
+    }
 }
 
 struct Simulation {
     world: World,
-    random: Random,
+    random: Chance,
     streams: Vec<Watched>,
     /// The next document's number.
     next: i32,
@@ -91,8 +134,7 @@ struct Watched {
 }
 
 impl Simulation {
-    fn new(seed: [u8; 32]) -> Self {
-        let mut random = Random::new(seed);
+    fn new(mut random: Chance, seed: [u8; 32]) -> Self {
         let members = [1, 3, 3, 5][random.below(4)];
         let config = Deployment::replica_set(members).election_timeout(Duration::from_millis(500));
         let mut world = World::new(config, seed);
@@ -116,8 +158,10 @@ impl Simulation {
         for _ in 0..1 + self.random.below(3) {
             self.open_stream();
         }
-        let turns = 30 + self.random.below(60);
-        for _ in 0..turns {
+        for _ in 0..self.random.turns() {
+            if self.random.is_spent() {
+                break;
+            }
             match self.random.below(4) {
                 0 => self.write(),
                 1 => self.break_something(),
@@ -203,7 +247,10 @@ impl Simulation {
         let stream = &self.streams[index];
         // No policy covers the opening of a stream.
         let unopened = !self.world.machine(stream.id).is_open();
-        assert!(unopened || end.code() == Some(CURSOR_KILLED), "the stream ended: {end}");
+        assert!(
+            unopened || end.code() == Some(CURSOR_KILLED),
+            "the stream ended: {end}"
+        );
         let mut options = stream.options.clone();
         options.resume_after = end.resume_token().cloned();
         assert!(options.resume_after.is_some(), "an error carries the last token");
@@ -215,7 +262,9 @@ impl Simulation {
     fn take(&mut self, index: usize, event: &ChangeEvent) {
         let stream = &mut self.streams[index];
         let key = event.document_key().and_then(|key| key.get_i32("_id").ok());
-        stream.delivered.push(key.expect("each event is an insert of a numbered document"));
+        stream
+            .delivered
+            .push(key.expect("each event is an insert of a numbered document"));
         let token = self.world.machine(stream.id).resume_token();
         assert!(token.is_some(), "after an event there is a token");
     }
@@ -328,8 +377,18 @@ impl Simulation {
         };
         report.rolled_back = (self.next as usize + 2).saturating_sub(report.kept);
         for index in 0..self.streams.len() {
-            let words = if self.streams[index].collection.is_some() { 1 } else { 2 };
-            while self.streams[index].delivered.iter().filter(|n| **n == last).count() < words {
+            let words = if self.streams[index].collection.is_some() {
+                1
+            } else {
+                2
+            };
+            while self.streams[index]
+                .delivered
+                .iter()
+                .filter(|n| **n == last)
+                .count()
+                < words
+            {
                 match self.world.next(self.streams[index].id) {
                     Some(Ok(event)) => self.take(index, &event),
                     Some(Err(end)) => self.reopen(index, &end),
@@ -366,7 +425,9 @@ impl Simulation {
     /// What the deployment kept of a collection, in the order in which it was written, but for what was there before
     /// the streams were opened.
     fn kept(&mut self, name: &str) -> Vec<(i32, bool)> {
-        let reply = self.world.run("shop", doc! { "find": name, "batchSize": 100_000 });
+        let reply = self
+            .world
+            .run("shop", doc! { "find": name, "batchSize": 100_000 });
         let batch = reply
             .get_document("cursor")
             .and_then(|cursor| cursor.get_array("firstBatch"))

@@ -8,7 +8,10 @@ fn nothing_is_lost_or_repeated_in_a_storm_of_faults() {
     for seed in 0..150 {
         resumes += simulation::run(seed).resumes;
     }
-    assert!(resumes > 100, "the faults have hardly been felt: {resumes} resumes");
+    assert!(
+        resumes > 100,
+        "the faults have hardly been felt: {resumes} resumes"
+    );
 }
 
 #[test]

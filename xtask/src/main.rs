@@ -36,7 +36,16 @@ fn main() -> ExitCode {
 /// Builds the simulation for speed and runs it with these arguments.
 fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let status = Command::new(tidy::cargo())
-        .args(["run", "--quiet", "--release", "--package", "changestream-tests", "--bin", "simulate", "--"])
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "changestream-tests",
+            "--bin",
+            "simulate",
+            "--",
+        ])
         .args(arguments)
         .current_dir(root)
         .status()

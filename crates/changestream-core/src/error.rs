@@ -261,12 +261,10 @@ impl ErrorKind {
             Self::TokenNotFound(_) => Some(
                 "was the pipeline or the scope changed since the token was saved, or does the pipeline change `_id`?",
             ),
-            Self::InvalidToken(_) => {
-                Some("the token of an invalidate event works with start_after only")
+            Self::InvalidToken(_) => Some("the token of an invalidate event works with start_after only"),
+            Self::EventTooLarge(_) => {
+                Some("project large fields away, or append $changeStreamSplitLargeEvent (server 7.0, 6.0.9)")
             }
-            Self::EventTooLarge(_) => Some(
-                "project large fields away, or append $changeStreamSplitLargeEvent (server 7.0, 6.0.9)",
-            ),
             Self::PreImageMissing(_) => Some(
                 "enable changeStreamPreAndPostImages on the collection, or ask for whenAvailable instead of required",
             ),
@@ -310,9 +308,9 @@ impl fmt::Display for ErrorKind {
             | Self::PreImageMissing(e)
             | Self::NotAReplicaSet(e)
             | Self::Server(e) => e.fmt(f),
-            Self::MissingResumeToken => f.write_str(
-                "Cannot provide resume functionality when the resume token is missing",
-            ),
+            Self::MissingResumeToken => {
+                f.write_str("Cannot provide resume functionality when the resume token is missing")
+            }
             Self::Decode { message } => write!(f, "cannot decode: {message}"),
             Self::Closed => f.write_str("the stream is closed"),
         }

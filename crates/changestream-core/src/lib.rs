@@ -117,8 +117,8 @@ pub mod read_preference;
 pub mod session;
 pub mod stream;
 pub mod token;
-pub mod uri;
 pub mod topology;
+pub mod uri;
 pub mod wire;
 
 pub use address::ServerAddress;

@@ -83,8 +83,6 @@ pub struct ReadConcern {
 impl ReadConcern {
     /// A read concern of that level.
     pub fn new(level: impl Into<String>) -> Self {
-        Self {
-            level: level.into(),
-        }
+        Self { level: level.into() }
     }
 }

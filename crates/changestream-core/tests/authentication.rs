@@ -21,12 +21,7 @@ fn speculation_saves_the_first_step() {
     let mut world = world("pencil", None);
     let hello = world.connect();
     let mut server = Server::new("SCRAM-SHA-256", "pencil");
-    let answer = server.start(
-        hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap(),
-    );
+    let answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
     world.answer(
         &hello,
         &with_mechanisms(&["SCRAM-SHA-1", "SCRAM-SHA-256"], Some(answer)),
@@ -90,10 +85,7 @@ fn without_an_answer_to_the_speculation_it_starts_anew() {
             ]
         );
         assert_eq!(start.command.get_str("mechanism").unwrap(), used);
-        let speculated = hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap();
+        let speculated = hello.command.get_document("speculativeAuthenticate").unwrap();
         assert_ne!(
             payload(speculated),
             payload(&start.command),
@@ -114,12 +106,7 @@ fn a_speculation_with_another_mechanism_than_the_negotiated_is_dropped() {
     let mut world = world("pencil", None);
     let hello = world.connect();
     let mut server = Server::new("SCRAM-SHA-256", "pencil");
-    let answer = server.start(
-        hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap(),
-    );
+    let answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
     world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-1"], Some(answer)));
     world.authenticate();
     assert_eq!(
@@ -133,12 +120,7 @@ fn a_hello_in_between_does_not_lose_the_speculation() {
     let mut world = world("pencil", None);
     let hello = world.connect();
     let mut server = Server::new("SCRAM-SHA-256", "pencil");
-    let answer = server.start(
-        hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap(),
-    );
+    let answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
     world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-256"], Some(answer)));
     world.connection.check(world.now);
     let check = world.request();
@@ -192,12 +174,7 @@ fn a_wrong_password_is_the_servers_error() {
     assert_eq!(error.code(), Some(18));
     assert_eq!(error.server(), Some(&support::address()));
     let text = format!("{error} {error:?}");
-    for words in [
-        "SCRAM-SHA-256",
-        "\"user\"",
-        "\"users\"",
-        "Authentication failed.",
-    ] {
+    for words in ["SCRAM-SHA-256", "\"user\"", "\"users\"", "Authentication failed."] {
         assert!(text.contains(words), "{text}");
     }
     assert!(!text.contains("pencil"), "{text}");
@@ -260,10 +237,7 @@ fn malformed_sasl_replies_are_refused() {
     for (answer, words) in cases {
         let mut world = world("pencil", None);
         let hello = world.connect();
-        world.answer(
-            &hello,
-            &with_mechanisms(&["SCRAM-SHA-256"], Some(answer.clone())),
-        );
+        world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-256"], Some(answer.clone())));
         world.authenticate();
         assert_refused(&mut world, &words);
     }
@@ -274,12 +248,7 @@ fn a_conversation_id_is_returned_as_it_came() {
     let mut world = world("pencil", None);
     let hello = world.connect();
     let mut server = Server::new("SCRAM-SHA-256", "pencil");
-    let mut answer = server.start(
-        hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap(),
-    );
+    let mut answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
     answer.insert("conversationId", i64::MAX);
     world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-256"], Some(answer)));
     world.authenticate();
@@ -331,10 +300,7 @@ fn authentication_has_the_connect_timeout_to_itself() {
     world.pass(1);
     assert!(matches!(
         world.failure().kind(),
-        ErrorKind::Network {
-            timed_out: true,
-            ..
-        }
+        ErrorKind::Network { timed_out: true, .. }
     ));
 }
 
@@ -344,17 +310,12 @@ fn a_connection_lost_during_authentication_says_so() {
     world.disconnect("reset by peer", false);
     let error = world.failure();
     assert!(
-        error
-            .to_string()
-            .contains("during authentication: reset by peer"),
+        error.to_string().contains("during authentication: reset by peer"),
         "{error}"
     );
     assert!(matches!(
         error.kind(),
-        ErrorKind::Network {
-            timed_out: false,
-            ..
-        }
+        ErrorKind::Network { timed_out: false, .. }
     ));
 }
 
@@ -365,12 +326,7 @@ fn connections_of_one_client_derive_the_keys_once() {
         let mut world = World::new(settings(Some(credential.clone())));
         let hello = world.connect();
         let mut server = Server::new("SCRAM-SHA-256", "pencil");
-        let answer = server.start(
-            hello
-                .command
-                .get_document("speculativeAuthenticate")
-                .unwrap(),
-        );
+        let answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
         world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-256"], Some(answer)));
         world.authenticate();
         let proof = world.request();
@@ -391,12 +347,7 @@ fn until_proof(client: &str, server: &str) -> (World, Server, Sent) {
     let mut world = world(client, None);
     let hello = world.connect();
     let mut server = Server::new("SCRAM-SHA-256", server);
-    let answer = server.start(
-        hello
-            .command
-            .get_document("speculativeAuthenticate")
-            .unwrap(),
-    );
+    let answer = server.start(hello.command.get_document("speculativeAuthenticate").unwrap());
     world.answer(&hello, &with_mechanisms(&["SCRAM-SHA-256"], Some(answer)));
     world.authenticate();
     let proof = world.request();
@@ -416,12 +367,7 @@ fn assert_refused(world: &mut World, words: &str) {
         "{error:?}"
     );
     assert!(error.to_string().contains(words), "{words}: {error}");
-    assert!(
-        !world
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::Ready))
-    );
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Ready)));
 }
 
 fn with_mechanisms(mechanisms: &[&str], speculative: Option<Document>) -> Document {
@@ -477,11 +423,7 @@ impl Server {
         self.auth_message = format!("{},{without_proof}", self.auth_message);
         let client_key = self.hmac(&self.salted, b"Client Key");
         let signature = self.hmac(&self.digest(&client_key), self.auth_message.as_bytes());
-        let expected: Vec<u8> = client_key
-            .iter()
-            .zip(signature)
-            .map(|(k, s)| k ^ s)
-            .collect();
+        let expected: Vec<u8> = client_key.iter().zip(signature).map(|(k, s)| k ^ s).collect();
         if BASE64.decode(proof).unwrap() != expected {
             return doc! { "ok": 0.0, "errmsg": "Authentication failed.", "code": 18, "codeName": "AuthenticationFailed" };
         }

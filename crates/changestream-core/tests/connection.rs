@@ -14,9 +14,7 @@ use changestream_core::connection::{Connection, ConnectionOutput, Request, reply
 use changestream_core::random::Random;
 use changestream_core::wire::{Flags, encode_op_msg, encode_op_query, encode_op_reply};
 
-use support::{
-    CONNECT_TIMEOUT, Event, World, address, document, hello_reply, raw, receive, settings,
-};
+use support::{CONNECT_TIMEOUT, Event, World, address, document, hello_reply, raw, receive, settings};
 
 #[test]
 fn the_first_message_is_an_op_query_with_the_legacy_hello() {
@@ -122,10 +120,7 @@ fn hello_may_be_answered_by_either_operation() {
             (hello_reply(), Duration::from_millis(30))
         );
         assert_eq!(world.connection.max_wire_version(), Some(21));
-        assert_eq!(
-            document(world.connection.hello_reply().unwrap()),
-            hello_reply()
-        );
+        assert_eq!(document(world.connection.hello_reply().unwrap()), hello_reply());
         assert!(world.connection.is_idle() && !world.connection.is_ready());
         assert_eq!(world.connection.deadline(), None);
     }
@@ -139,11 +134,7 @@ fn a_hello_that_the_server_refuses_is_its_error() {
     assert_eq!(error.server(), Some(&address()));
     let server = error.server_error().unwrap();
     assert_eq!(
-        (
-            server.code,
-            server.code_name.as_str(),
-            server.message.as_str()
-        ),
+        (server.code, server.code_name.as_str(), server.message.as_str()),
         (91, "ShutdownInProgress", "shutting down")
     );
     assert!(server.has_label("B"));
@@ -182,14 +173,8 @@ fn peers_that_are_no_mongodb_server_are_named_so() {
         world.connect();
         world.receive(bytes);
         let error = world.failure();
-        assert!(
-            matches!(error.kind(), ErrorKind::Protocol { .. }),
-            "{error:?}"
-        );
-        assert!(
-            error.to_string().contains("is this a MongoDB server?"),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), ErrorKind::Protocol { .. }), "{error:?}");
+        assert!(error.to_string().contains("is this a MongoDB server?"), "{error}");
         assert_eq!(error.server(), Some(&address()));
     }
 }
@@ -212,10 +197,7 @@ fn replies_find_their_requests_in_any_order() {
     assert!(world.connection.is_idle());
     let replies = world.replies();
     assert_eq!(replies.len(), 2, "an error reply is a reply");
-    assert_eq!(
-        (replies[0].request_id, replies[1].request_id),
-        (second, first)
-    );
+    assert_eq!((replies[0].request_id, replies[1].request_id), (second, first));
     assert_eq!(document(&replies[1].body), doc! { "ok": 0, "n": 1 });
     assert_eq!(replies[0].round_trip, Duration::from_millis(20));
     assert_eq!(replies[1].round_trip, Duration::from_millis(40));
@@ -265,14 +247,8 @@ fn what_is_printed_shows_no_bytes_that_are_written() {
     world.connection.handle_connected(world.now);
     let output = world.connection.poll_output().unwrap();
     let text = format!("{output:?} {:?}", world.connection);
-    assert!(
-        text.contains("bytes)") && text.contains("greeting"),
-        "{text}"
-    );
-    assert!(
-        !text.contains("pencil") && !text.contains("n=user"),
-        "{text}"
-    );
+    assert!(text.contains("bytes)") && text.contains("greeting"), "{text}");
+    assert!(!text.contains("pencil") && !text.contains("n=user"), "{text}");
 }
 
 #[test]
@@ -287,9 +263,7 @@ fn replies_that_contradict_their_requests_fail_the_connection() {
             encode_op_msg(1, id, Flags::MORE_TO_COME, &body, &[])
         }),
         ("OP_REPLY", &|id| encode_op_reply(1, id, &body)),
-        ("sent a request", &|id| {
-            encode_op_query(id, "admin.$cmd", &body)
-        }),
+        ("sent a request", &|id| encode_op_query(id, "admin.$cmd", &body)),
         ("sequences", &|id| {
             encode_op_msg(1, id, Flags::NONE, &body, &[("docs", &[&body])])
         }),
@@ -349,10 +323,7 @@ fn an_exhaust_that_falls_silent_times_out() {
     world.pass(1);
     assert!(matches!(
         world.failure().kind(),
-        ErrorKind::Network {
-            timed_out: true,
-            ..
-        }
+        ErrorKind::Network { timed_out: true, .. }
     ));
 }
 
@@ -367,25 +338,13 @@ fn connecting_and_the_handshake_share_the_connect_timeout() {
             world.connect();
             reason = DeadlineReason::Handshake;
         }
-        assert_eq!(
-            world.connection.deadline(),
-            Some(Deadline { at: end, reason })
-        );
+        assert_eq!(world.connection.deadline(), Some(Deadline { at: end, reason }));
         world.pass(3999);
         assert!(world.events.is_empty(), "early is harmless");
         world.pass(1);
         let error = world.failure();
-        assert!(matches!(
-            error.kind(),
-            ErrorKind::Network {
-                timed_out: true,
-                ..
-            }
-        ));
-        assert!(
-            error.to_string().contains("10s (connectTimeoutMS)"),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }));
+        assert!(error.to_string().contains("10s (connectTimeoutMS)"), "{error}");
         assert_eq!(error.server(), Some(&address()));
     }
 }
@@ -402,10 +361,7 @@ fn a_handshake_that_dribbles_is_not_given_more_time() {
     world.pass(1000);
     assert!(matches!(
         world.failure().kind(),
-        ErrorKind::Network {
-            timed_out: true,
-            ..
-        }
+        ErrorKind::Network { timed_out: true, .. }
     ));
 }
 
@@ -444,13 +400,7 @@ fn a_reply_deadline_moves_on_with_every_byte() {
     world.pass(1);
     let error = world.failure();
     assert!(error.to_string().contains("silent for 1s"), "{error}");
-    assert!(matches!(
-        error.kind(),
-        ErrorKind::Network {
-            timed_out: true,
-            ..
-        }
-    ));
+    assert!(matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }));
 }
 
 #[test]
@@ -536,10 +486,7 @@ fn a_later_hello_that_is_refused_or_unanswered_fails_the_connection() {
     let mut world = World::ready();
     world.connection.check(world.now);
     let check = world.request();
-    world.answer(
-        &check,
-        &doc! { "ok": 0, "code": 11600, "errmsg": "interrupted" },
-    );
+    world.answer(&check, &doc! { "ok": 0, "code": 11600, "errmsg": "interrupted" });
     assert_eq!(world.failure().code(), Some(11600));
 
     let mut world = World::ready();
@@ -547,10 +494,7 @@ fn a_later_hello_that_is_refused_or_unanswered_fails_the_connection() {
     world.pass(10_000);
     assert!(matches!(
         world.failure().kind(),
-        ErrorKind::Network {
-            timed_out: true,
-            ..
-        }
+        ErrorKind::Network { timed_out: true, .. }
     ));
 }
 
@@ -584,9 +528,7 @@ fn a_lost_connection_says_where_it_was_lost() {
             world.disconnect("refused by peer", timed_out);
             let error = world.failure();
             assert!(error.to_string().contains(words), "{error}");
-            assert!(
-                matches!(error.kind(), ErrorKind::Network { timed_out: t, .. } if *t == timed_out)
-            );
+            assert!(matches!(error.kind(), ErrorKind::Network { timed_out: t, .. } if *t == timed_out));
             assert_eq!(error.server(), Some(&address()));
         }
     }
@@ -771,9 +713,7 @@ fn ok_and_errors_are_read_whatever_their_types() {
     ));
     assert_eq!((error.code, error.message.as_str()), (13435, "old"));
     assert_eq!(error.labels, ["L"]);
-    let error = reply::server_error(&raw(
-        &doc! { "code": i64::MAX, "errmsg": 5, "errorLabels": "L" },
-    ));
+    let error = reply::server_error(&raw(&doc! { "code": i64::MAX, "errmsg": 5, "errorLabels": "L" }));
     assert_eq!(
         (error.code, error.message.as_str(), error.labels.len()),
         (0, "", 0)
@@ -797,13 +737,7 @@ impl World {
         let large = doc! { "ok": 1, "text": "x".repeat(300) };
         let hello = encode_op_reply(1, hello_id, &raw(&hello_reply()));
         let replies = [
-            encode_op_msg(
-                2,
-                request_id,
-                Flags::MORE_TO_COME,
-                &rawdoc! { "ok": 1 },
-                &[],
-            ),
+            encode_op_msg(2, request_id, Flags::MORE_TO_COME, &rawdoc! { "ok": 1 }, &[]),
             encode_op_msg(
                 3,
                 2,

@@ -5,8 +5,8 @@
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc, rawdoc};
 use changestream_core::event::{
-    ChangeEvent, ChangeStreamDocument, ExtendedJson, FieldState, MissingToken, NsType,
-    OperationType, UpdateDescription,
+    ChangeEvent, ChangeStreamDocument, ExtendedJson, FieldState, MissingToken, NsType, OperationType,
+    UpdateDescription,
 };
 use changestream_core::{Error, ErrorKind, ResumeToken};
 use serde::Deserialize;
@@ -47,25 +47,14 @@ fn each_field_of_an_update_has_its_accessor() {
     let event = event(&update());
     assert_eq!(event.operation_type(), Some(OperationType::Update));
     assert_eq!(event.cluster_time().unwrap().increment, 2);
+    assert_eq!(event.wall_time().unwrap().timestamp_millis(), 1_795_362_698_123);
     assert_eq!(
-        event.wall_time().unwrap().timestamp_millis(),
-        1_795_362_698_123
-    );
-    assert_eq!(
-        event
-            .full_document()
-            .present()
-            .unwrap()
-            .get_i32("_id")
-            .unwrap(),
+        event.full_document().present().unwrap().get_i32("_id").unwrap(),
         1
     );
     assert_eq!(event.full_document_before_change(), FieldState::Null);
     assert_eq!(event.namespace().unwrap().to_string(), "shop.orders");
-    assert_eq!(
-        event.document_key().unwrap().get_str("region").unwrap(),
-        "eu"
-    );
+    assert_eq!(event.document_key().unwrap().get_str("region").unwrap(), "eu");
     assert_eq!(event.lsid().unwrap().iter().count(), 1);
     assert_eq!(event.txn_number(), Some(5));
     let split = event.split_event().unwrap();
@@ -88,13 +77,7 @@ fn what_an_update_changed_is_read_on_demand() {
         .map(|a| (a.field, a.new_size))
         .collect();
     assert_eq!(truncated, [("e", 3)]);
-    assert!(
-        changed
-            .disambiguated_paths()
-            .unwrap()
-            .get_array("a.0")
-            .is_ok()
-    );
+    assert!(changed.disambiguated_paths().unwrap().get_array("a.0").is_ok());
 }
 
 #[test]
@@ -105,17 +88,10 @@ fn ddl_events_are_as_readable_as_changes() {
         "operationDescription": { "to": { "db": "shop", "coll": "b" } },
     });
     assert_eq!(rename.to().unwrap().coll, Some("b"));
-    assert!(
-        rename
-            .operation_description()
-            .unwrap()
-            .get_document("to")
-            .is_ok()
-    );
+    assert!(rename.operation_description().unwrap().get_document("to").is_ok());
     let create = event(&doc! { "_id": 1, "operationType": "create", "nsType": "timeseries" });
     assert_eq!(create.ns_type(), Some(NsType::Timeseries));
-    let dropped =
-        event(&doc! { "_id": 1, "operationType": "dropDatabase", "ns": { "db": "shop" } });
+    let dropped = event(&doc! { "_id": 1, "operationType": "dropDatabase", "ns": { "db": "shop" } });
     assert_eq!(dropped.namespace().unwrap().coll, None);
     assert_eq!(dropped.namespace().unwrap().to_string(), "shop");
 }
@@ -220,10 +196,7 @@ fn a_malformed_field_is_named() {
 fn an_event_without_id_is_refused_as_the_specification_says() {
     let error = ChangeEvent::from_raw(rawdoc! { "operationType": "insert" }).unwrap_err();
     assert_eq!(error, MissingToken);
-    assert!(matches!(
-        Error::from(error).kind(),
-        ErrorKind::MissingResumeToken
-    ));
+    assert!(matches!(Error::from(error).kind(), ErrorKind::MissingResumeToken));
 }
 
 #[test]
@@ -249,12 +222,7 @@ fn full_documents_decode_into_types_that_borrow_from_the_event() {
     let order: Order<'_> = inserted.full_document_as().unwrap().unwrap();
     assert_eq!((order.id, order.note), (4, Some("n")));
     for none in [doc! { "_id": 1 }, doc! { "_id": 1, "fullDocument": null }] {
-        assert!(
-            event(&none)
-                .full_document_as::<Order<'_>>()
-                .unwrap()
-                .is_none()
-        );
+        assert!(event(&none).full_document_as::<Order<'_>>().unwrap().is_none());
     }
 }
 
@@ -337,11 +305,7 @@ fn an_owned_event_is_equal_and_elsewhere() {
     let event = event(&update());
     let at = event.as_raw().as_bytes().as_ptr();
     let clone = event.clone();
-    assert_eq!(
-        clone.as_raw().as_bytes().as_ptr(),
-        at,
-        "a clone copies nothing"
-    );
+    assert_eq!(clone.as_raw().as_bytes().as_ptr(), at, "a clone copies nothing");
     let owned = event.clone().into_owned();
     assert_eq!(owned, event);
     assert_eq!(owned.resume_token(), event.resume_token());
@@ -353,11 +317,7 @@ fn an_event_is_small_to_move_and_can_go_to_other_threads() {
     fn assert_thread_safe<T: Send + Sync + 'static>() {}
     assert_thread_safe::<ChangeEvent>();
     assert_thread_safe::<changestream_core::event::DecodeError>();
-    assert!(
-        size_of::<ChangeEvent>() <= 64,
-        "{}",
-        size_of::<ChangeEvent>()
-    );
+    assert!(size_of::<ChangeEvent>() <= 64, "{}", size_of::<ChangeEvent>());
 }
 
 /// Everything that can be asked of an event.

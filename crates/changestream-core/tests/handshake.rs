@@ -33,9 +33,7 @@ fn the_environments_of_the_handshake_specification() {
                 ("FUNCTION_TIMEOUT_SEC", "60"),
                 ("FUNCTION_REGION", "us-central1"),
             ],
-            Some(
-                doc! { "name": "gcp.func", "timeout_sec": 60, "memory_mb": 1024, "region": "us-central1" },
-            ),
+            Some(doc! { "name": "gcp.func", "timeout_sec": 60, "memory_mb": 1024, "region": "us-central1" }),
         ),
         (
             "4 valid Vercel",
@@ -57,11 +55,7 @@ fn the_environments_of_the_handshake_specification() {
             vec![lambda, ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "big")],
             Some(doc! { "name": "aws.lambda" }),
         ),
-        (
-            "8 not AWS_Lambda_",
-            vec![("AWS_EXECUTION_ENV", "EC2")],
-            None,
-        ),
+        ("8 not AWS_Lambda_", vec![("AWS_EXECUTION_ENV", "EC2")], None),
         (
             "9 container and provider",
             vec![
@@ -93,11 +87,7 @@ fn the_environments_of_the_handshake_specification() {
         ),
         (
             "Vercel, AWS and Azure",
-            vec![
-                lambda,
-                ("VERCEL", "1"),
-                ("FUNCTIONS_WORKER_RUNTIME", "node"),
-            ],
+            vec![lambda, ("VERCEL", "1"), ("FUNCTIONS_WORKER_RUNTIME", "node")],
             None,
         ),
         (
@@ -169,11 +159,7 @@ fn the_client_document_names_driver_system_and_platform() {
         }
     );
     let bare = client(&ClientMetadata::new(), None);
-    assert!(
-        !bare.contains_key("application")
-            && !bare.contains_key("platform")
-            && !bare.contains_key("env")
-    );
+    assert!(!bare.contains_key("application") && !bare.contains_key("platform") && !bare.contains_key("env"));
     assert!(
         !bare
             .get_document("os")
@@ -330,11 +316,7 @@ fn no_input_makes_the_client_document_too_large() {
     assert!(client.as_bytes().len() <= 512);
     let client = Document::try_from(&*client).unwrap();
     assert_eq!(
-        client
-            .get_document("driver")
-            .unwrap()
-            .get_str("name")
-            .unwrap(),
+        client.get_document("driver").unwrap().get_str("name").unwrap(),
         "changestream"
     );
 }

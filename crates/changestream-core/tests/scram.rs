@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bson::{RawDocumentBuf, rawdoc};
-use changestream_core::auth::scram::{
-    self, Hash, MAX_ITERATIONS, MIN_ITERATIONS, Scram, ScramKeys,
-};
+use changestream_core::auth::scram::{self, Hash, MAX_ITERATIONS, MIN_ITERATIONS, Scram, ScramKeys};
 use changestream_core::auth::{Credential, Mechanism};
 use changestream_core::random::Random;
 use changestream_core::{Error, ErrorKind};
@@ -50,7 +48,8 @@ fn scram_sha_1_digests_user_and_password_as_mongodb_does() {
     // The example of the Authentication specification.
     let scram = Scram::new(Hash::Sha1, "user", "fyko+d2lbbFgONRv9qkxdawL");
     let credential = Credential::new("user", "pencil", "admin", Some(Mechanism::ScramSha1));
-    let server_first = "r=fyko+d2lbbFgONRv9qkxdawLHo+Vgk7qvUOKUwuWLIWg4l/9SraGMHEE,s=rQ9ZY3MntBeuP3E1TDVC4w==,i=10000";
+    let server_first =
+        "r=fyko+d2lbbFgONRv9qkxdawLHo+Vgk7qvUOKUwuWLIWg4l/9SraGMHEE,s=rQ9ZY3MntBeuP3E1TDVC4w==,i=10000";
     let (client_final, proof) = answer(&scram, &credential, server_first).unwrap();
     assert_eq!(
         client_final,
@@ -91,10 +90,7 @@ fn scram_sha_256_prepares_the_password() {
             "{password:?}"
         );
     }
-    assert_ne!(
-        proof_of("user", Hash::Sha256),
-        proof_of("USER", Hash::Sha256)
-    );
+    assert_ne!(proof_of("user", Hash::Sha256), proof_of("USER", Hash::Sha256));
 }
 
 #[test]
@@ -110,10 +106,7 @@ fn a_password_that_saslprep_prohibits_is_an_error_that_does_not_repeat_it() {
         let error = try_proof_of(password, Hash::Sha256).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Authentication { .. }));
         let text = format!("{error} {error:?}");
-        assert!(
-            text.contains("SASLprep") && !text.contains(password),
-            "{text}"
-        );
+        assert!(text.contains("SASLprep") && !text.contains(password), "{text}");
     }
 }
 
@@ -278,14 +271,9 @@ fn the_mechanism_is_the_one_asked_for_or_the_best_the_server_lists() {
     ] {
         assert_eq!(unnamed.negotiate(&reply), expected, "{reply:?}");
     }
-    for asked in [
-        Mechanism::ScramSha1,
-        Mechanism::ScramSha256,
-        Mechanism::Plain,
-    ] {
+    for asked in [Mechanism::ScramSha1, Mechanism::ScramSha256, Mechanism::Plain] {
         let named = Credential::new("user", "pencil", "admin", Some(asked));
-        let reply: RawDocumentBuf =
-            rawdoc! { "saslSupportedMechs": ["SCRAM-SHA-1", "SCRAM-SHA-256"] };
+        let reply: RawDocumentBuf = rawdoc! { "saslSupportedMechs": ["SCRAM-SHA-1", "SCRAM-SHA-256"] };
         assert_eq!(named.negotiate(&reply), asked);
     }
 }
@@ -322,11 +310,7 @@ fn mechanisms_parse_by_their_names_and_those_not_built_say_so() {
 fn secrets_are_never_printed() {
     let credential = Credential::new("user", "pencil", "admin", None);
     let keys = credential.scram_keys(Hash::Sha256, b"salt", 4096).unwrap();
-    let text = format!(
-        "{credential:?} {:?} {keys:?} {:?}",
-        credential.clone(),
-        proof()
-    );
+    let text = format!("{credential:?} {:?} {keys:?} {:?}", credential.clone(), proof());
     assert!(!text.contains("pencil") && text.contains("user"), "{text}");
     assert!(!text.contains('['), "no key bytes: {text}");
 }
@@ -387,9 +371,7 @@ fn hostile_messages_never_panic() {
                 _ => bytes.insert(at, b",=r0"[random.below(4)]),
             }
         }
-        let _ = scram.answer(&bytes, |hash, salt, _| {
-            Ok(ScramKeys::derive(hash, b"", salt, 1))
-        });
+        let _ = scram.answer(&bytes, |hash, salt, _| Ok(ScramKeys::derive(hash, b"", salt, 1)));
         bytes.insert(0, b'v');
         let _ = proof_with_one_iteration(&scram).verify(&bytes);
     }

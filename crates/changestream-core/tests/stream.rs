@@ -32,7 +32,8 @@ impl World {
 
     fn on(scope: &Scope, options: WatchOptions) -> Self {
         let now = epoch();
-        let stream = StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
+        let stream =
+            StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
         Self {
             stream,
             now,
@@ -106,7 +107,10 @@ impl World {
     #[track_caller]
     fn expect_get_more(&mut self) -> Document {
         let command = self.expect_command();
-        assert!(command.contains_key("getMore"), "expected a getMore, got {command}");
+        assert!(
+            command.contains_key("getMore"),
+            "expected a getMore, got {command}"
+        );
         command
     }
 
@@ -188,6 +192,7 @@ const RETRIES: Retries = Retries {
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
+    scan: Duration::from_secs(30),
     get_more: Duration::from_secs(10),
 };
 
@@ -222,7 +227,11 @@ fn cursor(id: i64, batch_name: &str, events: &[&str], token: Option<&str>) -> Do
     let events: Vec<Bson> = events
         .iter()
         .map(|name| {
-            let kind = if name.starts_with("inv") { "invalidate" } else { "insert" };
+            let kind = if name.starts_with("inv") {
+                "invalidate"
+            } else {
+                "insert"
+            };
             Bson::Document(doc! { "_id": { "_data": *name }, "operationType": kind })
         })
         .collect();
@@ -280,7 +289,8 @@ fn database_and_cluster_streams_aggregate_on_one() {
     assert_eq!(command.get_i32("aggregate").unwrap(), 1);
     assert_eq!(command.get_str("$db").unwrap(), "shop");
     assert_eq!(*stage(&command), doc! {});
-    let command = World::on(&Scope::Cluster, WatchOptions::default()).open(cursor(1, "firstBatch", &[], None));
+    let command =
+        World::on(&Scope::Cluster, WatchOptions::default()).open(cursor(1, "firstBatch", &[], None));
     assert_eq!(command.get_i32("aggregate").unwrap(), 1);
     assert_eq!(command.get_str("$db").unwrap(), "admin");
     assert_eq!(*stage(&command), doc! { "allChangesForCluster": true });
@@ -297,7 +307,10 @@ fn max_await_time_goes_on_get_more_only_and_the_comment_on_both() {
     assert!(!aggregate.to_string().contains("maxTimeMS"));
     assert!(!aggregate.to_string().contains("maxAwaitTimeMS"));
     assert_eq!(aggregate.get_str("comment").unwrap(), "why");
-    assert_eq!(aggregate.get_document("cursor").unwrap(), &doc! { "batchSize": 3 });
+    assert_eq!(
+        aggregate.get_document("cursor").unwrap(),
+        &doc! { "batchSize": 3 }
+    );
     world.demand(Demand::Next);
     let mut command = world.expect_get_more();
     command.remove("lsid");
@@ -323,7 +336,10 @@ fn before_4_4_the_comment_is_not_on_get_more() {
 fn batch_size_zero_is_sent_on_aggregate_and_left_out_of_get_more() {
     let mut world = World::new(options(|o| o.batch_size = Some(0)));
     let aggregate = world.open(cursor(9, "firstBatch", &[], Some("t0")));
-    assert_eq!(aggregate.get_document("cursor").unwrap(), &doc! { "batchSize": 0 });
+    assert_eq!(
+        aggregate.get_document("cursor").unwrap(),
+        &doc! { "batchSize": 0 }
+    );
     world.demand(Demand::Next);
     assert!(!world.expect_get_more().contains_key("batchSize"));
 }
@@ -348,7 +364,10 @@ fn all_start_options_are_sent_for_the_server_to_judge() {
     let mut world = World::new(options(|o| {
         o.resume_after = Some(token_of("a"));
         o.start_after = Some(token_of("b"));
-        o.start_at_operation_time = Some(Timestamp { time: 5, increment: 6 });
+        o.start_at_operation_time = Some(Timestamp {
+            time: 5,
+            increment: 6,
+        });
     }));
     let command = world.open(failure(40674, &[]));
     assert_eq!(
@@ -404,7 +423,10 @@ fn an_unread_first_batch_leaves_the_token_as_the_user_gave_it() {
 fn a_resume_continues_after_the_token_in_the_same_session() {
     let mut world = World::new(without_prefetch(options(|o| {
         o.pipeline = vec![doc! { "$match": { "x": 1 } }];
-        o.start_at_operation_time = Some(Timestamp { time: 1, increment: 1 });
+        o.start_at_operation_time = Some(Timestamp {
+            time: 1,
+            increment: 1,
+        });
     })));
     let first = world.open(cursor(1, "firstBatch", &["e1", "e2"], Some("t2")));
     world.expect_event("e1");
@@ -418,7 +440,9 @@ fn a_resume_continues_after_the_token_in_the_same_session() {
 
 #[test]
 fn start_after_stays_start_after_until_an_event_was_handed_over() {
-    let mut world = World::new(without_prefetch(options(|o| o.start_after = Some(token_of("inv")))));
+    let mut world = World::new(without_prefetch(options(|o| {
+        o.start_after = Some(token_of("inv"))
+    })));
     world.open(cursor(1, "firstBatch", &[], Some("t0")));
     let again = world.resume_after(Failure::Network);
     assert_eq!(*stage(&again), doc! { "startAfter": { "_data": "t0" } });
@@ -619,7 +643,10 @@ fn a_policy_keeps_resuming_after_failures_that_may_pass() {
         }
     }
     world.reply(failure(286, &[]));
-    assert!(matches!(world.poll_all().pop(), Some(StreamOutput::End(Err(_), _))));
+    assert!(matches!(
+        world.poll_all().pop(),
+        Some(StreamOutput::End(Err(_), _))
+    ));
 }
 
 #[test]
@@ -635,7 +662,10 @@ fn an_error_waits_until_the_events_before_it_are_handed_over() {
     world.demand(Demand::Next);
     world.expect_selection();
     world.ready();
-    assert_eq!(*stage(&world.expect_command()), doc! { "resumeAfter": { "_data": "t2" } });
+    assert_eq!(
+        *stage(&world.expect_command()),
+        doc! { "resumeAfter": { "_data": "t2" } }
+    );
 }
 
 #[test]
@@ -778,7 +808,11 @@ fn closing_says_what_is_left_to_tell_the_server() {
     world.expect_get_more();
     let farewell = world.stream.close().unwrap();
     assert!(farewell.busy);
-    assert_eq!(farewell.commands.len(), 1, "a session that was given is not ended");
+    assert_eq!(
+        farewell.commands.len(),
+        1,
+        "a session that was given is not ended"
+    );
     world.expect_nothing();
 }
 
@@ -863,13 +897,21 @@ fn what_a_server_is_decides_what_it_is_told_of_the_read_preference() {
         (Role::Direct, None, Some(primary_preferred)),
         (Role::Standalone, None, None),
         (Role::Standalone, Some(nearest.clone()), None),
-        (Role::Member, Some(nearest.clone()), Some(doc! { "mode": "nearest" })),
+        (
+            Role::Member,
+            Some(nearest.clone()),
+            Some(doc! { "mode": "nearest" }),
+        ),
         (Role::Direct, Some(nearest), Some(doc! { "mode": "nearest" })),
     ] {
         let mut world = World::new(options(|o| o.read_preference = preference));
         world.role = role;
         let command = world.open(cursor(1, "firstBatch", &[], Some("t0")));
-        assert_eq!(command.get_document("$readPreference").ok(), told.as_ref(), "{role:?}");
+        assert_eq!(
+            command.get_document("$readPreference").ok(),
+            told.as_ref(),
+            "{role:?}"
+        );
     }
 }
 
@@ -882,7 +924,9 @@ fn each_get_more_that_is_overdue_doubles_the_patience_until_one_is_answered() {
         let within = loop {
             match world.poll() {
                 Some(StreamOutput::Send(command)) if command.body.get("getMore").unwrap().is_some() => {
-                    let Expects::Reply { within } = command.expects else { panic!("a getMore without reply") };
+                    let Expects::Reply { within } = command.expects else {
+                        panic!("a getMore without reply")
+                    };
                     break within;
                 }
                 Some(StreamOutput::Send(command)) if command.body.get("aggregate").unwrap().is_some() => {
@@ -915,10 +959,12 @@ fn the_longest_times_overflow_nothing() {
     });
     let patience = Patience {
         open: Duration::MAX,
+        scan: Duration::MAX,
         get_more: Duration::MAX,
     };
     let scope = collection();
-    let stream = StreamMachine::new(&scope, &options, RETRIES, patience, Random::new([7; 32]), epoch()).unwrap();
+    let stream =
+        StreamMachine::new(&scope, &options, RETRIES, patience, Random::new([7; 32]), epoch()).unwrap();
     let mut world = World {
         stream,
         ..World::new(WatchOptions::default())
@@ -978,7 +1024,13 @@ fn a_get_more_that_an_overloaded_server_refuses_is_sent_again_twice_with_growing
 
 #[test]
 fn the_server_says_how_long_the_first_pause_may_be_and_no_longer_than_ten_seconds() {
-    for (base, longest) in [(1.0, 2), (5000.0, 10_000), (f64::MAX, 200), (-1.0, 200), (f64::NAN, 200)] {
+    for (base, longest) in [
+        (1.0, 2),
+        (5000.0, 10_000),
+        (f64::MAX, 200),
+        (-1.0, 200),
+        (f64::NAN, 200),
+    ] {
         let mut world = World::opened(WatchOptions::default());
         world.demand(Demand::Next);
         world.expect_get_more();
@@ -1004,7 +1056,11 @@ fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_se
         world.expect_command();
     }
     world.reply(failure(91, &[]));
-    assert_eq!(world.expect_end().unwrap_err().code(), Some(91), "the limit holds for all tries together");
+    assert_eq!(
+        world.expect_end().unwrap_err().code(),
+        Some(91),
+        "the limit holds for all tries together"
+    );
 }
 
 #[test]

@@ -55,10 +55,7 @@ fn high_water_marks_of_both_versions_are_told_from_events() {
         ("826B030FB2000000072B0429296E1404", 2),
     ] {
         let info = hex_token(hex).explain().unwrap();
-        assert_eq!(
-            (info.kind, info.version),
-            (TokenKind::HighWaterMark, version)
-        );
+        assert_eq!((info.kind, info.version), (TokenKind::HighWaterMark, version));
         assert_eq!(
             (info.collection_uuid, info.document_key, info.not_understood),
             (None, None, None)
@@ -68,8 +65,7 @@ fn high_water_marks_of_both_versions_are_told_from_events() {
 
 #[test]
 fn an_invalidate_events_token_says_so() {
-    let info =
-        TokenInfo::from_hex(&format!("826B030F15000000012B022C0100296F5A1004{UUID}04")).unwrap();
+    let info = TokenInfo::from_hex(&format!("826B030F15000000012B022C0100296F5A1004{UUID}04")).unwrap();
     assert!(info.from_invalidate);
     assert_eq!((info.document_key, info.not_understood), (None, None));
 }
@@ -96,10 +92,7 @@ fn version_2_names_the_operation_and_the_fragment() {
     assert_eq!((info.fragment, info.not_understood), (None, None));
 
     let fragment = TokenInfo::from_hex(&format!("{insert}2B0204")).unwrap();
-    assert_eq!(
-        (fragment.fragment, fragment.not_understood),
-        (Some(1), None)
-    );
+    assert_eq!((fragment.fragment, fragment.not_understood), (Some(1), None));
 }
 
 #[test]
@@ -113,10 +106,7 @@ fn every_type_of_id_is_decoded() {
     assert_eq!(key("1E5F69640032FFFFFFFFFFFFFFFE"), Bson::Int64(i64::MAX));
     assert_eq!(key("1E5F6964002B0380000000000000"), Bson::Double(1.5));
     assert_eq!(key("1E5F69640027FC7FFFFFFFFFFFFF"), Bson::Double(-1.5));
-    assert_eq!(
-        key("1E5F69640033FFFFFFFFFFFFFFFF"),
-        Bson::Double(f64::INFINITY)
-    );
+    assert_eq!(key("1E5F69640033FFFFFFFFFFFFFFFF"), Bson::Double(f64::INFINITY));
     assert!(matches!(key("1E5F6964001E"), Bson::Double(nan) if nan.is_nan()));
     assert_eq!(key("3C5F6964003C61626300"), Bson::from("abc"));
     assert_eq!(key("3C5F6964003C6100FF6200"), Bson::from("a\0b"));
@@ -165,8 +155,7 @@ fn the_layout_of_servers_before_4_2_is_read_too() {
         let bytes: Vec<u8> = (0..hex.len() / 2)
             .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
             .collect();
-        ResumeToken::try_from(doc! { "_data": Binary { subtype: BinarySubtype::Generic, bytes } })
-            .unwrap()
+        ResumeToken::try_from(doc! { "_data": Binary { subtype: BinarySubtype::Generic, bytes } }).unwrap()
     };
     let server_3_6 = binary(&format!(
         "825B54C4C20000000146645F696400645B54C4C2A0B1C2D3E4F50617005A1004{UUID}04"
@@ -178,9 +167,8 @@ fn the_layout_of_servers_before_4_2_is_read_too() {
             increment: 1
         })
     );
-    let server_4_0 = hex_token(
-        &format!("825B5826D1000000012929 5A1004{UUID}461E5F6964002B020004").replace(' ', ""),
-    );
+    let server_4_0 =
+        hex_token(&format!("825B5826D1000000012929 5A1004{UUID}461E5F6964002B020004").replace(' ', ""));
     for token in [server_3_6, server_4_0] {
         let info = token.explain().unwrap();
         assert_eq!((info.version, info.kind), (0, TokenKind::Event));
@@ -195,10 +183,7 @@ fn the_cluster_time_is_had_without_reading_the_rest() {
         time: 0x6B03_0FB2,
         increment: 7,
     });
-    assert_eq!(
-        hex_token("826B030FB2000000072B0229296E04").cluster_time(),
-        time
-    );
+    assert_eq!(hex_token("826B030FB2000000072B0229296E04").cluster_time(), time);
     assert_eq!(hex_token("826b030fb200000007").cluster_time(), time);
     assert_eq!(
         hex_token("826B030FB200000007 and whatever a later server appends").cluster_time(),
@@ -258,11 +243,7 @@ fn no_changed_or_missing_byte_of_a_token_makes_anything_panic() {
     for at in 0..good.len() / 2 {
         let _ = hex_token(&good[..at * 2]).explain();
         for byte in 0..=255_u8 {
-            let token = hex_token(&format!(
-                "{}{byte:02X}{}",
-                &good[..at * 2],
-                &good[at * 2 + 2..]
-            ));
+            let token = hex_token(&format!("{}{byte:02X}{}", &good[..at * 2], &good[at * 2 + 2..]));
             let _ = (token.explain(), token.cluster_time());
         }
     }
@@ -276,13 +257,8 @@ fn nesting_and_repetition_without_end_are_bounded() {
     ))
     .unwrap();
     assert!(deep.not_understood.is_some());
-    let deep =
-        TokenInfo::from_hex(&with_key(&format!("505F69640050{}", "50".repeat(100_000)))).unwrap();
+    let deep = TokenInfo::from_hex(&with_key(&format!("505F69640050{}", "50".repeat(100_000)))).unwrap();
     assert!(deep.not_understood.unwrap().contains("nests deeper"));
-    let long = TokenInfo::from_hex(&with_key(&format!(
-        "505F69640050{}",
-        "6E".repeat(1_000_000)
-    )))
-    .unwrap();
+    let long = TokenInfo::from_hex(&with_key(&format!("505F69640050{}", "6E".repeat(1_000_000)))).unwrap();
     assert!(long.not_understood.unwrap().contains("more values"));
 }

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use changestream_core::uri::{
-    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError,
-    UriPlace,
+    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError, UriPlace,
 };
 use changestream_core::{
     AuthMechanism, ClientOptions, ConnectionString, Credential, ReadPreference, ReadPreferenceMode,
@@ -13,8 +12,7 @@ use changestream_core::{
 };
 
 fn parse(text: &str) -> ConnectionString {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn refused(text: &str) -> UriError {
@@ -44,24 +42,15 @@ fn a_string_that_says_nothing_gives_the_defaults_of_the_specifications() {
     assert_eq!(options.local_threshold, Duration::from_millis(15));
     assert_eq!(options.heartbeat_frequency(), Duration::from_secs(60));
     assert_eq!((options.socket_timeout, options.timeout), (None, None));
-    assert!(
-        options.retry_reads
-            && options.retry_writes
-            && !options.load_balanced
-            && !options.tls_enabled()
-    );
+    assert!(options.retry_reads && options.retry_writes && !options.load_balanced && !options.tls_enabled());
     assert_eq!(options.validate(), Ok(()));
 }
 
 #[test]
 fn zero_is_no_limit_where_the_specification_says_so() {
     let options =
-        parse("mongodb://h/?connectTimeoutMS=0&socketTimeoutMS=0&timeoutMS=0&localThresholdMS=0")
-            .options;
-    assert_eq!(
-        (options.connect_timeout, options.socket_timeout),
-        (None, None)
-    );
+        parse("mongodb://h/?connectTimeoutMS=0&socketTimeoutMS=0&timeoutMS=0&localThresholdMS=0").options;
+    assert_eq!((options.connect_timeout, options.socket_timeout), (None, None));
     assert_eq!(options.timeout, Some(Duration::ZERO));
     assert_eq!(options.local_threshold, Duration::ZERO);
 }
@@ -74,20 +63,11 @@ fn every_option_that_is_only_kept_is_kept() {
          &proxyPassword=pw&compressors=zstd,snappy,zlib,zstd&zlibCompressionLevel=-1&w=2&wTimeoutMS=5000000000",
     )
     .options;
-    assert_eq!(
-        (options.pool.max_size, options.pool.min_size),
-        (Some(5), Some(2))
-    );
+    assert_eq!((options.pool.max_size, options.pool.min_size), (Some(5), Some(2)));
     assert_eq!(options.pool.max_idle_time, Some(Duration::from_millis(3)));
-    assert_eq!(
-        options.pool.wait_queue_timeout,
-        Some(Duration::from_millis(4))
-    );
+    assert_eq!(options.pool.wait_queue_timeout, Some(Duration::from_millis(4)));
     assert_eq!(options.pool.max_connecting, Some(1));
-    assert_eq!(
-        options.server_monitoring_mode,
-        Some(ServerMonitoringMode::Poll)
-    );
+    assert_eq!(options.server_monitoring_mode, Some(ServerMonitoringMode::Poll));
     assert_eq!(options.server_selection_try_once, Some(false));
     assert_eq!(options.proxy.host.as_deref(), Some("p"));
     assert_eq!(options.proxy.port, Some(1081));
@@ -137,10 +117,7 @@ fn a_value_that_is_invalid_is_ignored_with_a_warning() {
         assert_eq!(parsed.options, ClientOptions::default(), "{pair}");
     }
     let long = "n".repeat(129);
-    assert_eq!(
-        warnings(&format!("mongodb://h/?appName={long}")),
-        ["appName"]
-    );
+    assert_eq!(warnings(&format!("mongodb://h/?appName={long}")), ["appName"]);
 }
 
 #[test]
@@ -163,10 +140,7 @@ fn legacy_spellings_of_true_and_false_are_read_with_a_warning() {
 fn a_repeated_option_takes_its_last_valid_value_and_warns() {
     let parsed = parse("mongodb://h/?appName=a&APPNAME=b&connectTimeoutMS=5&connectTimeoutMS=x");
     assert_eq!(parsed.options.app_name.as_deref(), Some("b"));
-    assert_eq!(
-        parsed.options.connect_timeout,
-        Some(Duration::from_millis(5))
-    );
+    assert_eq!(parsed.options.connect_timeout, Some(Duration::from_millis(5)));
     assert_eq!(
         parsed
             .warnings
@@ -187,11 +161,7 @@ fn the_deprecated_write_timeout_counts_only_without_its_successor() {
         let query = query.replace("wtimeout=", "WTIMEOUT=");
         let parsed = parse(&format!("mongodb://h/?{query}"));
         let timeout = parsed.options.write_concern.w_timeout;
-        assert_eq!(
-            timeout,
-            Some(Duration::from_millis(milliseconds)),
-            "{query}"
-        );
+        assert_eq!(timeout, Some(Duration::from_millis(milliseconds)), "{query}");
         assert_eq!(parsed.warnings.len(), 1, "{query}");
     }
 }
@@ -205,10 +175,7 @@ fn semicolons_separate_only_where_there_is_no_ampersand() {
     );
     assert_eq!(parsed.warnings.len(), 1);
     assert_eq!(
-        parse("mongodb://h/?appName=a;b")
-            .options
-            .app_name
-            .as_deref(),
+        parse("mongodb://h/?appName=a;b").options.app_name.as_deref(),
         Some("a;b")
     );
     let parsed = parse("mongodb://h/?appName=a;b&tls=true&");
@@ -224,10 +191,7 @@ fn lists_may_be_percent_encoded_as_a_whole() {
     .options;
     let tags = &options.read_preference.tag_sets;
     assert_eq!(tags.len(), 2);
-    assert_eq!(
-        (tags[0]["dc"].as_str(), tags[0]["rack"].as_str()),
-        ("ny", "1")
-    );
+    assert_eq!((tags[0]["dc"].as_str(), tags[0]["rack"].as_str()), ("ny", "1"));
     assert!(tags[1].is_empty());
     assert_eq!(options.compressors, [Compressor::Zlib, Compressor::Zstd]);
 }
@@ -297,10 +261,7 @@ fn an_error_names_the_place() {
         ("mongodb://h/a/b", "database name".to_owned()),
         ("mongodb://h/a%24b", "database name".to_owned()),
         ("mongodb://h/a%", "database name".to_owned()),
-        (
-            "mongodb://h/?a",
-            "pair 1 behind the question mark".to_owned(),
-        ),
+        ("mongodb://h/?a", "pair 1 behind the question mark".to_owned()),
         (
             "mongodb://h/?w=1&=2",
             "pair 2 behind the question mark".to_owned(),
@@ -322,10 +283,7 @@ fn an_error_names_the_place() {
             "mongodb://h/?tlsInsecure=x&tlsAllowInvalidHostnames=",
             "option tlsInsecure".to_owned(),
         ),
-        (
-            "mongodb://h/?srvMaxHosts=0",
-            "option srvMaxHosts".to_owned(),
-        ),
+        ("mongodb://h/?srvMaxHosts=0", "option srvMaxHosts".to_owned()),
         (
             "mongodb://h/?srvServiceName=x",
             "option srvServiceName".to_owned(),
@@ -376,11 +334,7 @@ fn an_error_names_the_place() {
 fn a_string_that_is_not_supported_says_what_to_use_instead() {
     let error = refused("mongodb+srv://alice:hunter2@cluster.example.com/?retryWrites=true");
     assert_eq!(error.place(), &UriPlace::Scheme);
-    assert!(
-        error
-            .reason()
-            .contains("mongodb://host1:27017,host2:27017/")
-    );
+    assert!(error.reason().contains("mongodb://host1:27017,host2:27017/"));
 }
 
 #[test]
@@ -390,12 +344,7 @@ fn no_secret_is_in_what_is_printed() {
          &AUTHMECHANISMPROPERTIES=aws_session_token:hunter2&tlsCertificateKeyFilePassword=hunter2\
          &proxyHost=p&proxyUsername=u&proxyPassword=hunter2&proxyPasswort=hunter2&%40hunter2=x&a%20hunter2=hunter2",
     );
-    let properties = &parsed
-        .options
-        .credential
-        .as_ref()
-        .unwrap()
-        .mechanism_properties;
+    let properties = &parsed.options.credential.as_ref().unwrap().mechanism_properties;
     assert_eq!(properties.get("AWS_SESSION_TOKEN"), Some("hunter2"));
     let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
     for printed in [
@@ -552,9 +501,7 @@ fn options_made_by_code_that_make_sense_pass() {
     let mut credential = Credential::with_mechanism(AuthMechanism::MongoDbAws);
     credential.username = Some("id".into());
     credential.password = Some("key".into());
-    credential
-        .mechanism_properties
-        .insert("aws_session_token", "t");
+    credential.mechanism_properties.insert("aws_session_token", "t");
     options.credential = Some(credential);
     assert_eq!(options.validate(), Ok(()));
 }

@@ -5,8 +5,8 @@ use bson::{RawDocumentBuf, rawdoc};
 use bytes::Bytes;
 use changestream_core::random::Random;
 use changestream_core::wire::{
-    DEFAULT_MAX_MESSAGE_SIZE, Flags, FrameReader, HEADER_LEN, Message, OpMsg, WireError,
-    encode_op_msg, encode_op_query, encode_op_reply,
+    DEFAULT_MAX_MESSAGE_SIZE, Flags, FrameReader, HEADER_LEN, Message, OpMsg, WireError, encode_op_msg,
+    encode_op_query, encode_op_reply,
 };
 
 #[test]
@@ -64,14 +64,10 @@ fn the_body_may_follow_a_document_sequence() {
 #[test]
 fn legacy_messages_survive_the_round_trip() {
     let body = rawdoc! { "isMaster": 1, "helloOk": true };
-    let Message::Query(query) = Message::decode(&encode_op_query(9, "admin.$cmd", &body)).unwrap()
-    else {
+    let Message::Query(query) = Message::decode(&encode_op_query(9, "admin.$cmd", &body)).unwrap() else {
         panic!("not an OP_QUERY");
     };
-    assert_eq!(
-        (query.request_id, query.namespace.as_str()),
-        (9, "admin.$cmd")
-    );
+    assert_eq!((query.request_id, query.namespace.as_str()), (9, "admin.$cmd"));
     assert_eq!(&query.query[..], body.as_bytes());
 
     let Message::Reply(reply) = Message::decode(&encode_op_reply(10, 9, &body)).unwrap() else {
@@ -86,10 +82,7 @@ fn a_message_tells_its_numbers_whatever_it_is() {
     let body = rawdoc! { "ok": 1 };
     for (frame, numbers) in [
         (encode_op_msg(-5, 6, Flags::NONE, &body, &[]), (-5, 6)),
-        (
-            encode_op_query(i32::MAX, "admin.$cmd", &body),
-            (i32::MAX, 0),
-        ),
+        (encode_op_query(i32::MAX, "admin.$cmd", &body), (i32::MAX, 0)),
         (encode_op_reply(i32::MIN, -1, &body), (i32::MIN, -1)),
     ] {
         let message = Message::decode(&frame).unwrap();
@@ -139,10 +132,7 @@ fn a_large_frame_gets_a_buffer_of_its_own_length_and_takes_it_along() {
     assert!(feed(&mut reader, &large[..4]).is_empty());
     assert_eq!(reader.buffer().len(), large.len() - 4);
     assert_eq!(feed(&mut reader, &large[4..]), [large]);
-    assert!(
-        reader.buffer().len() <= 4096,
-        "the reader keeps nothing of it"
-    );
+    assert!(reader.buffer().len() <= 4096, "the reader keeps nothing of it");
 }
 
 #[test]
@@ -226,13 +216,7 @@ fn a_wrong_checksum_is_refused_and_so_is_a_missing_one() {
 fn a_frame_shorter_than_its_parts_is_refused_wherever_it_ends() {
     let document = rawdoc! { "_id": 1 };
     for frame in [
-        encode_op_msg(
-            1,
-            0,
-            Flags::NONE,
-            &rawdoc! { "a": 1 },
-            &[("docs", &[&document])],
-        ),
+        encode_op_msg(1, 0, Flags::NONE, &rawdoc! { "a": 1 }, &[("docs", &[&document])]),
         encode_op_msg(
             1,
             0,
@@ -245,10 +229,7 @@ fn a_frame_shorter_than_its_parts_is_refused_wherever_it_ends() {
     ] {
         for length in 0..frame.len() {
             let truncated = frame.slice(..length);
-            assert!(
-                Message::decode(&truncated).is_err(),
-                "as it is, {length} bytes"
-            );
+            assert!(Message::decode(&truncated).is_err(), "as it is, {length} bytes");
             let mut honest = truncated.to_vec();
             if length >= 4 {
                 set_length(&mut honest);
@@ -555,9 +536,7 @@ fn length_error(declared: i32, max: usize) -> WireError {
     reader.filled(4);
     let error = reader.next_frame().unwrap_err();
     let WireError::Length {
-        declared: d,
-        max: m,
-        ..
+        declared: d, max: m, ..
     } = error
     else {
         panic!("{error:?}");

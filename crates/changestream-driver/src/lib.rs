@@ -26,6 +26,11 @@
 //! }
 //! ```
 //!
+//! # Any executor
+//! Beside the adapters, `examples/` of this crate has two runtimes made from scratch: `std_threads`, which needs nothing
+//! but the standard library, and `compio`, whose sockets work by completion. A third example, `bare_core`, does without
+//! this crate.
+//!
 //! # What it does not do
 //! It spawns nothing: no task, no thread. A stream that is not polled does not work, and that is all right: what the
 //! server has sent meanwhile is read before any deadline is judged.

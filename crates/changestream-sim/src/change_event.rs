@@ -6,6 +6,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 
 use crate::catalog::id_of;
+use crate::disambiguation::disambiguated_paths;
 use crate::error::CommandError;
 use crate::keys;
 use crate::member::Member;
@@ -144,11 +145,14 @@ pub(crate) fn build(
     if let Some(key) = document_key(op) {
         event.insert("documentKey", key);
     }
-    if let Change::Update { description, .. } = &op.change {
-        event.insert("updateDescription", description.to_document(profile.dialect()));
+    if let Some(description) = update_description(op, options, profile) {
+        event.insert("updateDescription", description);
     }
     if let (true, Some(description)) = (options.expanded, operation_description(op)) {
         event.insert("operationDescription", description);
+    }
+    if let (true, Some(state)) = (options.expanded, state_before_change(op)) {
+        event.insert("stateBeforeChange", state);
     }
     if let Some(before) = before_change(op, options, member)? {
         event.insert("fullDocumentBeforeChange", before);
@@ -245,8 +249,8 @@ fn identifier(op: &Op, kind: &'static str, profile: &Profile) -> Option<Document
 fn operation_description(op: &Op) -> Option<Document> {
     match &op.change {
         Change::Create { options } => {
-            let mut description = doc! { "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } };
-            description.extend(options.clone());
+            let mut description = options.clone();
+            description.insert("idIndex", doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" });
             Some(description)
         }
         Change::Rename { dropped, .. } => {
@@ -259,11 +263,7 @@ fn operation_description(op: &Op) -> Option<Document> {
         Change::CreateIndexes { indexes } | Change::DropIndexes { indexes } => {
             Some(doc! { "indexes": indexes.clone() })
         }
-        Change::Modify { options, before } => {
-            let mut description = options.clone();
-            description.insert("stateBeforeChange", doc! { "collectionOptions": before.clone() });
-            Some(description)
-        }
+        Change::Modify { options, .. } => Some(options.clone()),
         Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
@@ -272,6 +272,35 @@ fn operation_description(op: &Op) -> Option<Document> {
         | Change::Drop
         | Change::DropDatabase => None,
     }
+}
+
+fn update_description(op: &Op, options: &EventOptions, profile: &Profile) -> Option<Document> {
+    let Change::Update {
+        description,
+        before,
+        after,
+    } = &op.change
+    else {
+        return None;
+    };
+    let mut told = description.to_document(profile.dialect());
+    if options.expanded && profile.disambiguated_paths {
+        let paths = disambiguated_paths(&told, before, after);
+        told.insert("disambiguatedPaths", paths);
+    }
+    Some(told)
+}
+
+fn state_before_change(op: &Op) -> Option<Document> {
+    let Change::Modify { before, .. } = &op.change else {
+        return None;
+    };
+    let mut options = Document::new();
+    if let Some(uuid) = op.uuid {
+        options.insert("uuid", binary(uuid));
+    }
+    options.extend(before.clone());
+    Some(doc! { "collectionOptions": options })
 }
 
 fn rename_target(op: &Op) -> Document {

@@ -28,10 +28,7 @@ pub fn document_key(document: &Document, shard_key: Option<&Document>) -> Docume
 /// # Errors
 /// 53 for an array, a regular expression or undefined; 52 for a document with `$` names.
 pub fn check_id(id: &Bson) -> Result<(), CommandError> {
-    if matches!(
-        id,
-        Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined
-    ) {
+    if matches!(id, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined) {
         return Err(CommandError::new(
             53,
             format!("The '_id' value cannot be of type {}", show::type_name(id)),

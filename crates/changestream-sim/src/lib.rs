@@ -34,6 +34,7 @@ mod commands;
 mod connection;
 mod cursors;
 mod deployment;
+mod disambiguation;
 mod failpoints;
 mod listener;
 mod member;
@@ -46,8 +47,6 @@ mod transactions;
 mod unique;
 mod wait;
 
-pub use deployment::{
-    BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output,
-};
+pub use deployment::{BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output};
 pub use listener::RunningDeployment;
 pub use profile::Profile;

@@ -33,6 +33,8 @@ pub struct Profile {
     pub retried_stmt_ids: bool,
     /// Events carry `wallTime`; pre- and post-images and expanded events exist (6.0 and later).
     pub images: bool,
+    /// Expanded events explain ambiguous paths in `disambiguatedPaths` (6.1 and later).
+    pub disambiguated_paths: bool,
     /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later).
     pub split_large_event: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
@@ -106,6 +108,7 @@ const V4_4: Profile = Profile {
     truncated_arrays: false,
     retried_stmt_ids: false,
     images: false,
+    disambiguated_paths: false,
     split_large_event: false,
     default_majority: false,
 };
@@ -132,6 +135,7 @@ const V6_0: Profile = Profile {
 const V7_0: Profile = Profile {
     version: "7.0.16",
     max_wire_version: 21,
+    disambiguated_paths: true,
     ..V6_0
 };
 const V8_0: Profile = Profile {

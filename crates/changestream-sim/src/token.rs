@@ -150,8 +150,7 @@ impl ResumeTokenData {
 
     /// The token as it goes over the wire.
     pub fn encode(&self) -> EncodedToken {
-        let number =
-            |value: u32| i32::try_from(value).map_or(Bson::Int64(value.into()), Bson::Int32);
+        let number = |value: u32| i32::try_from(value).map_or(Bson::Int64(value.into()), Bson::Int32);
         let mut values = vec![
             Bson::Timestamp(self.cluster_time),
             Bson::Int32(self.version.number()),
@@ -279,8 +278,8 @@ impl EncodedToken {
             ));
         };
         let malformed = |error| CommandError::failed_to_parse(format!("Bad resume token: {error}"));
-        let type_bits = TypeBits::from_bytes(self.type_bits.as_deref().unwrap_or_default())
-            .map_err(malformed)?;
+        let type_bits =
+            TypeBits::from_bytes(self.type_bits.as_deref().unwrap_or_default()).map_err(malformed)?;
         let values = keystring::decode(&bytes, &type_bits).map_err(malformed)?;
         decode_values(values)
     }
@@ -301,22 +300,15 @@ fn decode_values(values: Vec<Bson>) -> Result<ResumeTokenData, CommandError> {
     let version = decode_version(values.next())?;
     let token_type = decode_type(values.next())?;
     let txn_op_index = match values.next() {
-        Some(Bson::Int32(index)) => u32::try_from(index).map_err(|_| {
-            error(
-                50794,
-                "Invalid Resume Token: txnOpIndex should be non-negative",
-            )
-        })?,
+        Some(Bson::Int32(index)) => u32::try_from(index)
+            .map_err(|_| error(50794, "Invalid Resume Token: txnOpIndex should be non-negative"))?,
         Some(_) => return Err(error(50855, "Resume Token txnOpIndex is not an integer")),
         None => return Err(error(50793, "Resume Token does not contain txnOpIndex")),
     };
     let from_invalidate = match values.next() {
         Some(Bson::Boolean(from_invalidate)) => from_invalidate,
         Some(_) => {
-            return Err(error(
-                50870,
-                "Resume Token fromInvalidate is not a boolean.",
-            ));
+            return Err(error(50870, "Resume Token fromInvalidate is not a boolean."));
         }
         None => return Err(error(50872, "Resume Token does not contain fromInvalidate")),
     };
@@ -342,10 +334,7 @@ fn decode_version(value: Option<Bson>) -> Result<TokenVersion, CommandError> {
             50854,
             "Invalid resume token: wrong type for version",
         )),
-        None => Err(CommandError::new(
-            50796,
-            "Resume Token does not contain version",
-        )),
+        None => Err(CommandError::new(50796, "Resume Token does not contain version")),
     }
 }
 
@@ -357,10 +346,7 @@ fn decode_type(value: Option<Bson>) -> Result<TokenType, CommandError> {
             51057,
             format!("Token type {other} not recognized"),
         )),
-        Some(_) => Err(CommandError::new(
-            51056,
-            "Resume Token tokenType is not an int.",
-        )),
+        Some(_) => Err(CommandError::new(51056, "Resume Token tokenType is not an int.")),
         None => Err(CommandError::new(
             51055,
             "Resume Token does not contain tokenType",
@@ -383,9 +369,8 @@ fn decode_subject(
             bytes,
         })) => {
             let uuid = <[u8; 16]>::try_from(bytes);
-            token.uuid = Some(
-                uuid.map_err(|_| CommandError::new(131, "uuid must be a 16-byte binary field"))?,
-            );
+            token.uuid =
+                Some(uuid.map_err(|_| CommandError::new(131, "uuid must be a 16-byte binary field"))?);
         }
         Some(_) => {
             return Err(CommandError::new(
@@ -396,10 +381,7 @@ fn decode_subject(
     }
     match values.next() {
         Some(_) if token.is_high_water_mark() => {
-            return Err(CommandError::new(
-                6_189_504,
-                "Invalid high water mark token",
-            ));
+            return Err(CommandError::new(6_189_504, "Invalid high water mark token"));
         }
         Some(Bson::Document(identifier)) => token.identifier = Some(identifier),
         Some(_) => {
@@ -418,9 +400,7 @@ fn decode_subject(
     }
     let mut rest = values;
     if v2 && let Some(number) = rest.next() {
-        let number = number
-            .as_i32()
-            .and_then(|number| u32::try_from(number).ok());
+        let number = number.as_i32().and_then(|number| u32::try_from(number).ok());
         token.fragment = Some(number.ok_or_else(|| {
             CommandError::new(
                 7_182_501,
@@ -470,11 +450,7 @@ const CLASSIC: &[&str] = &[
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text
         .chars()
-        .map(|digit| {
-            digit
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        })
+        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
     let (pairs, []) = digits.as_deref()?.as_chunks::<2>() else {
         return None;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, Document};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document};
+use sha2::{Digest, Sha256};
 
 use crate::catalog::{Catalog, id_of, session_key};
 use crate::commands::Context;
@@ -143,7 +145,7 @@ pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime
         return Err(error);
     }
     let statement = Statement {
-        lsid,
+        lsid: with_owner(d, context, lsid),
         txn_number,
         stmt_id: -1,
         outcome: Bson::Null,
@@ -155,6 +157,24 @@ pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime
         Some(statement),
         true,
     ))
+}
+
+/// A session's identifier as it is logged: with the digest of its owner's name, which is empty without users.
+fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document {
+    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
+    let owner = user.map_or_else(String::new, |user| format!("{user}@admin"));
+    let mut whole = Document::new();
+    if let Some(id) = lsid.get("id") {
+        whole.insert("id", id.clone());
+    }
+    whole.insert(
+        "uid",
+        Binary {
+            subtype: BinarySubtype::Generic,
+            bytes: Sha256::digest(owner).to_vec(),
+        },
+    );
+    whole
 }
 
 /// Executes `abortTransaction`.

@@ -597,6 +597,6 @@ impl World {
 }
 
 /// Why time starts here: the machines only look at differences.
-fn epoch() -> Instant {
+pub(crate) fn epoch() -> Instant {
     Instant::now()
 }

@@ -78,24 +78,17 @@ impl Conversation {
     ///
     /// # Errors
     /// The server refused, its reply is malformed, or it did not prove that it knows the password.
-    pub(crate) fn handle_reply(
-        self,
-        credential: &Credential,
-        reply: &RawDocument,
-    ) -> Result<Next, Error> {
+    pub(crate) fn handle_reply(self, credential: &Credential, reply: &RawDocument) -> Result<Next, Error> {
         let mechanism = self.mechanism;
         let reply = SaslReply::parse(reply)?;
         let (step, payload) = match self.step {
             Step::First(scram) => {
                 if reply.done {
-                    return Err(refused(
-                        "the server ended SCRAM before it had proved itself",
-                    ));
+                    return Err(refused("the server ended SCRAM before it had proved itself"));
                 }
-                let (client_final, proof) = scram
-                    .answer(reply.payload, |hash, salt, iterations| {
-                        credential.scram_keys(hash, salt, iterations)
-                    })?;
+                let (client_final, proof) = scram.answer(reply.payload, |hash, salt, iterations| {
+                    credential.scram_keys(hash, salt, iterations)
+                })?;
                 (Step::Final(proof), client_final)
             }
             Step::Final(proof) => {
@@ -119,11 +112,7 @@ impl Conversation {
 }
 
 /// The error for a SASL command that was answered with `ok: 0`.
-pub(crate) fn refused_by_server(
-    credential: &Credential,
-    mechanism: Mechanism,
-    reply: &RawDocument,
-) -> Error {
+pub(crate) fn refused_by_server(credential: &Credential, mechanism: Mechanism, reply: &RawDocument) -> Error {
     Error::new(ErrorKind::Authentication {
         message: format!(
             "{mechanism} as user {:?} of database {:?}",
@@ -149,11 +138,7 @@ impl<'a> SaslReply<'a> {
                 .map_err(|_| refused("the server's SASL reply is malformed"))?
                 .ok_or_else(|| refused(format!("the server's SASL reply has no {name}")))
         };
-        let wrong = |name| {
-            refused(format!(
-                "{name} of the server's SASL reply is of a wrong type"
-            ))
-        };
+        let wrong = |name| refused(format!("{name} of the server's SASL reply is of a wrong type"));
         let conversation_id = field("conversationId")?;
         let conversation_id = (conversation_id.as_i32().map(RawBson::Int32))
             .or_else(|| conversation_id.as_i64().map(RawBson::Int64))

@@ -124,9 +124,7 @@ impl Credential {
             }
             Hash::Sha256 => stringprep::saslprep(&self.password)
                 .map(|prepared| prepared.into_owned().into_bytes())
-                .map_err(|_| {
-                    refused("the password contains characters that SASLprep (RFC 4013) prohibits")
-                }),
+                .map_err(|_| refused("the password contains characters that SASLprep (RFC 4013) prohibits")),
         }
     }
 }
@@ -183,13 +181,11 @@ impl Mechanism {
         match self {
             Self::ScramSha1 => Ok(Hash::Sha1),
             Self::ScramSha256 => Ok(Hash::Sha256),
-            Self::MongodbX509
-            | Self::Plain
-            | Self::MongodbAws
-            | Self::MongodbOidc
-            | Self::Gssapi => Err(refused(format!(
-                "the mechanism {self} is not supported yet; use SCRAM-SHA-256 or SCRAM-SHA-1"
-            ))),
+            Self::MongodbX509 | Self::Plain | Self::MongodbAws | Self::MongodbOidc | Self::Gssapi => {
+                Err(refused(format!(
+                    "the mechanism {self} is not supported yet; use SCRAM-SHA-256 or SCRAM-SHA-1"
+                )))
+            }
         }
     }
 }
@@ -216,9 +212,7 @@ impl FromStr for Mechanism {
         ]
         .into_iter()
         .find(|mechanism| mechanism.as_str() == name)
-        .ok_or_else(|| {
-            Error::invalid_argument(format!("unknown authentication mechanism {name:?}"))
-        })
+        .ok_or_else(|| Error::invalid_argument(format!("unknown authentication mechanism {name:?}")))
     }
 }
 

@@ -91,12 +91,8 @@ impl Scram {
         keys: impl FnOnce(Hash, &[u8], u32) -> Result<ScramKeys, Error>,
     ) -> Result<(String, ServerProof), Error> {
         let server_first = ServerFirst::parse(server_first)?;
-        if !server_first.nonce.starts_with(&self.nonce)
-            || server_first.nonce.len() == self.nonce.len()
-        {
-            return Err(refused(
-                "the server's SCRAM nonce does not extend the client's",
-            ));
+        if !server_first.nonce.starts_with(&self.nonce) || server_first.nonce.len() == self.nonce.len() {
+            return Err(refused("the server's SCRAM nonce does not extend the client's"));
         }
         let ScramKeys(keys) = keys(self.hash, &server_first.salt, server_first.iterations)?;
         let without_proof = format!("c={},r={}", BASE64.encode(GS2_HEADER), server_first.nonce);
@@ -221,9 +217,7 @@ impl<'a> ServerFirst<'a> {
 
 fn checked_iterations(count: &str) -> Result<u32, Error> {
     if count.is_empty() || !count.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(refused(
-            "the server's SCRAM iteration count is not a number",
-        ));
+        return Err(refused("the server's SCRAM iteration count is not a number"));
     }
     match count.parse() {
         Ok(count) if count < MIN_ITERATIONS => Err(refused(format!(
@@ -247,9 +241,7 @@ fn attribute(attribute: &str, name: char) -> Result<&str, Error> {
         return Err(refused(format!("the server ended SCRAM with {error:?}")));
     }
     if attribute.starts_with("m=") {
-        return Err(refused(
-            "the server demands a SCRAM extension that is not known",
-        ));
+        return Err(refused("the server demands a SCRAM extension that is not known"));
     }
     attribute
         .strip_prefix(name)
@@ -287,12 +279,8 @@ impl Hash {
 
     fn pbkdf2(self, password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
         match self {
-            Self::Sha1 => {
-                pbkdf2::pbkdf2_hmac_array::<Sha1, 20>(password, salt, iterations).to_vec()
-            }
-            Self::Sha256 => {
-                pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations).to_vec()
-            }
+            Self::Sha1 => pbkdf2::pbkdf2_hmac_array::<Sha1, 20>(password, salt, iterations).to_vec(),
+            Self::Sha256 => pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations).to_vec(),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use bson::RawDocumentBuf;
 
-use super::machine::{Phase, Stage};
+use super::links::Stage;
+use super::machine::Phase;
 use super::{ClientMachine, ConnectionId};
 use crate::Error;
 use crate::stream::Farewell;
@@ -60,7 +61,9 @@ impl ClientMachine {
     /// The connection for the farewell has come one step further.
     pub(super) fn continue_closing(&mut self, id: ConnectionId) {
         let now = self.now;
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         match link.stage {
             Stage::Opening | Stage::Checking => {}
             Stage::Greeted => self.on_link(id, |link| link.connection.authenticate(now)),

@@ -118,9 +118,10 @@ impl fmt::Debug for Output {
                 .field("connection", connection)
                 .field("len", &bytes.len())
                 .finish(),
-            Self::Disconnect { connection } => {
-                f.debug_struct("Disconnect").field("connection", connection).finish()
-            }
+            Self::Disconnect { connection } => f
+                .debug_struct("Disconnect")
+                .field("connection", connection)
+                .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
             Self::Wait(deadline) => f.debug_tuple("Wait").field(deadline).finish(),
             Self::Closed(result) => f.debug_tuple("Closed").field(result).finish(),

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::machine::{Link, Phase, Stage};
+use super::links::{Link, Stage};
+use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason};
 use crate::stream::{CommandReply, StreamInput};
 use crate::topology::{
@@ -41,7 +42,12 @@ impl ClientMachine {
         self.drop_outdated_links();
         self.phase = Phase::Selecting(Selection {
             started: self.now,
-            deadline: self.now + self.settings.options.server_selection_timeout.min(LONGEST_SELECTION),
+            deadline: self.now
+                + self
+                    .settings
+                    .options
+                    .server_selection_timeout
+                    .min(LONGEST_SELECTION),
             deprioritized: deprioritized.into_iter().collect(),
             suitable_since: None,
             settled: false,
@@ -65,7 +71,11 @@ impl ClientMachine {
     fn next_step(&mut self) -> Step {
         let found = match self.topology.select(&self.criteria(), &mut self.random) {
             Ok(found) => found,
-            Err(error) => return Step::Fail(Error::new(ErrorKind::ServerSelection { message: error.to_string() })),
+            Err(error) => {
+                return Step::Fail(Error::new(ErrorKind::ServerSelection {
+                    message: error.to_string(),
+                }));
+            }
         };
         if found.is_none() {
             self.topology.mark_stale();
@@ -78,8 +88,12 @@ impl ClientMachine {
         let Phase::Selecting(selection) = &mut self.phase else {
             return Step::Wait;
         };
-        selection.suitable_since = found.as_ref().map(|_| selection.suitable_since.unwrap_or(self.now));
-        selection.settled = selection.suitable_since.is_some_and(|since| since + settling_time <= self.now);
+        selection.suitable_since = found
+            .as_ref()
+            .map(|_| selection.suitable_since.unwrap_or(self.now));
+        selection.settled = selection
+            .suitable_since
+            .is_some_and(|since| since + settling_time <= self.now);
         selection.over = has_looked_once.unwrap_or(selection.deadline <= self.now);
         let wait = checking && !selection.over && !(is_best_kind && (selection.settled || only_primary));
         match found {
@@ -104,7 +118,8 @@ impl ClientMachine {
             let mut servers = self.topology.description().servers.values();
             servers.all(|server| server.last_update_time >= Some(selection.started))
         };
-        (options.server_selection_try_once == Some(true) && !self.is_checking() && all_asked()).then_some(true)
+        (options.server_selection_try_once == Some(true) && !self.is_checking() && all_asked())
+            .then_some(true)
     }
 
     fn criteria(&self) -> SelectionCriteria {

@@ -35,8 +35,7 @@ impl Environment {
     pub fn detect(variables: &BTreeMap<String, String>, dockerenv_exists: bool) -> Self {
         let variables = Variables(variables);
         Self {
-            function: Provider::detect(&variables)
-                .map(|provider| Function::of(provider, &variables)),
+            function: Provider::detect(&variables).map(|provider| Function::of(provider, &variables)),
             docker: dockerenv_exists,
             kubernetes: variables.populated("KUBERNETES_SERVICE_HOST").is_some(),
         }
@@ -44,9 +43,7 @@ impl Environment {
 
     /// The provider's name in the handshake, such as `aws.lambda`.
     pub fn name(&self) -> Option<&'static str> {
-        self.function
-            .as_ref()
-            .map(|function| function.provider.name())
+        self.function.as_ref().map(|function| function.provider.name())
     }
 
     /// The document of all fields; none if it would be empty.
@@ -85,11 +82,7 @@ impl Environment {
 impl Function {
     fn of(provider: Provider, variables: &Variables<'_>) -> Self {
         let (timeout, memory, region) = match provider {
-            Provider::AwsLambda => (
-                None,
-                Some("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-                Some("AWS_REGION"),
-            ),
+            Provider::AwsLambda => (None, Some("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), Some("AWS_REGION")),
             Provider::AzureFunc => (None, None, None),
             Provider::GcpFunc => (
                 Some("FUNCTION_TIMEOUT_SEC"),
@@ -127,8 +120,8 @@ impl Provider {
                 .populated("AWS_EXECUTION_ENV")
                 .is_some_and(|value| value.starts_with("AWS_Lambda_"));
         let is_azure = variables.populated("FUNCTIONS_WORKER_RUNTIME").is_some();
-        let is_gcp = variables.populated("K_SERVICE").is_some()
-            || variables.populated("FUNCTION_NAME").is_some();
+        let is_gcp =
+            variables.populated("K_SERVICE").is_some() || variables.populated("FUNCTION_NAME").is_some();
         let is_vercel = variables.populated("VERCEL").is_some();
         match (is_vercel, is_aws, is_azure, is_gcp) {
             (true, _, false, false) => Some(Self::Vercel),

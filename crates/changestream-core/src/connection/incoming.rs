@@ -41,9 +41,7 @@ impl Incoming {
         let (legacy_allowed, exhaust_allowed) = match exchange.purpose {
             Purpose::Handshake | Purpose::Check => (true, false),
             Purpose::Authentication => (false, false),
-            Purpose::Command {
-                exhaust_allowed, ..
-            } => (false, exhaust_allowed),
+            Purpose::Command { exhaust_allowed, .. } => (false, exhaust_allowed),
         };
         if self.is_legacy && !legacy_allowed {
             return Some("an OP_REPLY to an OP_MSG");

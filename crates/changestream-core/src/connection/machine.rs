@@ -154,8 +154,7 @@ impl Connection {
             speculative,
         };
         let request_id = self.next_request_id();
-        self.exchanges
-            .open(now, request_id, Purpose::Handshake, None);
+        self.exchanges.open(now, request_id, Purpose::Handshake, None);
         self.transmit(dialect.encode(request_id, command));
     }
 
@@ -256,8 +255,7 @@ impl Connection {
         let dialect = server.dialect;
         let request_id = self.next_request_id();
         let timeout = connect_timeout(&self.settings);
-        self.exchanges
-            .open(now, request_id, Purpose::Check, timeout);
+        self.exchanges.open(now, request_id, Purpose::Check, timeout);
         self.transmit(dialect.encode(request_id, hello::check(dialect)));
     }
 
@@ -356,9 +354,7 @@ impl Connection {
             return self.fail(Error::new(ErrorKind::from_server(error)));
         }
         if let State::Greeting {
-            dialect,
-            speculative,
-            ..
+            dialect, speculative, ..
         } = &mut self.state
         {
             self.state = State::Greeted {
@@ -391,9 +387,7 @@ impl Connection {
         let give_up = after(now, connect_timeout(&settings));
         let mechanism = credential.negotiate(hello);
         let begun = speculative.filter(|conversation| conversation.mechanism() == mechanism);
-        if let (Some(conversation), Ok(answer)) =
-            (begun, hello.get_document("speculativeAuthenticate"))
-        {
+        if let (Some(conversation), Ok(answer)) = (begun, hello.get_document("speculativeAuthenticate")) {
             return self.advance(now, server, give_up, conversation, answer);
         }
         match Conversation::new(credential, mechanism, &mut self.random) {
@@ -413,9 +407,7 @@ impl Connection {
 
     fn handle_authentication(&mut self, now: Instant, body: &Bytes) {
         let Some(answer) = readable(body) else {
-            return self.fail_protocol(
-                "the answer to authentication is not a readable document".to_owned(),
-            );
+            return self.fail_protocol("the answer to authentication is not a readable document".to_owned());
         };
         let state = mem::replace(&mut self.state, State::Failed);
         let State::Authenticating {
@@ -429,11 +421,7 @@ impl Connection {
         };
         match &self.settings.credential {
             Some(credential) if !reply::is_ok(answer) => {
-                self.fail(refused_by_server(
-                    credential,
-                    conversation.mechanism(),
-                    answer,
-                ));
+                self.fail(refused_by_server(credential, conversation.mechanism(), answer));
             }
             Some(_) | None => self.advance(now, server, give_up, conversation, answer),
         }
@@ -484,13 +472,7 @@ impl Connection {
         let request_id = self.next_request_id();
         self.exchanges
             .open(now, request_id, Purpose::Authentication, None);
-        self.transmit(wire::encode_op_msg(
-            request_id,
-            0,
-            Flags::NONE,
-            command,
-            &[],
-        ));
+        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, command, &[]));
     }
 
     fn transmit(&mut self, bytes: Bytes) {

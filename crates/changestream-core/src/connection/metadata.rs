@@ -220,10 +220,7 @@ impl Parts<'_> {
     }
 
     fn excess(&self) -> usize {
-        self.to_document()
-            .as_bytes()
-            .len()
-            .saturating_sub(MAX_DOCUMENT)
+        self.to_document().as_bytes().len().saturating_sub(MAX_DOCUMENT)
     }
 
     fn to_document(&self) -> RawDocumentBuf {
@@ -231,8 +228,7 @@ impl Parts<'_> {
         if let Some(name) = self.app_name {
             document.append(cstr!("application"), rawdoc! { "name": name });
         }
-        let driver =
-            rawdoc! { "name": self.driver_name.as_str(), "version": self.driver_version.as_str() };
+        let driver = rawdoc! { "name": self.driver_name.as_str(), "version": self.driver_version.as_str() };
         document.append(cstr!("driver"), driver);
         document.append(cstr!("os"), self.os.clone());
         if let Some(platform) = &self.platform {

@@ -36,8 +36,5 @@ impl Server {
 /// The document, if its first level can be read to the end.
 pub(super) fn readable(body: &Bytes) -> Option<&RawDocument> {
     let document = RawDocument::from_bytes(body).ok()?;
-    document
-        .iter()
-        .all(|element| element.is_ok())
-        .then_some(document)
+    document.iter().all(|element| element.is_ok()).then_some(document)
 }

@@ -54,18 +54,18 @@ impl State {
 
     pub(super) fn server(&self) -> Option<&Server> {
         match self {
-            Self::Greeted { server, .. }
-            | Self::Authenticating { server, .. }
-            | Self::Ready { server } => Some(server),
+            Self::Greeted { server, .. } | Self::Authenticating { server, .. } | Self::Ready { server } => {
+                Some(server)
+            }
             Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
         }
     }
 
     pub(super) fn server_mut(&mut self) -> Option<&mut Server> {
         match self {
-            Self::Greeted { server, .. }
-            | Self::Authenticating { server, .. }
-            | Self::Ready { server } => Some(server),
+            Self::Greeted { server, .. } | Self::Authenticating { server, .. } | Self::Ready { server } => {
+                Some(server)
+            }
             Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
         }
     }

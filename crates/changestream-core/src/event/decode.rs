@@ -54,15 +54,10 @@ impl ChangeEvent {
         self.decode_field("fullDocumentBeforeChange")
     }
 
-    fn decode_field<'a, T: Deserialize<'a>>(
-        &'a self,
-        field: &'static str,
-    ) -> Result<Option<T>, DecodeError> {
+    fn decode_field<'a, T: Deserialize<'a>>(&'a self, field: &'static str) -> Result<Option<T>, DecodeError> {
         match self.as_raw().get(field) {
             Ok(None | Some(RawBsonRef::Null)) => Ok(None),
-            Ok(Some(RawBsonRef::Document(document))) => {
-                self.decode_document(Some(field), document).map(Some)
-            }
+            Ok(Some(RawBsonRef::Document(document))) => self.decode_document(Some(field), document).map(Some),
             Ok(Some(other)) => Err(self.decode_error(
                 Some(field.to_owned()),
                 format!("it is of type {:?}, not a document", other.element_type()),
@@ -168,8 +163,7 @@ impl From<DecodeError> for Error {
             Some(path) => format!("the event at `{path}`: {}", error.message()),
             None => format!("the event: {}", error.message()),
         };
-        Self::new(ErrorKind::Decode { message })
-            .with_resume_token(Some(error.resume_token().clone()))
+        Self::new(ErrorKind::Decode { message }).with_resume_token(Some(error.resume_token().clone()))
     }
 }
 

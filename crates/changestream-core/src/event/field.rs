@@ -214,10 +214,7 @@ impl SplitEvent {
 }
 
 /// A whole number, whichever of BSON's number types holds it.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "checked to be whole and in range"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
 pub(crate) fn integer(value: RawBsonRef<'_>) -> Option<i64> {
     const LIMIT: f64 = 9_007_199_254_740_992.0; // 2^53: beyond it a double does not name one whole number
     if let Some(number) = value.as_i32() {
@@ -234,10 +231,7 @@ pub(crate) fn get<'a>(document: &'a RawDocument, name: &str) -> Option<RawBsonRe
 }
 
 /// The elements of the array of that name, up to the first that cannot be read.
-fn elements<'a>(
-    document: &'a RawDocument,
-    name: &str,
-) -> impl Iterator<Item = RawBsonRef<'a>> + use<'a> {
+fn elements<'a>(document: &'a RawDocument, name: &str) -> impl Iterator<Item = RawBsonRef<'a>> + use<'a> {
     get(document, name)
         .and_then(RawBsonRef::as_array)
         .into_iter()

@@ -110,9 +110,7 @@ impl ChangeEvent {
 
     /// `operationType`: what happened.
     pub fn operation_type(&self) -> Option<OperationType> {
-        self.field("operationType")?
-            .as_str()
-            .map(OperationType::from)
+        self.field("operationType")?.as_str().map(OperationType::from)
     }
 
     /// `ns`: where it happened. None in invalidate events.
@@ -212,9 +210,7 @@ pub struct MissingToken;
 
 impl fmt::Display for MissingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the event has no `_id`, which is its resume token: keep it in the pipeline's output",
-        )
+        f.write_str("the event has no `_id`, which is its resume token: keep it in the pipeline's output")
     }
 }
 

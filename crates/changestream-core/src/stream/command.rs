@@ -42,7 +42,10 @@ impl Commands {
             Scope::Database { database } => (database.clone(), RawBson::Int32(1)),
             Scope::Cluster => ("admin".to_owned(), RawBson::Int32(1)),
         };
-        for (what, name) in [("database", Some(database.as_str())), ("collection", collection_name(scope))] {
+        for (what, name) in [
+            ("database", Some(database.as_str())),
+            ("collection", collection_name(scope)),
+        ] {
             if name.is_some_and(|name| name.is_empty() || name.contains('\0')) {
                 return Err(Error::invalid_argument(format!(
                     "the name of the {what} is empty or holds a zero byte"
@@ -170,7 +173,9 @@ impl Commands {
 /// specification, "Passing read preference to mongos and load balancers" and "Topology type: Single").
 fn read_preference(preference: &ReadPreference, server: &Server) -> Option<RawDocumentBuf> {
     let mode = match (server.role, preference.mode) {
-        (Role::Standalone, _) | (Role::Member | Role::LoadBalanced, ReadPreferenceMode::Primary) => return None,
+        (Role::Standalone, _) | (Role::Member | Role::LoadBalanced, ReadPreferenceMode::Primary) => {
+            return None;
+        }
         (Role::Direct, ReadPreferenceMode::Primary) => ReadPreferenceMode::PrimaryPreferred,
         (Role::Member | Role::LoadBalanced | Role::Direct, mode) => mode,
     };

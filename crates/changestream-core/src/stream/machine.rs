@@ -56,15 +56,16 @@ struct Rules {
     ends_session: bool,
     read_preference: ReadPreference,
     max_await: Duration,
-    open_patience: Duration,
-    get_more_patience: Duration,
+    patience: Patience,
 }
 
 /// How long replies may take beyond what the server was told to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For an aggregate.
+    /// For an aggregate that starts now: the server has nothing to read before it answers.
     pub open: Duration,
+    /// For an aggregate that starts in the past: the server may have much of its log to read.
+    pub scan: Duration,
     /// For a getMore, on top of its await time.
     pub get_more: Duration,
 }
@@ -165,7 +166,10 @@ impl StreamMachine {
         mut random: Random,
         now: Instant,
     ) -> Result<Self, Error> {
-        let session = options.session.clone().unwrap_or_else(|| Session::new(&mut random));
+        let session = options
+            .session
+            .clone()
+            .unwrap_or_else(|| Session::new(&mut random));
         let goal = Goal::new(Start::Open, now);
         let mut machine = Self {
             commands: Commands::new(scope, options, session)?,
@@ -176,9 +180,15 @@ impl StreamMachine {
                 retries,
                 ends_session: options.session.is_none(),
                 read_preference: options.read_preference.clone().unwrap_or_default(),
-                max_await: options.max_await_time.unwrap_or(SERVER_DEFAULT_AWAIT).min(FOREVER),
-                open_patience: patience.open.min(FOREVER),
-                get_more_patience: patience.get_more.min(FOREVER),
+                max_await: options
+                    .max_await_time
+                    .unwrap_or(SERVER_DEFAULT_AWAIT)
+                    .min(FOREVER),
+                patience: Patience {
+                    open: patience.open.min(FOREVER),
+                    scan: patience.scan.min(FOREVER),
+                    get_more: patience.get_more.min(FOREVER),
+                },
             },
             position: Position::new(options),
             state: State::Ended,
@@ -295,7 +305,9 @@ impl StreamMachine {
 /// Inputs.
 impl StreamMachine {
     fn on_ready(&mut self, server: Server) {
-        let State::Selecting(goal) = &self.state else { return };
+        let State::Selecting(goal) = &self.state else {
+            return;
+        };
         let goal = goal.clone();
         if let Some((owner, cursor)) = self.left_behind.take()
             && owner == server.address
@@ -304,7 +316,12 @@ impl StreamMachine {
             self.kill(&cursor, &server);
         }
         let body = self.commands.aggregate(goal.start, &self.position, &server);
-        self.send(body, self.rules.open_patience);
+        let within = if self.position.starts_in_the_past(goal.start) {
+            self.rules.patience.scan
+        } else {
+            self.rules.patience.open
+        };
+        self.send(body, within);
         self.state = State::Opening(goal, server);
     }
 
@@ -326,7 +343,12 @@ impl StreamMachine {
                     let overloads = live.overloads + 1;
                     let delay = self.overload_delay(overloads, reply.base_backoff());
                     let (in_flight, idle) = (false, live.idle);
-                    let live = Live { in_flight, idle, overloads, ..live };
+                    let live = Live {
+                        in_flight,
+                        idle,
+                        overloads,
+                        ..live
+                    };
                     self.state = State::Postponed(live, now + delay);
                 }
                 Some(error) => {
@@ -418,12 +440,14 @@ impl StreamMachine {
     /// Sends a getMore.
     fn ask(&mut self, mut live: Live) {
         live.in_flight = true;
-        let body = self.commands.get_more(
-            live.cursor.id,
-            live.cursor.namespace.as_deref(),
-            &live.server,
-        );
-        let patience = self.rules.get_more_patience.saturating_mul(1 << self.overdue.min(6));
+        let body = self
+            .commands
+            .get_more(live.cursor.id, live.cursor.namespace.as_deref(), &live.server);
+        let patience = self
+            .rules
+            .patience
+            .get_more
+            .saturating_mul(1 << self.overdue.min(6));
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
         self.state = State::Live(live);
@@ -506,7 +530,9 @@ impl StreamMachine {
     }
 
     fn kill(&mut self, cursor: &Cursor, server: &Server) {
-        let body = self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
+        let body = self
+            .commands
+            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,

@@ -3,6 +3,7 @@
 use bson::raw::RawDocumentBuf;
 use bson::{Timestamp, raw::CStr};
 
+use super::Start;
 use crate::WatchOptions;
 use crate::token::ResumeToken;
 
@@ -28,7 +29,10 @@ impl Position {
             resume_after: options.resume_after.clone(),
             start_after: options.start_after.clone(),
             start_at: options.start_at_operation_time,
-            token: options.start_after.clone().or_else(|| options.resume_after.clone()),
+            token: options
+                .start_after
+                .clone()
+                .or_else(|| options.resume_after.clone()),
             delivered: false,
             opened_at: None,
         }
@@ -55,9 +59,18 @@ impl Position {
     /// The first aggregate succeeded. Its `operationTime` is the starting point of a resume if there is no other:
     /// no start option was given, and the reply brought neither an event nor a token.
     pub(crate) fn opened(&mut self, operation_time: Option<Timestamp>, brought_any: bool, wire_version: i32) {
-        let asked = self.resume_after.is_some() || self.start_after.is_some() || self.start_at.is_some();
-        if !asked && !brought_any && wire_version >= WIRE_VERSION_OF_START_AT {
+        if !self.starts_in_the_past(Start::Open) && !brought_any && wire_version >= WIRE_VERSION_OF_START_AT {
             self.opened_at = operation_time;
+        }
+    }
+
+    /// Whether an aggregate names a point to start from, so that the server has to read its log from there on.
+    pub(crate) fn starts_in_the_past(&self, start: Start) -> bool {
+        match start {
+            Start::Open => {
+                self.resume_after.is_some() || self.start_after.is_some() || self.start_at.is_some()
+            }
+            Start::Resume => self.token.is_some() || self.opened_at.is_some() || self.start_at.is_some(),
         }
     }
 

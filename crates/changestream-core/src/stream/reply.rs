@@ -94,7 +94,11 @@ impl CommandReply {
             let element = element.map_err(malformed)?;
             let value = || element.value().map_err(malformed);
             match element.key().as_str() {
-                "id" => id = value()?.as_i64().or_else(|| value().ok()?.as_i32().map(i64::from)),
+                "id" => {
+                    id = value()?
+                        .as_i64()
+                        .or_else(|| value().ok()?.as_i32().map(i64::from))
+                }
                 "ns" => namespace = value()?.as_str().map(str::to_owned),
                 "firstBatch" | "nextBatch" if element.element_type() == ElementType::Array => {
                     let array = value()?;

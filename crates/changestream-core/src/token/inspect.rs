@@ -115,10 +115,7 @@ impl TokenInfo {
             Some(RawBsonRef::String(hex)) => Cow::Owned(hex_bytes(hex)?),
             Some(RawBsonRef::Binary(binary)) => Cow::Borrowed(binary.bytes),
             Some(other) => {
-                return Err(unknown(format!(
-                    "`_data` is of type {:?}",
-                    other.element_type()
-                )));
+                return Err(unknown(format!("`_data` is of type {:?}", other.element_type())));
             }
             None => return Err(unknown("it has no `_data`")),
         };
@@ -238,10 +235,7 @@ impl TokenInfo {
         };
         self.document_key = document("documentKey");
         self.operation_description = document("operationDescription");
-        self.operation_type = identifier
-            .get_str("operationType")
-            .ok()
-            .map(OperationType::from);
+        self.operation_type = identifier.get_str("operationType").ok().map(OperationType::from);
         Ok(())
     }
 }

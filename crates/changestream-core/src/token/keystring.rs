@@ -91,9 +91,7 @@ impl<'a> Reader<'a> {
             MAX_KEY => Bson::MaxKey,
             other => {
                 self.at = self.at.saturating_sub(1);
-                return Err(
-                    self.not_understood(format!("no value is known to start with {other:02X}"))
-                );
+                return Err(self.not_understood(format!("no value is known to start with {other:02X}")));
             }
         })
     }
@@ -147,11 +145,7 @@ impl<'a> Reader<'a> {
         let whole = shifted >> 1;
         if !has_fraction {
             let magnitude = whole.cast_signed(); // 63 bits: no overflow
-            return Ok(smallest_integer(if negative {
-                -magnitude
-            } else {
-                magnitude
-            }));
+            return Ok(smallest_integer(if negative { -magnitude } else { magnitude }));
         }
         let mut fixed_point = whole;
         for _ in length..8 {
@@ -160,10 +154,7 @@ impl<'a> Reader<'a> {
         if length == 8 || fixed_point & 3 != 0 {
             return Err(self.not_understood(DECIMAL));
         }
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "the encoding holds 53 bits at most"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "the encoding holds 53 bits at most")]
         let magnitude = fixed_point as f64 / 256_f64.powi(8 - length.min(8) as i32);
         Ok(Bson::Double(signed(magnitude, negative)))
     }
@@ -187,9 +178,7 @@ impl<'a> Reader<'a> {
         let magnitude = match encoded >> 62 {
             3 if encoded & 3 == 0 => f64::from_bits(encoded >> 2),
             // Scaled by 2^256, to keep clear of subnormal numbers.
-            1 | 2 if encoded & 1 == 0 => {
-                f64::from_bits((encoded - (1 << 62)) >> 1) * 2_f64.powi(-256)
-            }
+            1 | 2 if encoded & 1 == 0 => f64::from_bits((encoded - (1 << 62)) >> 1) * 2_f64.powi(-256),
             _ => return Err(self.not_understood(DECIMAL)),
         };
         Ok(Bson::Double(signed(magnitude, negative)))

@@ -41,9 +41,9 @@ impl ResumeToken {
     /// The token as a borrowed BSON value.
     pub fn as_raw_bson(&self) -> RawBsonRef<'_> {
         match &self.0 {
-            Repr::Document(bytes) => RawBsonRef::Document(
-                RawDocument::from_bytes(bytes).expect("only valid documents are kept"),
-            ),
+            Repr::Document(bytes) => {
+                RawBsonRef::Document(RawDocument::from_bytes(bytes).expect("only valid documents are kept"))
+            }
             Repr::Other(value) => value.as_raw_bson_ref(),
         }
     }

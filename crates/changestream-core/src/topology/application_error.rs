@@ -66,17 +66,16 @@ impl ApplicationError {
     /// What went wrong, for messages.
     pub(super) fn message(&self) -> String {
         match &self.kind {
-            ApplicationErrorKind::Network { message, .. }
-            | ApplicationErrorKind::Other { message } => super::hello::cut(message),
+            ApplicationErrorKind::Network { message, .. } | ApplicationErrorKind::Other { message } => {
+                super::hello::cut(message)
+            }
             ApplicationErrorKind::Command { error, .. } => super::hello::cut(&error.to_string()),
         }
     }
 
     pub(super) fn topology_version(&self) -> Option<TopologyVersion> {
         match &self.kind {
-            ApplicationErrorKind::Command {
-                topology_version, ..
-            } => *topology_version,
+            ApplicationErrorKind::Command { topology_version, .. } => *topology_version,
             ApplicationErrorKind::Network { .. } | ApplicationErrorKind::Other { .. } => None,
         }
     }
@@ -139,8 +138,6 @@ impl StateChange {
         if message.contains("node is recovering") || message.contains("not master or secondary") {
             return Some(Self::Recovering);
         }
-        message
-            .contains("not master")
-            .then_some(Self::NotWritablePrimary)
+        message.contains("not master").then_some(Self::NotWritablePrimary)
     }
 }

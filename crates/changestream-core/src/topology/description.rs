@@ -34,10 +34,7 @@ pub struct TopologyDescription {
 
 impl TopologyDescription {
     /// A deployment of that type with these servers, for selecting from.
-    pub fn new(
-        topology_type: TopologyType,
-        servers: impl IntoIterator<Item = ServerDescription>,
-    ) -> Self {
+    pub fn new(topology_type: TopologyType, servers: impl IntoIterator<Item = ServerDescription>) -> Self {
         let servers: BTreeMap<_, _> = servers
             .into_iter()
             .map(|server| (server.address.clone(), server))

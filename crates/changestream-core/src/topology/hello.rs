@@ -111,8 +111,7 @@ impl HelloReply {
             Self { ok: false, .. } => ServerType::Unknown,
             Self { msg: Some(msg), .. } if msg == "isdbgrid" => ServerType::Mongos,
             Self {
-                is_replica_set: true,
-                ..
+                is_replica_set: true, ..
             } => ServerType::RsGhost,
             Self { set_name: None, .. } => ServerType::Standalone,
             Self { hidden: true, .. } => ServerType::RsOther,
@@ -120,9 +119,7 @@ impl HelloReply {
                 is_writable_primary: true,
                 ..
             } => ServerType::RsPrimary,
-            Self {
-                secondary: true, ..
-            } => ServerType::RsSecondary,
+            Self { secondary: true, .. } => ServerType::RsSecondary,
             Self {
                 arbiter_only: true, ..
             } => ServerType::RsArbiter,
@@ -258,9 +255,7 @@ fn text(value: RawBsonRef<'_>) -> Option<String> {
 }
 
 fn texts(value: RawBsonRef<'_>) -> Vec<String> {
-    elements(value.as_array(), MAX_LIST)
-        .filter_map(text)
-        .collect()
+    elements(value.as_array(), MAX_LIST).filter_map(text).collect()
 }
 
 fn address(value: RawBsonRef<'_>) -> Option<ServerAddress> {
@@ -279,11 +274,7 @@ fn addresses(value: RawBsonRef<'_>) -> Vec<ServerAddress> {
 
 /// At most `limit` elements, up to the first one that is no BSON.
 fn elements(array: Option<&RawArray>, limit: usize) -> impl Iterator<Item = RawBsonRef<'_>> {
-    array
-        .into_iter()
-        .flatten()
-        .take(limit)
-        .map_while(Result::ok)
+    array.into_iter().flatten().take(limit).map_while(Result::ok)
 }
 
 fn tags(value: RawBsonRef<'_>) -> TagSet {
@@ -308,11 +299,7 @@ fn last_write_date(value: RawBsonRef<'_>) -> Option<DateTime> {
 pub(super) fn cut(message: &str) -> String {
     let mut short = String::new();
     for character in message.chars() {
-        let character = if character.is_control() {
-            ' '
-        } else {
-            character
-        };
+        let character = if character.is_control() { ' ' } else { character };
         if short.len() + character.len_utf8() > MAX_TEXT {
             break;
         }

@@ -48,10 +48,7 @@ const SHOWN_SERVERS: usize = 16;
 
 const SHOWN_CHARACTERS: usize = 300;
 
-fn push_servers<'a>(
-    message: &mut String,
-    servers: impl ExactSizeIterator<Item = &'a ServerDescription>,
-) {
+fn push_servers<'a>(message: &mut String, servers: impl ExactSizeIterator<Item = &'a ServerDescription>) {
     let hidden = servers.len().saturating_sub(SHOWN_SERVERS);
     for (number, server) in servers.take(SHOWN_SERVERS).enumerate() {
         if number > 0 {
@@ -75,16 +72,10 @@ fn push_servers<'a>(
 fn push_read_preference(message: &mut String, preference: &ReadPreference) {
     push(message, format_args!("mode {}", preference.mode.as_str()));
     if !preference.tag_sets.is_empty() {
-        push(
-            message,
-            format_args!(", tag sets {:?}", preference.tag_sets),
-        );
+        push(message, format_args!(", tag sets {:?}", preference.tag_sets));
     }
     if let Some(limit) = preference.max_staleness {
-        push(
-            message,
-            format_args!(", at most {} s stale", limit.as_secs_f64()),
-        );
+        push(message, format_args!(", at most {} s stale", limit.as_secs_f64()));
     }
 }
 
@@ -95,7 +86,5 @@ fn shortened(text: &str) -> &str {
 }
 
 fn push(message: &mut String, text: std::fmt::Arguments<'_>) {
-    message
-        .write_fmt(text)
-        .expect("writing to a string cannot fail");
+    message.write_fmt(text).expect("writing to a string cannot fail");
 }

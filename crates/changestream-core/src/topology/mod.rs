@@ -28,9 +28,7 @@ mod transition;
 pub use application_error::{
     ApplicationError, ApplicationErrorKind, ConnectionPhase, SYSTEM_OVERLOADED_ERROR,
 };
-pub use description::{
-    MAX_SERVERS, MAX_WIRE_VERSION, MIN_WIRE_VERSION, TopologyDescription, TopologyType,
-};
+pub use description::{MAX_SERVERS, MAX_WIRE_VERSION, MIN_WIRE_VERSION, TopologyDescription, TopologyType};
 pub use event::TopologyEvent;
 pub use hello::{HelloReply, InvalidHello, MAX_ADDRESS, MAX_HOSTS, MAX_LIST, MAX_TEXT};
 pub use round_trip::RoundTripTimes;

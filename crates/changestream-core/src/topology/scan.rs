@@ -183,9 +183,7 @@ impl Topology {
             .map(|(server, check)| (rank(server.server_type), check.ended(), &server.address))
             .collect();
         due.sort();
-        due.into_iter()
-            .map(|(_, _, address)| address.clone())
-            .collect()
+        due.into_iter().map(|(_, _, address)| address.clone()).collect()
     }
 
     /// When [`poll_check`](Self::poll_check) next has a server to hand out if the topology is stale then: at once, or
@@ -224,10 +222,7 @@ impl Topology {
         let Scan::Running { stale, .. } = self.scan else {
             return;
         };
-        let busy = self
-            .servers
-            .values()
-            .any(|server| server.check.is_running());
+        let busy = self.servers.values().any(|server| server.check.is_running());
         if !busy && self.servers_to_check(now).is_empty() {
             self.scan = Scan::Idle {
                 ended: Some(now),

@@ -74,9 +74,7 @@ pub enum SelectionError {
 impl fmt::Display for SelectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Incompatible(message) | Self::InvalidReadPreference(message) => {
-                f.write_str(message)
-            }
+            Self::Incompatible(message) | Self::InvalidReadPreference(message) => f.write_str(message),
         }
     }
 }
@@ -132,12 +130,7 @@ pub fn in_latency_window(
         .min();
     if let Some(shortest) = shortest {
         let longest = shortest.saturating_add(local_threshold);
-        servers.retain(|server| {
-            server
-                .round_trip
-                .average()
-                .is_none_or(|time| time <= longest)
-        });
+        servers.retain(|server| server.round_trip.average().is_none_or(|time| time <= longest));
     }
     servers
 }
@@ -190,9 +183,7 @@ impl<'a> Query<'a, '_> {
         match self.description.topology_type {
             TopologyType::Unknown => Vec::new(),
             TopologyType::Single => of(&candidates, |server| server.is_known()),
-            TopologyType::LoadBalanced => {
-                of(&candidates, |server| server == ServerType::LoadBalancer)
-            }
+            TopologyType::LoadBalanced => of(&candidates, |server| server == ServerType::LoadBalancer),
             TopologyType::Sharded => of(&candidates, |server| server == ServerType::Mongos),
             TopologyType::ReplicaSetNoPrimary | TopologyType::ReplicaSetWithPrimary => {
                 match self.criteria.operation {
@@ -255,10 +246,7 @@ fn first_of<'a>(
     if found.is_empty() { otherwise() } else { found }
 }
 
-fn with_tags<'a>(
-    candidates: &[&'a ServerDescription],
-    tags: &TagSet,
-) -> Vec<&'a ServerDescription> {
+fn with_tags<'a>(candidates: &[&'a ServerDescription], tags: &TagSet) -> Vec<&'a ServerDescription> {
     candidates
         .iter()
         .copied()

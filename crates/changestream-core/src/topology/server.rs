@@ -142,16 +142,12 @@ impl ServerDescription {
 
     /// All members that it lists.
     pub fn members(&self) -> impl Iterator<Item = &ServerAddress> {
-        self.hosts
-            .iter()
-            .chain(&self.passives)
-            .chain(&self.arbiters)
+        self.hosts.iter().chain(&self.passives).chain(&self.arbiters)
     }
 
     /// Whether this view replaces that one: not if the server itself counts it as older.
     pub(super) fn is_older_than(&self, current: &Self) -> bool {
-        TopologyVersion::compare(current.topology_version, self.topology_version)
-            == Ordering::Greater
+        TopologyVersion::compare(current.topology_version, self.topology_version) == Ordering::Greater
     }
 }
 
@@ -201,16 +197,10 @@ impl ServerType {
     /// Whether it holds data that a client can read.
     pub fn is_data_bearing(self) -> bool {
         match self {
-            Self::Standalone
-            | Self::Mongos
-            | Self::RsPrimary
-            | Self::RsSecondary
-            | Self::LoadBalancer => true,
-            Self::PossiblePrimary
-            | Self::RsArbiter
-            | Self::RsOther
-            | Self::RsGhost
-            | Self::Unknown => false,
+            Self::Standalone | Self::Mongos | Self::RsPrimary | Self::RsSecondary | Self::LoadBalancer => {
+                true
+            }
+            Self::PossiblePrimary | Self::RsArbiter | Self::RsOther | Self::RsGhost | Self::Unknown => false,
         }
     }
 

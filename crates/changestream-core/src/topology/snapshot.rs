@@ -140,10 +140,7 @@ impl TopologyDescription {
             .any(|address| self.servers.contains_key(address));
         disjoint
             && ours < theirs
-            && other
-                .servers
-                .values()
-                .any(|server| server.server_type.is_known())
+            && other.servers.values().any(|server| server.server_type.is_known())
             && self.election() <= other.election()
     }
 
@@ -162,8 +159,7 @@ impl TopologyDescription {
     /// is a replica set, if nothing is known of that yet.
     fn raise_election(&mut self, other: &Self) -> bool {
         let unknown = self.topology_type == TopologyType::Unknown && self.set_name.is_none();
-        let discovered =
-            unknown && other.topology_type.is_replica_set() && other.set_name.is_some();
+        let discovered = unknown && other.topology_type.is_replica_set() && other.set_name.is_some();
         if discovered {
             self.topology_type = TopologyType::ReplicaSetNoPrimary;
             self.set_name.clone_from(&other.set_name);
@@ -202,8 +198,7 @@ impl TopologyDescription {
         self.primary().is_some_and(|primary| {
             primary.address != server.address
                 && primary.last_update_time > server.last_update_time
-                && (primary.election_id, primary.set_version)
-                    >= (server.election_id, server.set_version)
+                && (primary.election_id, primary.set_version) >= (server.election_id, server.set_version)
         })
     }
 }

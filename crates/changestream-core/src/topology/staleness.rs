@@ -13,12 +13,8 @@ pub const SMALLEST_MAX_STALENESS: Duration = Duration::from_secs(90);
 pub const IDLE_WRITE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Whether this limit is one that a replica set can keep.
-pub(super) fn validate(
-    max_staleness: Duration,
-    heartbeat_frequency: Duration,
-) -> Result<(), SelectionError> {
-    let smallest =
-        SMALLEST_MAX_STALENESS.max(heartbeat_frequency.saturating_add(IDLE_WRITE_PERIOD));
+pub(super) fn validate(max_staleness: Duration, heartbeat_frequency: Duration) -> Result<(), SelectionError> {
+    let smallest = SMALLEST_MAX_STALENESS.max(heartbeat_frequency.saturating_add(IDLE_WRITE_PERIOD));
     if max_staleness >= smallest {
         return Ok(());
     }
@@ -56,10 +52,7 @@ fn lag_behind_primary(secondary: &ServerDescription, primary: &ServerDescription
 }
 
 /// `SMax.lastWriteDate - S.lastWriteDate`, in milliseconds.
-fn lag_behind_newest(
-    secondary: &ServerDescription,
-    description: &TopologyDescription,
-) -> Option<i128> {
+fn lag_behind_newest(secondary: &ServerDescription, description: &TopologyDescription) -> Option<i128> {
     let newest = description
         .servers
         .values()

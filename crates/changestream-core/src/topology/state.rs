@@ -10,8 +10,8 @@ use super::application_error::StateChange;
 use super::scan::{Check, Next, Scan};
 use super::{
     ApplicationError, HelloReply, InvalidTopologySettings, SelectionCriteria, SelectionError,
-    ServerDescription, ServerType, TopologyDescription, TopologyEvent, TopologySettings,
-    TopologyType, selection,
+    ServerDescription, ServerType, TopologyDescription, TopologyEvent, TopologySettings, TopologyType,
+    selection,
 };
 use crate::ServerAddress;
 use crate::random::Random;
@@ -265,8 +265,7 @@ impl Topology {
         random: &mut Random,
     ) -> Result<Option<ServerAddress>, SelectionError> {
         let heartbeat_frequency = self.settings.heartbeat_frequency;
-        let suitable =
-            selection::suitable_servers(&self.description, criteria, heartbeat_frequency)?;
+        let suitable = selection::suitable_servers(&self.description, criteria, heartbeat_frequency)?;
         let near = selection::in_latency_window(suitable, self.settings.local_threshold);
         Ok(selection::any(&near, random).map(|server| server.address.clone()))
     }
@@ -362,8 +361,7 @@ impl Topology {
             return;
         }
         let checked_address = checked.as_ref().map(|server| server.address.clone());
-        let checked =
-            checked.map(|server| new.servers.get(&server.address).cloned().unwrap_or(server));
+        let checked = checked.map(|server| new.servers.get(&server.address).cloned().unwrap_or(server));
         let others = new
             .servers
             .values()

@@ -33,10 +33,7 @@ impl TopologyDescription {
 
     /// "Verifying setName with TopologyType Single".
     fn verify_set_name(&mut self, server: &ServerDescription) {
-        if self.set_name.is_none()
-            || !server.server_type.is_known()
-            || self.set_name == server.set_name
-        {
+        if self.set_name.is_none() || !server.server_type.is_known() || self.set_name == server.set_name {
             return;
         }
         let reason = wrong_set_name(server, self.set_name.as_deref());
@@ -168,9 +165,7 @@ impl TopologyDescription {
         let old_primary = self
             .servers
             .values()
-            .find(|other| {
-                other.server_type == ServerType::RsPrimary && other.address != server.address
-            })
+            .find(|other| other.server_type == ServerType::RsPrimary && other.address != server.address)
             .map(|other| other.address.clone());
         if let Some(address) = old_primary {
             let reason = format!(
@@ -299,10 +294,7 @@ fn wrong_set_name(server: &ServerDescription, wanted: Option<&str>) -> String {
 }
 
 fn not_a_member(server: &ServerDescription) -> String {
-    format!(
-        "it is {}, not a member of a replica set",
-        server.server_type
-    )
+    format!("it is {}, not a member of a replica set", server.server_type)
 }
 
 fn mismatched_me(server: &ServerDescription) -> Option<String> {

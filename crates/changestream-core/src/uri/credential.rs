@@ -252,9 +252,7 @@ impl AuthMechanism {
         match self {
             Self::MongoDbX509 | Self::MongoDbAws | Self::Gssapi | Self::MongoDbOidc => EXTERNAL,
             Self::Plain => database.unwrap_or(EXTERNAL),
-            Self::ScramSha1 | Self::ScramSha256 | Self::MongoDbCr => {
-                database.unwrap_or(DEFAULT_SOURCE)
-            }
+            Self::ScramSha1 | Self::ScramSha256 | Self::MongoDbCr => database.unwrap_or(DEFAULT_SOURCE),
         }
     }
 }
@@ -301,9 +299,7 @@ impl MechanismProperties {
 
     /// Names, in upper case, and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether there is none.

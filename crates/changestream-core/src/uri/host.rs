@@ -39,9 +39,7 @@ impl From<&'static str> for Fault {
 
 fn parse(text: &str) -> Result<ServerAddress, Fault> {
     if text.is_empty() {
-        return Err(
-            "it is empty; in the path of a Unix domain socket, write %2F for each slash".into(),
-        );
+        return Err("it is empty; in the path of a Unix domain socket, write %2F for each slash".into());
     }
     if let Some(literal) = text.strip_prefix('[') {
         return parse_ip_literal(literal);
@@ -99,7 +97,10 @@ fn parse_socket(path: String) -> Result<ServerAddress, Fault> {
         return Err(Fault::Character('\0'));
     }
     if !path.ends_with(".sock") {
-        return Err("it holds a slash, so it is a Unix domain socket; its path must end in .sock, and has no port".into());
+        return Err(
+            "it holds a slash, so it is a Unix domain socket; its path must end in .sock, and has no port"
+                .into(),
+        );
     }
     Ok(ServerAddress::unix(path))
 }
@@ -116,7 +117,5 @@ fn parse_port(port: Option<&str>) -> Result<u16, Fault> {
 }
 
 fn is_forbidden_in_host(character: char) -> bool {
-    character.is_control()
-        || character.is_whitespace()
-        || "\"#%&/:;<=>?@[\\]^`{|}".contains(character)
+    character.is_control() || character.is_whitespace() || "\"#%&/:;<=>?@[\\]^`{|}".contains(character)
 }

@@ -32,8 +32,8 @@ use std::str::FromStr;
 pub use credential::{AuthMechanism, Credential, MechanismProperties};
 pub use error::{UriError, UriPlace, Warning};
 pub use options::{
-    Acknowledgment, ClientOptions, Compressor, PoolOptions, ProxyOptions, ServerMonitoringMode,
-    TlsOptions, WriteConcern,
+    Acknowledgment, ClientOptions, Compressor, PoolOptions, ProxyOptions, ServerMonitoringMode, TlsOptions,
+    WriteConcern,
 };
 pub use secret::Secret;
 

@@ -46,10 +46,7 @@ impl Draft {
             self.warnings.push(Warning::new(";", text));
         }
         let known = pairs.list.iter().map(|pair| (pair, find(&pair.key)));
-        self.names = known
-            .clone()
-            .filter_map(|(_, entry)| Some(entry?.name))
-            .collect();
+        self.names = known.clone().filter_map(|(_, entry)| Some(entry?.name)).collect();
         tls_conflict(|name| self.names.contains(name))?;
         let mut done = BTreeSet::new();
         for (pair, entry) in known {
@@ -106,8 +103,7 @@ impl Draft {
         if user_info.is_none() && self.mechanism.is_none() {
             if !self.properties.is_empty() {
                 let text = "was ignored: there is no user name and no authMechanism";
-                self.warnings
-                    .push(Warning::new("authMechanismProperties", text));
+                self.warnings.push(Warning::new("authMechanismProperties", text));
             }
             return Ok(None);
         }
@@ -120,20 +116,14 @@ impl Draft {
             .to_owned()
         });
         let (username, password) = match user_info {
-            Some(UserInfo { username, password }) => {
-                ((!username.is_empty()).then_some(username), password)
-            }
+            Some(UserInfo { username, password }) => ((!username.is_empty()).then_some(username), password),
             None => (None, None),
         };
         if username.is_none() && password.is_some() {
-            return Err(UriError::new(
-                UriPlace::UserInfo,
-                "the user name is missing",
-            ));
+            return Err(UriError::new(UriPlace::UserInfo, "the user name is missing"));
         }
         let mut mechanism_properties = std::mem::take(&mut self.properties);
-        if self.mechanism == Some(AuthMechanism::Gssapi)
-            && mechanism_properties.get("SERVICE_NAME").is_none()
+        if self.mechanism == Some(AuthMechanism::Gssapi) && mechanism_properties.get("SERVICE_NAME").is_none()
         {
             // Authentication specification, "GSSAPI".
             mechanism_properties.insert("SERVICE_NAME", "mongodb");
@@ -246,10 +236,7 @@ const CONNECTION: &[Entry] = &[
         draft.options.server_selection_timeout = value.milliseconds()?;
         Ok(())
     }),
-    Entry::new(
-        "serverSelectionTryOnce",
-        set!(server_selection_try_once, boolean),
-    ),
+    Entry::new("serverSelectionTryOnce", set!(server_selection_try_once, boolean)),
     Entry::new("localThresholdMS", |draft, value| {
         draft.options.local_threshold = value.milliseconds()?;
         Ok(())
@@ -407,11 +394,7 @@ const DATA: &[Entry] = &[
         draft.options.proxy.port = u16::try_from(port).ok();
         Ok(())
     }),
-    Entry::repeating(
-        "proxyUsername",
-        Repeat::Refused,
-        set!(proxy.username, string()),
-    ),
+    Entry::repeating("proxyUsername", Repeat::Refused, set!(proxy.username, string())),
     Entry::repeating("proxyPassword", Repeat::Refused, |draft, value| {
         draft.options.proxy.password = Some(value.string()?.into());
         Ok(())
@@ -447,7 +430,8 @@ fn mechanism_properties(draft: &mut Draft, value: Value<'_>) -> Result<(), Probl
                 properties.insert(&name, value);
             }
             Err(()) => {
-                let text = "what is no name:value pair was ignored; a value that holds a comma must be set by code";
+                let text =
+                    "what is no name:value pair was ignored; a value that holds a comma must be set by code";
                 draft.warnings.push(Warning::new(value.name, text));
             }
         }
@@ -465,19 +449,14 @@ fn acknowledgment(value: Value<'_>) -> Result<Acknowledgment, Problem> {
     }
     match value.count() {
         Ok(nodes) => Ok(Acknowledgment::Nodes(nodes)),
-        Err(_) => Err(UriError::option(
-            value.name,
-            "must be a number of members from 0, or a name",
-        )
-        .into()),
+        Err(_) => Err(UriError::option(value.name, "must be a number of members from 0, or a name").into()),
     }
 }
 
 /// URI Options specification: this one integer has 64 bits.
 fn write_timeout(draft: &mut Draft, value: Value<'_>) -> Result<(), Problem> {
     let milliseconds = value.integer(0..=i64::MAX, "a whole number of milliseconds from 0")?;
-    draft.options.write_concern.w_timeout =
-        Some(Duration::from_millis(milliseconds.unsigned_abs()));
+    draft.options.write_concern.w_timeout = Some(Duration::from_millis(milliseconds.unsigned_abs()));
     Ok(())
 }
 
@@ -485,9 +464,7 @@ fn write_timeout(draft: &mut Draft, value: Value<'_>) -> Result<(), Problem> {
 fn tls(draft: &mut Draft, value: Value<'_>) -> Result<(), Problem> {
     let enabled = value.boolean(&mut draft.warnings)?;
     if draft.options.tls.is_some_and(|earlier| earlier != enabled) {
-        return Err(
-            UriError::option(value.name, "all of tls and ssl must have the same value").into(),
-        );
+        return Err(UriError::option(value.name, "all of tls and ssl must have the same value").into());
     }
     draft.options.tls = Some(enabled);
     Ok(())

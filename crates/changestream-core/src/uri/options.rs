@@ -150,8 +150,7 @@ impl ClientOptions {
 
     /// The heartbeat frequency in force.
     pub fn heartbeat_frequency(&self) -> Duration {
-        self.heartbeat_frequency
-            .unwrap_or(DEFAULT_HEARTBEAT_FREQUENCY)
+        self.heartbeat_frequency.unwrap_or(DEFAULT_HEARTBEAT_FREQUENCY)
     }
 }
 

@@ -57,20 +57,14 @@ pub(super) struct Pairs<'a> {
 impl<'a> Parts<'a> {
     pub(super) fn split(text: &'a str) -> Result<Self, UriError> {
         if text.trim() != text {
-            return Err(UriError::new(
-                UriPlace::Whole,
-                "remove the white space around it",
-            ));
+            return Err(UriError::new(UriPlace::Whole, "remove the white space around it"));
         }
         let (scheme, rest) = if let Some(rest) = text.strip_prefix(SCHEME) {
             (Scheme::Hosts, rest)
         } else if let Some(rest) = text.strip_prefix(SRV_SCHEME) {
             (Scheme::Srv, rest)
         } else {
-            return Err(UriError::new(
-                UriPlace::Scheme,
-                "it must begin with mongodb://",
-            ));
+            return Err(UriError::new(UriPlace::Scheme, "it must begin with mongodb://"));
         };
         let (authority, tail) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),
@@ -127,7 +121,8 @@ impl<'a> Parts<'a> {
         let name = decode(raw).map_err(|reason| invalid(reason.to_owned()))?;
         match name.chars().find(|c| FORBIDDEN_IN_DATABASE.contains(c)) {
             Some('/') => Err(invalid(
-                "it must not hold a slash; in the path of a Unix domain socket, write %2F for each slash".to_owned(),
+                "it must not hold a slash; in the path of a Unix domain socket, write %2F for each slash"
+                    .to_owned(),
             )),
             Some(character) => Err(invalid(format!("it must not hold {character:?}"))),
             None => Ok(Some(name)),
@@ -139,9 +134,7 @@ impl<'a> Parts<'a> {
         // Legacy support: only where every piece is a pair of its own, else the semicolon is part of a value.
         let semicolons = !query.contains('&')
             && query.contains(';')
-            && query
-                .split(';')
-                .all(|raw| raw.is_empty() || raw.contains('='));
+            && query.split(';').all(|raw| raw.is_empty() || raw.contains('='));
         let list = query
             .split(if semicolons { ';' } else { '&' })
             .enumerate()
@@ -205,10 +198,7 @@ impl<'a> Pair<'a> {
     /// What an unknown option may be called in a warning: its name, if that looks like one.
     pub(super) fn printable_key(&self) -> Cow<'_, str> {
         if self.key.len() <= MAX_PRINTED_NAME
-            && self
-                .key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && self.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         {
             Cow::Borrowed(&self.key)
         } else {
@@ -220,10 +210,7 @@ impl<'a> Pair<'a> {
         if option_table::is_printable(&self.key) {
             return Cow::Borrowed(self.raw);
         }
-        match (
-            option_table::canonical_name(&self.key),
-            self.printable_key(),
-        ) {
+        match (option_table::canonical_name(&self.key), self.printable_key()) {
             (Some(name), _) => Cow::Owned(format!("{name}={MASK}")),
             (None, Cow::Borrowed(key)) => Cow::Owned(format!("{key}={MASK}")),
             (None, Cow::Owned(_)) => Cow::Owned(format!("{MASK}={MASK}")),

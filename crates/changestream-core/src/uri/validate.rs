@@ -63,20 +63,14 @@ impl ClientOptions {
 
     fn validate_numbers(&self) -> Result<(), UriError> {
         if self.heartbeat_frequency() < Self::MIN_HEARTBEAT_FREQUENCY {
-            return Err(UriError::option(
-                "heartbeatFrequencyMS",
-                "must be at least 500",
-            ));
+            return Err(UriError::option("heartbeatFrequencyMS", "must be at least 500"));
         }
         if self
             .app_name
             .as_ref()
             .is_some_and(|name| name.len() > Self::MAX_APP_NAME_BYTES)
         {
-            return Err(UriError::option(
-                "appName",
-                "must not be longer than 128 bytes",
-            ));
+            return Err(UriError::option("appName", "must not be longer than 128 bytes"));
         }
         if self.replica_set.as_ref().is_some_and(String::is_empty) {
             return Err(UriError::option("replicaSet", "must not be empty"));
@@ -85,19 +79,15 @@ impl ClientOptions {
             .zlib_compression_level
             .is_some_and(|level| !(-1..=9).contains(&level))
         {
-            return Err(UriError::option(
-                "zlibCompressionLevel",
-                "must be from -1 to 9",
-            ));
+            return Err(UriError::option("zlibCompressionLevel", "must be from -1 to 9"));
         }
         if self.pool.max_connecting == Some(0) {
             return Err(UriError::option("maxConnecting", "must be at least 1"));
         }
         match (self.pool.min_size, self.pool.max_size) {
-            (Some(min), Some(max)) if max != 0 && min > max => Err(UriError::option(
-                "minPoolSize",
-                "must not exceed maxPoolSize",
-            )),
+            (Some(min), Some(max)) if max != 0 && min > max => {
+                Err(UriError::option("minPoolSize", "must not exceed maxPoolSize"))
+            }
             (_, _) => Ok(()),
         }
     }
@@ -109,9 +99,7 @@ impl ClientOptions {
             "tlsAllowInvalidCertificates" => tls.allow_invalid_certificates.is_some(),
             "tlsAllowInvalidHostnames" => tls.allow_invalid_hostnames.is_some(),
             "tlsDisableOCSPEndpointCheck" => tls.disable_ocsp_endpoint_check.is_some(),
-            "tlsDisableCertificateRevocationCheck" => {
-                tls.disable_certificate_revocation_check.is_some()
-            }
+            "tlsDisableCertificateRevocationCheck" => tls.disable_certificate_revocation_check.is_some(),
             _ => false,
         })
     }
@@ -151,11 +139,7 @@ impl ClientOptions {
                 "needs a readPreference other than primary",
             ));
         }
-        if preference
-            .tag_sets
-            .iter()
-            .any(|tags: &TagSet| !tags.is_empty())
-        {
+        if preference.tag_sets.iter().any(|tags: &TagSet| !tags.is_empty()) {
             return Err(UriError::option(
                 "readPreferenceTags",
                 "needs a readPreference other than primary",

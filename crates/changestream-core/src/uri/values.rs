@@ -82,9 +82,7 @@ impl Value<'_> {
     pub(super) fn milliseconds_from(self, least: u32) -> Result<Duration, Problem> {
         match self.count() {
             Ok(count) if count >= least => Ok(Duration::from_millis(count.into())),
-            Ok(_) | Err(_) => {
-                Err(self.expected(&format!("a whole number of milliseconds from {least}")))
-            }
+            Ok(_) | Err(_) => Err(self.expected(&format!("a whole number of milliseconds from {least}"))),
         }
     }
 

@@ -54,9 +54,7 @@ impl FrameReader {
         let wanted = declared.max(self.filled + 1);
         if self.buffer.len() < wanted {
             let mut larger = BytesMut::zeroed(wanted.max(SHARED_BUFFER));
-            if let (Some(to), Some(from)) =
-                (larger.get_mut(..self.filled), self.buffer.get(..self.filled))
-            {
+            if let (Some(to), Some(from)) = (larger.get_mut(..self.filled), self.buffer.get(..self.filled)) {
                 to.copy_from_slice(from);
             }
             self.buffer = larger;

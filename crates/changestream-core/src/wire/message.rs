@@ -31,9 +31,7 @@ impl Message {
         let mut reader = Reader { frame, at: 0 };
         let declared = reader.i32("messageLength")?;
         if usize::try_from(declared) != Ok(frame.len()) {
-            return Err(WireError::Malformed(
-                "messageLength is not the frame's length",
-            ));
+            return Err(WireError::Malformed("messageLength is not the frame's length"));
         }
         let request_id = reader.i32("requestID")?;
         let response_to = reader.i32("responseTo")?;
@@ -81,11 +79,7 @@ pub struct OpMsg {
 }
 
 impl OpMsg {
-    fn decode(
-        mut reader: Reader<'_>,
-        request_id: i32,
-        response_to: i32,
-    ) -> Result<Self, WireError> {
+    fn decode(mut reader: Reader<'_>, request_id: i32, response_to: i32) -> Result<Self, WireError> {
         let flags = Flags::from_bits(reader.u32("flagBits")?);
         if flags.unknown_required() {
             return Err(WireError::Flags(flags.bits()));
@@ -144,9 +138,7 @@ impl DocumentSequence {
             documents.push(reader.document("document of a sequence")?);
         }
         if reader.at != end {
-            return Err(WireError::Malformed(
-                "a section's documents exceed its size",
-            ));
+            return Err(WireError::Malformed("a section's documents exceed its size"));
         }
         Ok(Self {
             identifier,
@@ -203,11 +195,7 @@ pub struct LegacyReply {
 }
 
 impl LegacyReply {
-    fn decode(
-        mut reader: Reader<'_>,
-        request_id: i32,
-        response_to: i32,
-    ) -> Result<Self, WireError> {
+    fn decode(mut reader: Reader<'_>, request_id: i32, response_to: i32) -> Result<Self, WireError> {
         reader.u32("responseFlags")?;
         reader.i32("cursorID")?;
         reader.i32("cursorID")?;
@@ -279,8 +267,7 @@ pub fn encode_op_msg(
     out.put_u8(0);
     out.put_slice(body.as_bytes());
     for (identifier, documents) in sequences {
-        let size =
-            4 + identifier.len() + 1 + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
+        let size = 4 + identifier.len() + 1 + documents.iter().map(|d| d.as_bytes().len()).sum::<usize>();
         out.put_u8(1);
         out.put_i32_le(length(size));
         out.put_slice(identifier.as_bytes());
@@ -315,12 +302,7 @@ pub fn encode_op_query(request_id: i32, namespace: &str, query: &RawDocument) ->
 /// Encodes the answer to an OP_QUERY.
 pub fn encode_op_reply(request_id: i32, response_to: i32, document: &RawDocument) -> Bytes {
     const AWAIT_CAPABLE: u32 = 1 << 3;
-    let mut out = start(
-        request_id,
-        response_to,
-        OP_REPLY,
-        20 + document.as_bytes().len(),
-    );
+    let mut out = start(request_id, response_to, OP_REPLY, 20 + document.as_bytes().len());
     out.put_u32_le(AWAIT_CAPABLE);
     out.put_i64_le(0);
     out.put_i32_le(0);
@@ -412,9 +394,7 @@ impl Reader<'_> {
     /// A checksum is verified before sections are read; from then on its four bytes are out of bounds.
     fn checksum_len(&self) -> usize {
         match self.frame.get(HEADER_LEN) {
-            Some(flags) if self.at > HEADER_LEN && self.is_op_msg() && flags & 1 == 1 => {
-                CHECKSUM_LEN
-            }
+            Some(flags) if self.at > HEADER_LEN && self.is_op_msg() && flags & 1 == 1 => CHECKSUM_LEN,
             _ => 0,
         }
     }
@@ -486,9 +466,7 @@ impl Reader<'_> {
             return Err(WireError::Truncated(part));
         }
         if rest[len - 1] != 0 {
-            return Err(WireError::Malformed(
-                "a document does not end with a zero byte",
-            ));
+            return Err(WireError::Malformed("a document does not end with a zero byte"));
         }
         let document = self.frame.slice(self.at..self.at + len);
         self.at += len;

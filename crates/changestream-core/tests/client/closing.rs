@@ -12,7 +12,9 @@ fn farewell(network: &mut Network) -> [Request; 2] {
     assert_eq!(kill.command.get_str("killCursors").unwrap(), "orders");
     let end = network.expect("a:1", "endSessions");
     assert_eq!(end.command.get_str("$db").unwrap(), "admin");
-    let session = end.command.get_array("endSessions").unwrap()[0].as_document().unwrap();
+    let session = end.command.get_array("endSessions").unwrap()[0]
+        .as_document()
+        .unwrap();
     assert_eq!(Some(session), kill.command.get_document("lsid").ok());
     [kill, end]
 }
@@ -164,7 +166,10 @@ fn an_error_that_waits_behind_events_does_not_keep_a_stream_from_leaving() {
     let aggregate = network.expect("a:1", "aggregate");
     let mut reply = first_batch(7);
     let events = vec![bson::doc! { "_id": { "_data": "e1" } }];
-    reply.get_document_mut("cursor").unwrap().insert("firstBatch", events);
+    reply
+        .get_document_mut("cursor")
+        .unwrap()
+        .insert("firstBatch", events);
     network.answer(&aggregate, &reply);
     let get_more = network.expect("a:1", "getMore");
     network.answer(&get_more, &failure(43, &[]));

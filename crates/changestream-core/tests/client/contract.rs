@@ -88,7 +88,12 @@ fn inputs_that_make_no_sense_are_ignored_at_any_time() {
         if network.links[&connection].open {
             network.input(Input::Connected { connection });
         }
-        assert_eq!(network.transcript.len(), outputs, "{:?}", &network.transcript[outputs..]);
+        assert_eq!(
+            network.transcript.len(),
+            outputs,
+            "{:?}",
+            &network.transcript[outputs..]
+        );
     };
     odd(&mut network);
     network.connect("a:1");
@@ -153,7 +158,10 @@ fn whatever_servers_and_consumers_do_no_event_is_lost_or_repeated() {
         chaos.end();
         delivered += chaos.next - 1;
     }
-    assert!(delivered > 2000, "{delivered}: the servers are too unkind to test anything");
+    assert!(
+        delivered > 2000,
+        "{delivered}: the servers are too unkind to test anything"
+    );
 }
 
 /// Two members with one log of numbered events, and a whim.
@@ -179,7 +187,13 @@ impl Chaos {
         options.prefetch_batches = random.below(3);
         options.resume_policy = ResumePolicy::Forever;
         options.start_after = Some(token(0).try_into().unwrap());
-        let modes = ["primary", "primaryPreferred", "secondaryPreferred", "secondary", "nearest"];
+        let modes = [
+            "primary",
+            "primaryPreferred",
+            "secondaryPreferred",
+            "secondary",
+            "nearest",
+        ];
         let mode = modes[random.below(modes.len())];
         let times = ["0", "100", "30000"];
         let (connect, select) = (times[random.below(3)], times[random.below(3)]);
@@ -242,7 +256,9 @@ impl Chaos {
     }
 
     fn serve(&mut self) {
-        let Some(request) = self.network.take_request() else { return };
+        let Some(request) = self.network.take_request() else {
+            return;
+        };
         let reply = self.reply(&request);
         self.network.answer(&request, &reply);
     }
@@ -266,15 +282,32 @@ impl Chaos {
             1 => failure(91, RESUMABLE),
             2 => failure(10107, RESUMABLE),
             3 => failure(6, RESUMABLE),
-            _ => failure(462, &["RetryableError", "SystemOverloadedError", "ResumableChangeStreamError"]),
+            _ => failure(
+                462,
+                &[
+                    "RetryableError",
+                    "SystemOverloadedError",
+                    "ResumableChangeStreamError",
+                ],
+            ),
         }
     }
 
     fn aggregate(&mut self, command: &Document) -> Document {
         let stages = command.get_array("pipeline").unwrap();
-        let stage = stages[0].as_document().unwrap().get_document("$changeStream").unwrap();
-        let field = if self.next == 1 { "startAfter" } else { "resumeAfter" };
-        let start = stage.get_document(field).unwrap_or_else(|_| panic!("no {field} in {stage}"));
+        let stage = stages[0]
+            .as_document()
+            .unwrap()
+            .get_document("$changeStream")
+            .unwrap();
+        let field = if self.next == 1 {
+            "startAfter"
+        } else {
+            "resumeAfter"
+        };
+        let start = stage
+            .get_document(field)
+            .unwrap_or_else(|_| panic!("no {field} in {stage}"));
         let position = start.get_str("_data").unwrap().parse().unwrap();
         assert_eq!(position, self.next - 1, "resumes from what was delivered");
         self.cursors.push(position);
@@ -290,7 +323,9 @@ impl Chaos {
         let from = self.cursors[cursor];
         self.cursors[cursor] += self.random.below(4);
         let to = self.cursors[cursor];
-        let events: Vec<_> = (from + 1..=to).map(|event| doc! { "_id": token(event) }).collect();
+        let events: Vec<_> = (from + 1..=to)
+            .map(|event| doc! { "_id": token(event) })
+            .collect();
         doc! {
             "cursor": {
                 name: events, "id": (cursor + 1) as i64, "ns": "shop.orders", "postBatchResumeToken": token(to),

@@ -207,7 +207,11 @@ impl Network {
 
     /// Only some updates satisfy a try.
     fn try_goes_on(&self, update: &Update) -> bool {
-        self.trying && !matches!(update, Update::Change(_) | Update::Idle(_) | Update::Invalidated { .. })
+        self.trying
+            && !matches!(
+                update,
+                Update::Change(_) | Update::Idle(_) | Update::Invalidated { .. }
+            )
     }
 
     fn transmitted(&mut self, connection: ConnectionId, bytes: &bytes::Bytes) {

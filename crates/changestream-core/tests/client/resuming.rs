@@ -35,14 +35,20 @@ fn after_a_network_error_the_new_primary_is_found_and_the_stream_goes_on_there()
     network.pass(600);
     network.disconnect("a:1");
     assert!(cause(&network).contains("a:1 is gone"));
-    assert_eq!(network.addresses(), ["a:1", "b:1"], "both are asked: a network error says that all may have changed");
+    assert_eq!(
+        network.addresses(),
+        ["a:1", "b:1"],
+        "both are asked: a network error says that all may have changed"
+    );
     network.disconnect("a:1");
     network.answer_hello("b:1", &primary("b:1", 2));
     let again = network.expect("b:1", "aggregate");
     assert_resumes(&get_more, &again);
     network.answer(&again, &first_batch(8));
     network.demand(Demand::Next);
-    assert!(matches!(network.updates.last(), Some(Update::Resumed { server }) if server.to_string() == "b:1"));
+    assert!(
+        matches!(network.updates.last(), Some(Update::Resumed { server }) if server.to_string() == "b:1")
+    );
     network.demand(Demand::Next);
     network.demand(Demand::Next);
     let get_more = network.expect("b:1", "getMore");
@@ -56,7 +62,14 @@ fn after_a_step_down_the_same_connection_is_asked_again_and_kept() {
     let link = network.link("a:1");
     network.pass(600);
     network.answer(&get_more, &failure(10107, RESUMABLE));
-    assert_eq!(network.expect("a:1", "killCursors").command.get_array("cursors").unwrap(), &[7_i64.into()]);
+    assert_eq!(
+        network
+            .expect("a:1", "killCursors")
+            .command
+            .get_array("cursors")
+            .unwrap(),
+        &[7_i64.into()]
+    );
     assert_eq!(network.addresses(), ["a:1", "b:1"]);
     assert_eq!(network.link("a:1"), link);
     network.answer_hello("b:1", &secondary("b:1"));
@@ -152,10 +165,18 @@ fn an_aggregate_that_resumes_and_is_refused_ends_the_stream_with_all_that_is_kno
     let error = network.expect_error();
     assert!(matches!(error.kind(), ErrorKind::HistoryLost(_)));
     assert_eq!(error.code(), Some(286));
-    assert!(error.server_error().unwrap().has_label("NonResumableChangeStreamError"));
+    assert!(
+        error
+            .server_error()
+            .unwrap()
+            .has_label("NonResumableChangeStreamError")
+    );
     assert_eq!(error.server().unwrap().to_string(), "a:1");
     assert!(!error.is_resumable());
-    assert_eq!(error.resume_token(), Some(&doc! { "_data": "t0" }.try_into().unwrap()));
+    assert_eq!(
+        error.resume_token(),
+        Some(&doc! { "_data": "t0" }.try_into().unwrap())
+    );
 }
 
 #[test]
@@ -169,7 +190,10 @@ fn the_aggregate_is_tried_again_once_after_a_network_error() {
     network.answer_hello("b:1", &primary("b:1", 2));
     network.expect("b:1", "aggregate");
     network.disconnect("b:1");
-    assert!(matches!(network.expect_error().kind(), ErrorKind::Network { timed_out: false, .. }));
+    assert!(matches!(
+        network.expect_error().kind(),
+        ErrorKind::Network { timed_out: false, .. }
+    ));
 }
 
 #[test]
@@ -226,8 +250,14 @@ fn a_policy_goes_on_after_a_selection_that_found_nothing() {
 #[test]
 fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
     let mut network = Network::attached();
-    let time = |time| doc! { "clusterTime": Timestamp { time, increment: 1 }, "signature": { "keyId": 5_i64 } };
-    for (seen, sent) in [(None, None), (Some(9), Some(9)), (Some(8), Some(9)), (None, Some(9))] {
+    let time =
+        |time| doc! { "clusterTime": Timestamp { time, increment: 1 }, "signature": { "keyId": 5_i64 } };
+    for (seen, sent) in [
+        (None, None),
+        (Some(9), Some(9)),
+        (Some(8), Some(9)),
+        (None, Some(9)),
+    ] {
         network.demand(Demand::Next);
         let get_more = network.expect("a:1", "getMore");
         let mut reply = next_batch(7, &[]);
@@ -241,7 +271,12 @@ fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
         assert_eq!(gossip, sent.map(time));
         network.answer(&get_more, &next_batch(7, &[]));
     }
-    let mut other = Network::at(network.now, "mongodb://a:1/", Some(network.machine.snapshot()), without_prefetch());
+    let mut other = Network::at(
+        network.now,
+        "mongodb://a:1/",
+        Some(network.machine.snapshot()),
+        without_prefetch(),
+    );
     other.answer_hello("a:1", &primary("a:1", 1));
     let aggregate = other.expect("a:1", "aggregate");
     assert_eq!(*aggregate.command.get_document("$clusterTime").unwrap(), time(9));

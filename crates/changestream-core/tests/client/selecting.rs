@@ -358,8 +358,14 @@ fn a_server_that_forgot_hello_is_greeted_the_old_way_again() {
 }
 
 #[test]
-fn an_aggregate_may_take_its_time_whatever_the_selection_may_take() {
-    let mut network = Network::new("mongodb://a:1/?directConnection=true&serverSelectionTimeoutMS=0");
+fn an_aggregate_that_starts_in_the_past_may_take_its_time_whatever_the_selection_may_take() {
+    let mut options = without_prefetch();
+    options.start_at_operation_time = Some(bson::Timestamp {
+        time: 1,
+        increment: 1,
+    });
+    let uri = "mongodb://a:1/?directConnection=true&serverSelectionTimeoutMS=0";
+    let mut network = Network::with(uri, None, options);
     network.answer_hello("a:1", &primary("a:1", 1));
     let aggregate = network.expect("a:1", "aggregate");
     network.pass(60_000);
@@ -367,6 +373,16 @@ fn an_aggregate_may_take_its_time_whatever_the_selection_may_take() {
     network.demand(Demand::Next);
     let get_more = network.expect("a:1", "getMore");
     network.answer(&get_more, &ok());
+    network.expect_error();
+}
+
+#[test]
+fn an_aggregate_that_starts_now_is_answered_in_the_time_of_a_selection_or_fails() {
+    let mut network =
+        Network::new("mongodb://a:1/?directConnection=true&serverSelectionTimeoutMS=3000&retryReads=false");
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.expect("a:1", "aggregate");
+    network.pass(3_500);
     network.expect_error();
 }
 

@@ -56,11 +56,7 @@ fn effects(error: &ApplicationError) -> (bool, bool, bool) {
         changes.pool_cleared,
         world.topology.generation(&address("a"), None) == 1
     );
-    (
-        unknown,
-        changes.pool_cleared,
-        world.topology.is_stale(world.now),
-    )
+    (unknown, changes.pool_cleared, world.topology.is_stale(world.now))
 }
 
 #[test]
@@ -102,10 +98,7 @@ fn state_changes_without_a_code_are_told_by_their_message() {
         (true, false, true)
     );
     assert_eq!(of("the node is recovering"), (true, false, false));
-    assert_eq!(
-        of("not master or secondary; cannot read"),
-        (true, false, false)
-    );
+    assert_eq!(of("not master or secondary; cannot read"), (true, false, false));
     assert_eq!(of("anything else"), (false, false, false));
 }
 
@@ -119,15 +112,9 @@ fn servers_before_4_2_lose_their_connections_with_a_state_change() {
 #[test]
 fn network_errors_count_by_how_far_the_connection_was() {
     use ConnectionPhase::{Authenticating, Establishing, Ready};
-    assert_eq!(
-        effects(&network(Establishing, false)),
-        (false, false, false)
-    );
+    assert_eq!(effects(&network(Establishing, false)), (false, false, false));
     assert_eq!(effects(&network(Establishing, true)), (false, false, false));
-    assert_eq!(
-        effects(&network(Authenticating, false)),
-        (true, true, false)
-    );
+    assert_eq!(effects(&network(Authenticating, false)), (true, true, false));
     assert_eq!(effects(&network(Authenticating, true)), (true, true, false));
     assert_eq!(effects(&network(Ready, false)), (true, true, false));
     assert_eq!(effects(&network(Ready, true)), (false, false, false));

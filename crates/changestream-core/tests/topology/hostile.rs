@@ -6,8 +6,8 @@ use bson::oid::ObjectId;
 use bson::{DateTime, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use changestream_core::random::Random;
 use changestream_core::topology::{
-    HelloReply, MAX_ADDRESS, MAX_HOSTS, MAX_LIST, MAX_SERVERS, MAX_TEXT, SelectionCriteria,
-    ServerType, TopologyVersion,
+    HelloReply, MAX_ADDRESS, MAX_HOSTS, MAX_LIST, MAX_SERVERS, MAX_TEXT, SelectionCriteria, ServerType,
+    TopologyVersion,
 };
 
 use crate::world::{World, address};
@@ -61,12 +61,8 @@ fn each_field_is_read() {
 #[test]
 fn is_writable_primary_goes_before_ismaster() {
     let of = |reply: RawDocumentBuf| HelloReply::parse(&reply).unwrap().is_writable_primary;
-    assert!(!of(
-        rawdoc! { "ismaster": true, "isWritablePrimary": false }
-    ));
-    assert!(!of(
-        rawdoc! { "isWritablePrimary": false, "ismaster": true }
-    ));
+    assert!(!of(rawdoc! { "ismaster": true, "isWritablePrimary": false }));
+    assert!(!of(rawdoc! { "isWritablePrimary": false, "ismaster": true }));
     assert!(of(rawdoc! { "ismaster": true }));
 }
 
@@ -76,11 +72,7 @@ fn a_field_of_another_type_is_as_one_that_is_absent() {
         .iter()
         .map(|field| field.unwrap().0.as_str().to_owned())
         .collect();
-    for wrong in [
-        bson::Bson::Null,
-        bson::Bson::MaxKey,
-        bson::Bson::Double(f64::NAN),
-    ] {
+    for wrong in [bson::Bson::Null, bson::Bson::MaxKey, bson::Bson::Double(f64::NAN)] {
         let mut reply = bson::Document::new();
         for name in &names {
             reply.insert(name, wrong.clone());
@@ -142,7 +134,8 @@ fn members_that_keep_naming_others_do_not_grow_the_topology_without_end() {
         };
         let hosts: RawArrayBuf = (named..named + 100).map(|n| format!("h{n}")).collect();
         named += 100;
-        let reply = rawdoc! { "ok": 1, "secondary": true, "setName": "rs", "hosts": hosts, "maxWireVersion": 25 };
+        let reply =
+            rawdoc! { "ok": 1, "secondary": true, "setName": "rs", "hosts": hosts, "maxWireVersion": 25 };
         world.hello(&name, &reply);
     }
     assert_eq!(world.servers().len(), MAX_SERVERS);

@@ -209,10 +209,7 @@ fn at_the_promised_time_there_is_a_server_to_check_whatever_happened() {
             }
             world.topology.mark_stale();
             let Some(at) = world.topology.next_check_at(world.now) else {
-                panic!(
-                    "no check is under way and none is promised: {:?}",
-                    world.topology
-                );
+                panic!("no check is under way and none is promised: {:?}", world.topology);
             };
             world.now = at;
             assert!(!world.topology.servers_to_check(at).is_empty());

@@ -32,13 +32,7 @@ fn a_choice_is_a_function_of_the_seed_and_reaches_each_server() {
     let choices = |seed: u8| {
         let mut random = Random::new([seed; 32]);
         let criteria = criteria(ReadPreferenceMode::Primary);
-        let choose = || {
-            world
-                .topology
-                .select(&criteria, &mut random)
-                .unwrap()
-                .unwrap()
-        };
+        let choose = || world.topology.select(&criteria, &mut random).unwrap().unwrap();
         std::iter::repeat_with(choose).take(64).collect::<Vec<_>>()
     };
     assert_eq!(choices(1), choices(1));
@@ -69,13 +63,7 @@ fn only_servers_near_the_fastest_one_are_chosen() {
 #[test]
 fn of_two_servers_the_less_loaded_one_is_always_chosen_whichever_is_drawn_first() {
     let world = sharded();
-    let servers: Vec<_> = world
-        .topology
-        .description()
-        .servers
-        .values()
-        .take(2)
-        .collect();
+    let servers: Vec<_> = world.topology.description().servers.values().take(2).collect();
     let mut random = Random::new([0; 32]);
     for idle in [address("a"), address("b")] {
         for _ in 0..100 {
@@ -126,20 +114,11 @@ fn a_lag_behind_the_primary_takes_into_account_when_each_was_asked() {
 fn an_unreliable_round_trip_is_not_counted_and_an_unknown_server_has_none() {
     let mut world = World::new(&["a"]);
     world.checks();
-    let average = |world: &World| {
-        world
-            .topology
-            .server(&address("a"))
-            .unwrap()
-            .round_trip
-            .average()
-    };
+    let average = |world: &World| world.topology.server(&address("a")).unwrap().round_trip.average();
     world.hello("a", &standalone());
     assert_eq!(average(&world), Some(Duration::from_millis(5)));
     let reply = HelloReply::parse(&standalone()).unwrap();
-    world
-        .topology
-        .handle_hello(world.now, &address("a"), reply, None);
+    world.topology.handle_hello(world.now, &address("a"), reply, None);
     assert_eq!(average(&world), Some(Duration::from_millis(5)));
     world.refuse("a");
     assert_eq!(average(&world), None);
@@ -156,10 +135,7 @@ fn a_deployment_that_is_too_old_or_too_new_is_refused_in_the_words_of_the_specif
         );
         world
             .topology
-            .select(
-                &criteria(ReadPreferenceMode::Primary),
-                &mut Random::new([0; 32]),
-            )
+            .select(&criteria(ReadPreferenceMode::Primary), &mut Random::new([0; 32]))
             .map_err(|error| error.to_string())
     };
     assert_eq!(
@@ -180,10 +156,7 @@ fn a_read_preference_that_contradicts_itself_is_refused() {
     let mut wrong = criteria(ReadPreferenceMode::Primary);
     wrong.read_preference.tag_sets = vec![[("dc".to_owned(), "ny".to_owned())].into()];
     let refused = world.topology.select(&wrong, &mut Random::new([0; 32]));
-    assert!(matches!(
-        refused,
-        Err(SelectionError::InvalidReadPreference(_))
-    ));
+    assert!(matches!(refused, Err(SelectionError::InvalidReadPreference(_))));
 }
 
 #[test]
@@ -290,8 +263,5 @@ fn events_that_nobody_polls_do_not_pile_up_without_end() {
         world.hello("a", &mongos());
         world.refuse("a");
     }
-    assert_eq!(
-        std::iter::from_fn(|| world.topology.poll_event()).count(),
-        1024
-    );
+    assert_eq!(std::iter::from_fn(|| world.topology.poll_event()).count(), 1024);
 }

@@ -91,10 +91,7 @@ fn a_primary_of_an_older_election_does_not_come_back() {
     merged.merge(&old.topology.snapshot());
     let merged = merged.description();
     assert_eq!(merged.primary().unwrap().address, address("b"));
-    assert_eq!(
-        merged.max_election_id,
-        new.topology.description().max_election_id
-    );
+    assert_eq!(merged.max_election_id, new.topology.description().max_election_id);
 }
 
 #[test]
@@ -192,10 +189,7 @@ fn expect_not_older(before: &Snapshot, after: &Snapshot, news: &Snapshot) {
         let Some(earlier) = earlier.get(&address) else {
             continue;
         };
-        let marked_stale = server
-            .error
-            .as_ref()
-            .is_some_and(|error| error.contains("stale"));
+        let marked_stale = server.error.as_ref().is_some_and(|error| error.contains("stale"));
         let counted = earlier
             .topology_version
             .zip(server.topology_version)

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, rawdoc};
 use changestream_core::ServerAddress;
-use changestream_core::topology::{
-    Changes, HelloReply, ServerType, Snapshot, Topology, TopologySettings,
-};
+use changestream_core::topology::{Changes, HelloReply, ServerType, Snapshot, Topology, TopologySettings};
 
 pub(crate) struct World {
     pub(crate) now: Instant,

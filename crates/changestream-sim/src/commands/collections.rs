@@ -8,6 +8,7 @@ use super::{Answer, Context, Result, documents, read, sessions};
 use crate::catalog::Collection;
 use crate::deployment::Deployment;
 use crate::error::CommandError;
+use crate::failpoints::number;
 use crate::oplog::{Change, Op};
 use crate::query::filter::Filter;
 use crate::reply::{Reply, raw};
@@ -20,8 +21,9 @@ pub(super) fn create(d: &mut Deployment, context: &Context<'_>) -> Result {
             "Collection already exists. NS: {ns}"
         )));
     }
-    let options = options_of(context.body());
+    let mut options = options_of(context.body());
     check_images(d, &options)?;
+    normalize_capped(&mut options);
     let uuid = sessions::uuid(d);
     write(
         d,
@@ -147,7 +149,7 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
     let found = collection(d, context, coll)?;
     let (uuid, before) = (found.uuid, found.indexes.len());
     let mut new = Vec::new();
-    for mut index in wanted {
+    for index in wanted {
         let (Ok(_), Ok(name)) = (
             index.get_document("key"),
             index.get_str("name").map(str::to_owned),
@@ -165,12 +167,7 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
                 ));
             }
             None => {
-                index.remove("v");
-                let key = index.remove("key").unwrap_or(Bson::Null);
-                index.remove("name");
-                let mut stored = doc! { "v": 2, "key": key, "name": name };
-                stored.extend(index);
-                new.push(stored);
+                new.push(stored_index(index));
             }
         }
     }
@@ -190,6 +187,23 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
         op(context, coll, uuid, Change::CreateIndexes { indexes: new }),
         &fields,
     )
+}
+
+/// As the catalogue and the log have it.
+fn stored_index(mut given: Document) -> Document {
+    let mut stored = doc! { "v": 2 };
+    given.remove("v");
+    if documents::flag(&given, "unique") {
+        stored.insert("unique", true);
+    }
+    given.remove("unique");
+    for field in ["key", "name"] {
+        if let Some(value) = given.remove(field) {
+            stored.insert(field, value);
+        }
+    }
+    stored.extend(given);
+    stored
 }
 
 pub(super) fn drop_indexes(d: &mut Deployment, context: &Context<'_>) -> Result {
@@ -332,6 +346,16 @@ fn options_of(body: &Document) -> Document {
         .filter(|(key, _)| !key.starts_with('$') && !GENERIC.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
+}
+
+/// Sizes are whole numbers; that in bytes is a multiple of 256.
+fn normalize_capped(options: &mut Document) {
+    for (field, unit) in [("size", 256), ("max", 1)] {
+        if let Some(given) = options.get(field).and_then(number) {
+            let whole = given.max(0).saturating_add(unit - 1) / unit;
+            options.insert(field, whole * unit);
+        }
+    }
 }
 
 fn check_images(d: &Deployment, options: &Document) -> Result<()> {

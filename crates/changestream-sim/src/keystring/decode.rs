@@ -146,10 +146,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], KeyStringError> {
-        let (chunk, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(KeyStringError::Truncated)?;
+        let (chunk, rest) = self.rest.split_first_chunk().ok_or(KeyStringError::Truncated)?;
         self.rest = rest;
         Ok(chunk)
     }

@@ -56,8 +56,7 @@ impl Encoder {
             Bson::RegularExpression(regex) => {
                 self.tagged(ctype::REGEX, regex.pattern.as_str().as_bytes());
                 self.bytes.push(0);
-                self.bytes
-                    .extend_from_slice(regex.options.as_str().as_bytes());
+                self.bytes.extend_from_slice(regex.options.as_str().as_bytes());
                 self.bytes.push(0);
             }
             Bson::JavaScriptCode(code) => {

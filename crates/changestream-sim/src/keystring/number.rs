@@ -6,8 +6,8 @@ use bson::{Bson, Decimal128};
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::type_bits::{
-    DECIMAL, DECIMAL_EXPONENT_BITS, DECIMAL_ZERO, DECIMAL_ZERO_BITS, DOUBLE, INT, LONG,
-    NEGATIVE_ZERO, SPECIAL_ZERO,
+    DECIMAL, DECIMAL_EXPONENT_BITS, DECIMAL_ZERO, DECIMAL_ZERO_BITS, DOUBLE, INT, LONG, NEGATIVE_ZERO,
+    SPECIAL_ZERO,
 };
 use super::{KeyStringError, ctype};
 use crate::query::number::{DecimalParts, Number};
@@ -52,8 +52,7 @@ pub(super) fn decimal(out: &mut Encoder, value: Decimal128) {
             exponent,
         } => {
             let which = biased(exponent) + if negative { DECIMAL_EXPONENTS } else { 0 };
-            out.bits
-                .push(DECIMAL_ZERO + (which >> DECIMAL_ZERO_BITS), 5);
+            out.bits.push(DECIMAL_ZERO + (which >> DECIMAL_ZERO_BITS), 5);
             out.bits.push(which, DECIMAL_ZERO_BITS);
             out.bytes.push(ctype::ZERO);
         }
@@ -94,9 +93,7 @@ fn fractional_decimal(out: &mut Encoder, number: Number, coefficient: u128) {
     if Number::Double(nearest).compare(number).is_eq() {
         return double_bytes(out, nearest, Continuation::EqualToDouble);
     }
-    let beyond = Number::Double(nearest.abs())
-        .compare(absolute(number))
-        .is_gt();
+    let beyond = Number::Double(nearest.abs()).compare(absolute(number)).is_gt();
     let truncated = if beyond {
         f64::from_bits(nearest.to_bits().wrapping_sub(1))
     } else {
@@ -176,12 +173,7 @@ fn double_bytes(out: &mut Encoder, value: f64, continuation: Continuation) {
 }
 
 /// Eight bytes: the integer part, then as much fraction as the rest of them holds.
-fn fractional_double(
-    out: &mut Encoder,
-    magnitude: f64,
-    negative: bool,
-    continuation: Continuation,
-) {
+fn fractional_double(out: &mut Encoder, magnitude: f64, negative: bool, continuation: Continuation) {
     let whole = magnitude.trunc() as u64;
     let fraction_bytes = (whole << 1).leading_zeros() / 8;
     let power = f64::from_bits(u64::from(1023 + 8 * fraction_bytes) << 52);
@@ -256,12 +248,8 @@ pub(super) fn decode(tag: u8, from: &mut Decoder<'_>) -> Result<Bson, KeyStringE
             };
             typed_double(from, magnitude, tag == ctype::NEGATIVE_SMALL, continuation)
         }
-        ctype::NEGATIVE_LARGE | ctype::POSITIVE_LARGE => {
-            decode_large(from, tag == ctype::NEGATIVE_LARGE)
-        }
-        _ if tag < ctype::ZERO => {
-            decode_integer_part(from, ctype::NEGATIVE_ONE_BYTE - tag + 1, true)
-        }
+        ctype::NEGATIVE_LARGE | ctype::POSITIVE_LARGE => decode_large(from, tag == ctype::NEGATIVE_LARGE),
+        _ if tag < ctype::ZERO => decode_integer_part(from, ctype::NEGATIVE_ONE_BYTE - tag + 1, true),
         _ => decode_integer_part(from, tag - ctype::POSITIVE_ONE_BYTE + 1, false),
     }
 }
@@ -306,11 +294,7 @@ fn decode_large(from: &mut Decoder<'_>, negative: bool) -> Result<Bson, KeyStrin
     typed_double(from, magnitude, negative, encoded & 1)
 }
 
-fn decode_integer_part(
-    from: &mut Decoder<'_>,
-    bytes: u8,
-    negative: bool,
-) -> Result<Bson, KeyStringError> {
+fn decode_integer_part(from: &mut Decoder<'_>, bytes: u8, negative: bool) -> Result<Bson, KeyStringError> {
     let mut shifted = 0_u64;
     for byte in from.take(usize::from(bytes))? {
         shifted = shifted << 8 | u64::from(if negative { !byte } else { *byte });
@@ -390,9 +374,7 @@ fn typed_double(
 fn exact_digits(magnitude: f64) -> Result<(u128, i32), KeyStringError> {
     let (digits, exponent) = scientific(magnitude);
     let kept = digits.trim_end_matches('0');
-    let coefficient = kept
-        .parse()
-        .map_err(|_| KeyStringError::UnsupportedNumber)?;
+    let coefficient = kept.parse().map_err(|_| KeyStringError::UnsupportedNumber)?;
     Ok((
         coefficient,
         exponent + 1 - i32::try_from(kept.len()).unwrap_or(i32::MAX),

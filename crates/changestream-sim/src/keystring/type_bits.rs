@@ -52,8 +52,7 @@ impl TypeBits {
                 .split_first_chunk::<4>()
                 .ok_or(KeyStringError::TypeBitsTruncated)?;
             let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-            rest.get(..length)
-                .ok_or(KeyStringError::TypeBitsTruncated)?
+            rest.get(..length).ok_or(KeyStringError::TypeBitsTruncated)?
         } else {
             rest.get(..usize::from(first & 0x7F))
                 .ok_or(KeyStringError::TypeBitsTruncated)?

@@ -44,8 +44,7 @@ pub fn equal(left: &Bson, right: &Bson) -> bool {
 pub fn identical(left: &Bson, right: &Bson) -> bool {
     let (Bson::Document(left), Bson::Document(right)) = (left, right) else {
         if let (Bson::Array(left), Bson::Array(right)) = (left, right) {
-            return left.len() == right.len()
-                && left.iter().zip(right).all(|(a, b)| identical(a, b));
+            return left.len() == right.len() && left.iter().zip(right).all(|(a, b)| identical(a, b));
         }
         if let (Bson::Double(left), Bson::Double(right)) = (left, right) {
             return left.to_bits() == right.to_bits();
@@ -61,9 +60,7 @@ pub fn identical_documents(left: &Document, right: &Document) -> bool {
         && left
             .iter()
             .zip(right)
-            .all(|((name, value), (other_name, other))| {
-                name == other_name && identical(value, other)
-            })
+            .all(|((name, value), (other_name, other))| name == other_name && identical(value, other))
 }
 
 /// The type bracket: values of different brackets never compare by `$gt` and the like, save MinKey and MaxKey.
@@ -121,9 +118,7 @@ fn within_bracket(left: &Bson, right: &Bson) -> Ordering {
             .cmp(&right.code)
             .then_with(|| compare_documents(&left.scope, &right.scope)),
         // A deprecated type whose fields the bson crate keeps private: any fixed order will do.
-        (Bson::DbPointer(left), Bson::DbPointer(right)) => {
-            format!("{left:?}").cmp(&format!("{right:?}"))
-        }
+        (Bson::DbPointer(left), Bson::DbPointer(right)) => format!("{left:?}").cmp(&format!("{right:?}")),
         _ => Ordering::Equal,
     }
 }

@@ -144,9 +144,9 @@ impl Number {
         if matches!(self, Self::Decimal(_)) || matches!(other, Self::Decimal(_)) {
             let exact = decimals(self.parts(), other.parts()).and_then(DecimalParts::pack);
             // Beyond 34 digits the server rounds; the nearest double stands in for that.
-            return Some(Self::Decimal(exact.unwrap_or_else(|| {
-                decimal_of(doubles(self.to_f64(), other.to_f64()))
-            })));
+            return Some(Self::Decimal(
+                exact.unwrap_or_else(|| decimal_of(doubles(self.to_f64(), other.to_f64()))),
+            ));
         }
         let (Some(left), Some(right)) = (self.integer(), other.integer()) else {
             return Some(Self::Double(doubles(self.to_f64(), other.to_f64())));
@@ -253,20 +253,18 @@ impl DecimalParts {
     }
 
     fn add(self, other: Self) -> Option<Self> {
-        let (Some((left, left_exponent)), Some((right, right_exponent))) =
-            (self.signed(), other.signed())
+        let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.signed(), other.signed())
         else {
             return None;
         };
         let exponent = left_exponent.min(right_exponent);
-        let sum = scale(left, left_exponent - exponent)?
-            .checked_add(scale(right, right_exponent - exponent)?)?;
+        let sum =
+            scale(left, left_exponent - exponent)?.checked_add(scale(right, right_exponent - exponent)?)?;
         Some(Self::from_signed(sum, exponent))
     }
 
     fn multiply(self, other: Self) -> Option<Self> {
-        let (Some((left, left_exponent)), Some((right, right_exponent))) =
-            (self.signed(), other.signed())
+        let (Some((left, left_exponent)), Some((right, right_exponent))) = (self.signed(), other.signed())
         else {
             return None;
         };
@@ -319,9 +317,7 @@ impl From<i64> for DecimalParts {
 }
 
 fn scale(value: i128, by: i32) -> Option<i128> {
-    10_i128
-        .checked_pow(u32::try_from(by).ok()?)?
-        .checked_mul(value)
+    10_i128.checked_pow(u32::try_from(by).ok()?)?.checked_mul(value)
 }
 
 const EXPONENT_MASK: u128 = 0x3FFF;
@@ -398,11 +394,7 @@ impl Digits {
 
     fn finite(negative: bool, digits: &[u8], magnitude: i32) -> Self {
         let leading = digits.iter().take_while(|digit| **digit == b'0').count();
-        let trailing = digits
-            .iter()
-            .rev()
-            .take_while(|digit| **digit == b'0')
-            .count();
+        let trailing = digits.iter().rev().take_while(|digit| **digit == b'0').count();
         let kept = digits
             .get(leading..digits.len().saturating_sub(trailing).max(leading))
             .unwrap_or_default();

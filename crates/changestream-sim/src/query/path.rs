@@ -23,10 +23,7 @@ impl Path {
             ));
         }
         if text.ends_with('.') {
-            return Err(CommandError::new(
-                40353,
-                "FieldPath must not end with a '.'.",
-            ));
+            return Err(CommandError::new(40353, "FieldPath must not end with a '.'."));
         }
         let path = Self::new(text);
         if path.0.len() > MAX_DEPTH {
@@ -80,9 +77,7 @@ pub const MAX_DEPTH: usize = 200;
 /// Whether the document is nested no deeper than that many levels.
 pub fn within_depth(document: &Document, levels: usize) -> bool {
     match levels.checked_sub(1) {
-        Some(below) => document
-            .values()
-            .all(|value| value_within_depth(value, below)),
+        Some(below) => document.values().all(|value| value_within_depth(value, below)),
         None => false,
     }
 }

@@ -142,12 +142,7 @@ impl Tree {
         self.insert_at(path.parts(), action, &path.parts().join("."))
     }
 
-    fn insert_at(
-        &mut self,
-        parts: &[String],
-        action: Action,
-        whole: &str,
-    ) -> Result<(), CommandError> {
+    fn insert_at(&mut self, parts: &[String], action: Action, whole: &str) -> Result<(), CommandError> {
         let Some((first, rest)) = parts.split_first() else {
             return Ok(());
         };
@@ -156,15 +151,10 @@ impl Tree {
         match (existing, rest.is_empty()) {
             (Some(_), true) => Err(collision()),
             (Some((_, Action::Below(below))), false) => below.insert_at(rest, action, whole),
-            (Some((_, Action::Keep | Action::Drop | Action::Compute(_))), false) => {
-                Err(CommandError::new(
-                    31250,
-                    format!(
-                        "Path collision at {whole} remaining portion {}",
-                        rest.join(".")
-                    ),
-                ))
-            }
+            (Some((_, Action::Keep | Action::Drop | Action::Compute(_))), false) => Err(CommandError::new(
+                31250,
+                format!("Path collision at {whole} remaining portion {}", rest.join(".")),
+            )),
             (None, true) => {
                 self.0.push((first.clone(), action));
                 Ok(())
@@ -222,12 +212,7 @@ impl Tree {
         Ok(None)
     }
 
-    fn compute(
-        &self,
-        document: &Document,
-        out: &mut Document,
-        scope: Scope<'_>,
-    ) -> Result<(), CommandError> {
+    fn compute(&self, document: &Document, out: &mut Document, scope: Scope<'_>) -> Result<(), CommandError> {
         for (name, action) in &self.0 {
             match action {
                 Action::Compute(expression) => {
@@ -305,10 +290,7 @@ impl Tree {
     /// The value with the fields below it set; a scalar makes way for a document.
     fn set_value(&self, value: &Bson, scope: Scope<'_>) -> Result<Bson, CommandError> {
         if let Bson::Array(items) = value {
-            let set: Result<_, _> = items
-                .iter()
-                .map(|item| self.set_value(item, scope))
-                .collect();
+            let set: Result<_, _> = items.iter().map(|item| self.set_value(item, scope)).collect();
             return Ok(Bson::Array(set?));
         }
         let mut document = value.as_document().cloned().unwrap_or_default();
@@ -318,11 +300,7 @@ impl Tree {
 }
 
 /// The leaves of a projection: dotted path and what it says.
-fn flatten(
-    spec: &Document,
-    prefix: &str,
-    leaves: &mut Vec<(String, Action)>,
-) -> Result<(), CommandError> {
+fn flatten(spec: &Document, prefix: &str, leaves: &mut Vec<(String, Action)>) -> Result<(), CommandError> {
     for (name, value) in spec {
         let path = format!("{prefix}{name}");
         if let Some(number) = Number::of(value) {
@@ -331,10 +309,7 @@ fn flatten(
         } else if let Bson::Boolean(keep) = value {
             leaves.push((path, if *keep { Action::Keep } else { Action::Drop }));
         } else if let Bson::Document(inner) = value
-            && !inner
-                .keys()
-                .next()
-                .is_some_and(|first| first.starts_with('$'))
+            && !inner.keys().next().is_some_and(|first| first.starts_with('$'))
         {
             if inner.is_empty() {
                 return Err(CommandError::new(
@@ -399,17 +374,9 @@ fn mode_of(leaves: &[(String, Action)]) -> Result<Mode, CommandError> {
                     format!("Cannot do inclusion on field {path} in exclusion projection"),
                 ));
             }
-            (Mode::Include, Mode::Include) | (Mode::Exclude, Mode::Exclude) => {
-                decided = Some(wants)
-            }
+            (Mode::Include, Mode::Include) | (Mode::Exclude, Mode::Exclude) => decided = Some(wants),
         }
     }
     let id_alone = || leaves.iter().all(|(_, action)| *action == Action::Drop);
-    Ok(decided.unwrap_or_else(|| {
-        if id_alone() {
-            Mode::Exclude
-        } else {
-            Mode::Include
-        }
-    }))
+    Ok(decided.unwrap_or_else(|| if id_alone() { Mode::Exclude } else { Mode::Include }))
 }

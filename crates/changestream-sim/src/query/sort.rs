@@ -74,10 +74,7 @@ fn direction(value: &Bson) -> Result<Direction, CommandError> {
             15975,
             "$sort key ordering must be 1 (for ascending) or -1 (for descending)",
         )),
-        None => Err(CommandError::new(
-            15974,
-            "Illegal key in $sort specification",
-        )),
+        None => Err(CommandError::new(15974, "Illegal key in $sort specification")),
     }
 }
 
@@ -104,9 +101,7 @@ fn collect(document: &Document, parts: &[String], out: &mut Vec<Bson>) {
     };
     match document.get(first) {
         None => out.push(Bson::Null),
-        Some(Bson::Array(items)) if rest.is_empty() && items.is_empty() => {
-            out.push(Bson::Undefined)
-        }
+        Some(Bson::Array(items)) if rest.is_empty() && items.is_empty() => out.push(Bson::Undefined),
         Some(Bson::Array(items)) if rest.is_empty() => out.extend(items.iter().cloned()),
         Some(Bson::Array(items)) => {
             for item in items.iter().filter_map(Bson::as_document) {

@@ -21,7 +21,10 @@ impl StreamMachine {
     pub(super) fn deliver(&mut self, now: Instant) -> Delivery {
         match self.inbox.pop() {
             Some(Item::Batch(arrived)) => self.deliver_event(arrived),
-            Some(Item::Idle { token, operation_time }) => {
+            Some(Item::Idle {
+                token,
+                operation_time,
+            }) => {
                 self.position.advanced(token);
                 self.demand = Demand::None;
                 Delivery::Update(Update::Idle(Idle {
@@ -137,7 +140,10 @@ impl StreamMachine {
         };
         let mut commands = Vec::new();
         if let Some(cursor) = cursor {
-            commands.push(self.commands.kill_cursors(cursor.id, cursor.namespace.as_deref(), server));
+            commands.push(
+                self.commands
+                    .kill_cursors(cursor.id, cursor.namespace.as_deref(), server),
+            );
         }
         if self.rules.ends_session && server.supports_sessions {
             commands.push(self.commands.end_sessions());

@@ -2,19 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stream::CommandReply;
-use crate::stream::resumable::{is_overload, is_retryable_read};
-use crate::stream::{Server, Start, StreamOutput};
 use super::{Goal, State, StreamMachine};
 use crate::client::{Resuming, Update};
 use crate::options::ResumePolicy;
+use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
+use crate::stream::resumable::{is_overload, is_retryable_read};
+use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
 impl StreamMachine {
     pub(super) fn select(&mut self, goal: Goal) {
         let deprioritized = goal.avoided.clone();
-        self.outbox.push_back(StreamOutput::SelectServer { deprioritized });
+        self.outbox
+            .push_back(StreamOutput::SelectServer { deprioritized });
         self.state = State::Selecting(goal);
     }
 
@@ -30,7 +31,8 @@ impl StreamMachine {
         match goal.start {
             Start::Open => {
                 let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
-                self.position.opened(reply.operation_time, brought_any, server.max_wire_version);
+                self.position
+                    .opened(reply.operation_time, brought_any, server.max_wire_version);
                 if cursor.batch.is_empty() {
                     self.position.advanced(cursor.post_batch_resume_token.clone());
                 }
@@ -51,7 +53,13 @@ impl StreamMachine {
 
     /// An aggregate failed: once more if it is a retryable read, some times more if a server was overloaded, and else
     /// that is that, unless a policy says otherwise.
-    pub(super) fn open_failed(&mut self, now: Instant, mut goal: Goal, error: Error, base_backoff: Option<Duration>) {
+    pub(super) fn open_failed(
+        &mut self,
+        now: Instant,
+        mut goal: Goal,
+        error: Error,
+        base_backoff: Option<Duration>,
+    ) {
         let retries = self.rules.retries;
         let refused = error.server_error().is_some_and(is_overload);
         goal.overloaded |= refused;
@@ -124,7 +132,9 @@ impl StreamMachine {
         let Some(exponent) = self.attempts.checked_sub(2) else {
             return Duration::ZERO;
         };
-        let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent.min(16)).min(BACKOFF_MAX);
+        let ceiling = BACKOFF_BASE
+            .saturating_mul(1 << exponent.min(16))
+            .min(BACKOFF_MAX);
         ceiling.mul_f64(self.random.fraction())
     }
 }

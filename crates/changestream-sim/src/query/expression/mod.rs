@@ -39,10 +39,7 @@ pub struct Expression(Node);
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
     Literal(Bson),
-    Path {
-        variable: Variable,
-        path: Vec<String>,
-    },
+    Path { variable: Variable, path: Vec<String> },
     Object(Vec<(String, Self)>),
     Array(Vec<Self>),
     Operator(Operator, Vec<Self>),
@@ -194,10 +191,7 @@ fn along_value(value: &Bson, rest: &[String]) -> Option<Bson> {
     }
     if let Bson::Array(items) = value {
         return Some(Bson::Array(
-            items
-                .iter()
-                .filter_map(|item| along_value(item, rest))
-                .collect(),
+            items.iter().filter_map(|item| along_value(item, rest)).collect(),
         ));
     }
     along(value.as_document()?, rest)
@@ -213,11 +207,7 @@ fn evaluate_operator(
         Operator::Or => every(arguments, scope, false).map(|none| Some(Bson::Boolean(!none))),
         Operator::Cond => {
             let condition = argument(arguments, 0, scope)?;
-            argument(
-                arguments,
-                if truthy(condition.as_ref()) { 1 } else { 2 },
-                scope,
-            )
+            argument(arguments, if truthy(condition.as_ref()) { 1 } else { 2 }, scope)
         }
         Operator::IfNull => {
             let mut last = None;

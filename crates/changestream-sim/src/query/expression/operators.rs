@@ -11,10 +11,7 @@ use crate::query::number::Number;
 use crate::query::show;
 
 /// An operator all of whose arguments are evaluated.
-pub(super) fn apply(
-    operator: Operator,
-    values: &[Option<Bson>],
-) -> Result<Option<Bson>, CommandError> {
+pub(super) fn apply(operator: Operator, values: &[Option<Bson>]) -> Result<Option<Bson>, CommandError> {
     let first = values.first().and_then(Option::as_ref);
     let second = values.get(1).and_then(Option::as_ref);
     Ok(match operator {
@@ -30,8 +27,7 @@ pub(super) fn apply(
                     ),
                 ));
             };
-            let found =
-                first.is_some_and(|value| items.iter().any(|item| compare(item, value).is_eq()));
+            let found = first.is_some_and(|value| items.iter().any(|item| compare(item, value).is_eq()));
             Some(Bson::Boolean(found))
         }
         Operator::Type => Some(Bson::String(kind(first).to_owned())),
@@ -52,13 +48,7 @@ pub(super) fn apply(
         Operator::ConcatArrays => concat_arrays(values)?,
         Operator::MergeObjects => Some(merge_objects(values)?),
         Operator::Concat => Some(concat(values)?),
-        Operator::Add => Some(fold_numbers(
-            "$add",
-            16554,
-            values,
-            Number::Int(0),
-            Number::plus,
-        )?),
+        Operator::Add => Some(fold_numbers("$add", 16554, values, Number::Int(0), Number::plus)?),
         Operator::Multiply => Some(fold_numbers(
             "$multiply",
             16555,
@@ -130,10 +120,7 @@ fn concat_arrays(values: &[Option<Bson>]) -> Result<Option<Bson>, CommandError> 
         let Some(Bson::Array(items)) = value else {
             return Err(CommandError::new(
                 28664,
-                format!(
-                    "$concatArrays only supports arrays, not {}",
-                    kind(value.as_ref())
-                ),
+                format!("$concatArrays only supports arrays, not {}", kind(value.as_ref())),
             ));
         };
         out.extend(items.iter().cloned());
@@ -173,10 +160,7 @@ fn concat(values: &[Option<Bson>]) -> Result<Bson, CommandError> {
         let Some(Bson::String(text)) = value else {
             return Err(CommandError::new(
                 16702,
-                format!(
-                    "$concat only supports strings, not {}",
-                    kind(value.as_ref())
-                ),
+                format!("$concat only supports strings, not {}", kind(value.as_ref())),
             ));
         };
         out.push_str(text);
@@ -199,10 +183,7 @@ fn fold_numbers(
         let Some(number) = value.as_ref().and_then(Number::of) else {
             return Err(CommandError::new(
                 code,
-                format!(
-                    "{name} only supports numeric types, not {}",
-                    kind(value.as_ref())
-                ),
+                format!("{name} only supports numeric types, not {}", kind(value.as_ref())),
             ));
         };
         // An aggregation that leaves the long range goes on in doubles.
@@ -220,8 +201,7 @@ fn subtract(left: Option<&Bson>, right: Option<&Bson>) -> Result<Bson, CommandEr
     }
     if let (Some(Bson::DateTime(left)), Some(Bson::DateTime(right))) = (left, right) {
         return Ok(Bson::Int64(
-            left.timestamp_millis()
-                .saturating_sub(right.timestamp_millis()),
+            left.timestamp_millis().saturating_sub(right.timestamp_millis()),
         ));
     }
     let numbers = (left.and_then(Number::of), right.and_then(Number::of));

@@ -21,9 +21,7 @@ pub(super) fn parse(value: &Bson) -> Result<Node, CommandError> {
         };
     }
     if let Bson::Array(items) = value {
-        return Ok(Node::Array(
-            items.iter().map(parse).collect::<Result<_, _>>()?,
-        ));
+        return Ok(Node::Array(items.iter().map(parse).collect::<Result<_, _>>()?));
     }
     let Bson::Document(document) = value else {
         return Ok(Node::Literal(value.clone()));
@@ -173,8 +171,7 @@ fn parse_cond_object(document: &Document) -> Result<Node, CommandError> {
         };
         *slot = Some(parse(value)?);
     }
-    let missing =
-        |code, part| CommandError::new(code, format!("Missing '{part}' parameter to $cond"));
+    let missing = |code, part| CommandError::new(code, format!("Missing '{part}' parameter to $cond"));
     let [condition, then, other] = parts;
     Ok(Node::Operator(
         Operator::Cond,

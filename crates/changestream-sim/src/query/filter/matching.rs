@@ -10,23 +10,14 @@ use crate::query::path;
 
 /// Whether all clauses hold; `position` becomes the array index by which the last of them did.
 pub(super) fn matches(filter: &Filter, document: &Document, position: &mut Option<usize>) -> bool {
-    filter
-        .0
-        .iter()
-        .all(|clause| holds(clause, document, position))
+    filter.0.iter().all(|clause| holds(clause, document, position))
 }
 
 fn holds(clause: &Clause, document: &Document, position: &mut Option<usize>) -> bool {
     match clause {
-        Clause::And(filters) => filters
-            .iter()
-            .all(|filter| matches(filter, document, position)),
-        Clause::Or(filters) => filters
-            .iter()
-            .any(|filter| matches(filter, document, position)),
-        Clause::Nor(filters) => !filters
-            .iter()
-            .any(|filter| matches(filter, document, &mut None)),
+        Clause::And(filters) => filters.iter().all(|filter| matches(filter, document, position)),
+        Clause::Or(filters) => filters.iter().any(|filter| matches(filter, document, position)),
+        Clause::Nor(filters) => !filters.iter().any(|filter| matches(filter, document, &mut None)),
         Clause::Constant(value) => *value,
         Clause::Expression(expression) => expression.is_true(Scope::of(document)).unwrap_or(false),
         Clause::Field { path, predicate } => at_path(predicate, document, path.parts(), position),
@@ -45,9 +36,7 @@ fn at_path(
     }
     // Each of them may be satisfied by another element.
     if let Predicate::All(all) = predicate {
-        return all
-            .iter()
-            .all(|each| at_path(each, document, parts, position));
+        return all.iter().all(|each| at_path(each, document, parts, position));
     }
     in_document(predicate, document, parts, position)
 }
@@ -138,9 +127,7 @@ fn test(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<usize
             values.iter().any(|wanted| is_equal(value, wanted))
                 || patterns.iter().any(|regex| is_match(regex, value))
         }
-        Predicate::Type(types) => {
-            value.is_some_and(|value| types.iter().any(|set| set.contains(value)))
-        }
+        Predicate::Type(types) => value.is_some_and(|value| types.iter().any(|set| set.contains(value))),
         Predicate::Modulo { divisor, remainder } => value
             .and_then(Number::of)
             .and_then(Number::to_i64)
@@ -164,11 +151,7 @@ fn test(predicate: &Predicate, value: Option<&Bson>, position: &mut Option<usize
     }
 }
 
-fn in_elements(
-    value: Option<&Bson>,
-    position: &mut Option<usize>,
-    will_do: impl Fn(&Bson) -> bool,
-) -> bool {
+fn in_elements(value: Option<&Bson>, position: &mut Option<usize>, will_do: impl Fn(&Bson) -> bool) -> bool {
     value
         .and_then(Bson::as_array)
         .is_some_and(|items| found(items, position, |item, _| will_do(item)))
@@ -191,10 +174,7 @@ fn is_equal(value: Option<&Bson>, wanted: &Bson) -> bool {
 }
 
 fn is_ordered(comparison: Comparison, value: Option<&Bson>, wanted: &Bson) -> bool {
-    let or_equal = matches!(
-        comparison,
-        Comparison::GreaterOrEqual | Comparison::LessOrEqual
-    );
+    let or_equal = matches!(comparison, Comparison::GreaterOrEqual | Comparison::LessOrEqual);
     let Some(value) = value else {
         return or_equal && matches!(wanted, Bson::Null);
     };

@@ -117,9 +117,7 @@ impl Filter {
     fn collect_equalities(&self, found: &mut Vec<(String, Bson)>) {
         for clause in &self.0 {
             match clause {
-                Clause::And(filters) => filters
-                    .iter()
-                    .for_each(|filter| filter.collect_equalities(found)),
+                Clause::And(filters) => filters.iter().for_each(|filter| filter.collect_equalities(found)),
                 // A disjunction of one is a conjunction.
                 Clause::Or(filters) => {
                     if let [only] = filters.as_slice() {

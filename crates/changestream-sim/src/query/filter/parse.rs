@@ -51,14 +51,10 @@ fn top_level(operator: &str, value: &Bson) -> Result<Option<Clause>, CommandErro
 
 fn list(operator: &str, value: &Bson) -> Result<Vec<Filter>, CommandError> {
     let Bson::Array(items) = value else {
-        return Err(CommandError::bad_value(format!(
-            "${operator} must be an array"
-        )));
+        return Err(CommandError::bad_value(format!("${operator} must be an array")));
     };
     if items.is_empty() {
-        return Err(CommandError::bad_value(
-            "$and/$or/$nor must be a nonempty array",
-        ));
+        return Err(CommandError::bad_value("$and/$or/$nor must be a nonempty array"));
     }
     let entry = |item: &Bson| match item.as_document() {
         Some(document) => filter(document),
@@ -72,10 +68,7 @@ fn list(operator: &str, value: &Bson) -> Result<Vec<Filter>, CommandError> {
 /// What a field's value asks of the field.
 fn field(value: &Bson) -> Result<Vec<Predicate>, CommandError> {
     if let Bson::RegularExpression(regex) = value {
-        return Ok(vec![pattern(
-            regex.pattern.as_str(),
-            regex.options.as_str(),
-        )?]);
+        return Ok(vec![pattern(regex.pattern.as_str(), regex.options.as_str())?]);
     }
     if let Bson::Document(document) = value
         && is_operators(document)
@@ -90,9 +83,10 @@ fn field(value: &Bson) -> Result<Vec<Predicate>, CommandError> {
 
 /// Whether a document holds operators, rather than being a value to be equal to. A DBRef is a value.
 fn is_operators(document: &Document) -> bool {
-    document.keys().next().is_some_and(|first| {
-        first.starts_with('$') && !matches!(first.as_str(), "$ref" | "$id" | "$db")
-    })
+    document
+        .keys()
+        .next()
+        .is_some_and(|first| first.starts_with('$') && !matches!(first.as_str(), "$ref" | "$id" | "$db"))
 }
 
 fn operators(document: &Document) -> Result<Vec<Predicate>, CommandError> {
@@ -103,11 +97,7 @@ fn operators(document: &Document) -> Result<Vec<Predicate>, CommandError> {
 }
 
 /// One operator of a field; none for one that says nothing by itself (`$options`, `$comment`).
-fn operator(
-    name: &str,
-    value: &Bson,
-    siblings: &Document,
-) -> Result<Option<Predicate>, CommandError> {
+fn operator(name: &str, value: &Bson, siblings: &Document) -> Result<Option<Predicate>, CommandError> {
     Ok(Some(match name {
         "$eq" => equal(value)?,
         "$ne" => negated(equal(value)?),
@@ -171,9 +161,7 @@ fn one_of(name: &str, value: &Bson) -> Result<Predicate, CommandError> {
             continue;
         }
         if item.as_document().is_some_and(is_operators) {
-            return Err(CommandError::bad_value(format!(
-                "cannot nest $ under {name}"
-            )));
+            return Err(CommandError::bad_value(format!("cannot nest $ under {name}")));
         }
         values.push(comparable(item)?);
     }
@@ -196,32 +184,24 @@ fn types(value: &Bson) -> Result<Predicate, CommandError> {
 
 fn modulo(value: &Bson) -> Result<Predicate, CommandError> {
     let Bson::Array(items) = value else {
-        return Err(CommandError::bad_value(
-            "malformed mod, needs to be an array",
-        ));
+        return Err(CommandError::bad_value("malformed mod, needs to be an array"));
     };
     let number = |at: usize| items.get(at).and_then(Number::of).and_then(Number::to_i64);
     match items.len() {
         0 | 1 => {
-            return Err(CommandError::bad_value(
-                "malformed mod, not enough elements",
-            ));
+            return Err(CommandError::bad_value("malformed mod, not enough elements"));
         }
         2 => {}
         _ => return Err(CommandError::bad_value("malformed mod, too many elements")),
     }
     let Some(divisor) = number(0) else {
-        return Err(CommandError::bad_value(
-            "malformed mod, divisor not a number",
-        ));
+        return Err(CommandError::bad_value("malformed mod, divisor not a number"));
     };
     if divisor == 0 {
         return Err(CommandError::bad_value("divisor cannot be 0"));
     }
     let Some(remainder) = number(1) else {
-        return Err(CommandError::bad_value(
-            "malformed mod, remainder not a number",
-        ));
+        return Err(CommandError::bad_value("malformed mod, remainder not a number"));
     };
     Ok(Predicate::Modulo { divisor, remainder })
 }
@@ -269,9 +249,10 @@ fn compile(text: &str, options: &str) -> Result<regex::Regex, CommandError> {
             }
         };
     }
-    builder.size_limit(PATTERN_MEMORY).build().map_err(|error| {
-        CommandError::new(51091, format!("Regular expression is invalid: {error}"))
-    })
+    builder
+        .size_limit(PATTERN_MEMORY)
+        .build()
+        .map_err(|error| CommandError::new(51091, format!("Regular expression is invalid: {error}")))
 }
 
 /// A pattern's compiled program may take that many bytes; a repetition of repetitions would take all memory.
@@ -308,10 +289,7 @@ fn all(value: &Bson) -> Result<Predicate, CommandError> {
         if let Bson::RegularExpression(regex) = item {
             return pattern(regex.pattern.as_str(), regex.options.as_str());
         }
-        match item
-            .as_document()
-            .and_then(|document| document.iter().next())
-        {
+        match item.as_document().and_then(|document| document.iter().next()) {
             Some((name, value)) if name == "$elemMatch" => element_match(value),
             Some((name, _)) if name.starts_with('$') => {
                 Err(CommandError::bad_value("no $ expressions in $all"))
@@ -319,9 +297,7 @@ fn all(value: &Bson) -> Result<Predicate, CommandError> {
             Some(_) | None => equal(item),
         }
     };
-    Ok(Predicate::All(
-        items.iter().map(each).collect::<Result<_, _>>()?,
-    ))
+    Ok(Predicate::All(items.iter().map(each).collect::<Result<_, _>>()?))
 }
 
 fn element_match(value: &Bson) -> Result<Predicate, CommandError> {
@@ -339,10 +315,7 @@ fn element_match(value: &Bson) -> Result<Predicate, CommandError> {
 
 fn not(value: &Bson) -> Result<Predicate, CommandError> {
     if let Bson::RegularExpression(regex) = value {
-        return Ok(negated(pattern(
-            regex.pattern.as_str(),
-            regex.options.as_str(),
-        )?));
+        return Ok(negated(pattern(regex.pattern.as_str(), regex.options.as_str())?));
     }
     let Some(document) = value.as_document() else {
         return Err(CommandError::bad_value("$not needs a regex or a document"));

@@ -24,9 +24,7 @@ impl TypeSet {
                 .iter()
                 .find(|(known, _)| known == name)
                 .map(|(_, code)| Self::One(*code))
-                .ok_or_else(|| {
-                    CommandError::bad_value(format!("Unknown type name alias: {name}"))
-                });
+                .ok_or_else(|| CommandError::bad_value(format!("Unknown type name alias: {name}")));
         }
         let Some(number) = Number::of(value) else {
             return Err(CommandError::type_mismatch(

@@ -51,9 +51,7 @@ impl Group {
                 ));
             }
             let operator = value.as_document().filter(|document| document.len() == 1);
-            let Some((accumulator, argument)) =
-                operator.and_then(|document| document.iter().next())
-            else {
+            let Some((accumulator, argument)) = operator.and_then(|document| document.iter().next()) else {
                 return Err(CommandError::new(
                     40234,
                     format!("The field '{name}' must be an accumulator object"),
@@ -65,8 +63,7 @@ impl Group {
                 Expression::parse(argument)?,
             ));
         }
-        let key = key
-            .ok_or_else(|| CommandError::new(15955, "a group specification must include an _id"))?;
+        let key = key.ok_or_else(|| CommandError::new(15955, "a group specification must include an _id"))?;
         Ok(Self { key, fields })
     }
 
@@ -74,14 +71,8 @@ impl Group {
     pub(super) fn apply(&self, documents: &[Document]) -> Result<Vec<Document>, CommandError> {
         let mut groups: Vec<(Bson, Vec<&Document>)> = Vec::new();
         for document in documents {
-            let key = self
-                .key
-                .evaluate(Scope::of(document))?
-                .unwrap_or(Bson::Null);
-            match groups
-                .iter_mut()
-                .find(|(known, _)| compare(known, &key).is_eq())
-            {
+            let key = self.key.evaluate(Scope::of(document))?.unwrap_or(Bson::Null);
+            match groups.iter_mut().find(|(known, _)| compare(known, &key).is_eq()) {
                 Some((_, members)) => members.push(document),
                 None => groups.push((key, vec![document])),
             }
@@ -127,11 +118,7 @@ impl Accumulator {
             Self::Sum => sum(&values).into_bson(),
             Self::Average => average(&values),
             Self::First => values.into_iter().next().flatten().unwrap_or(Bson::Null),
-            Self::Last => values
-                .into_iter()
-                .next_back()
-                .flatten()
-                .unwrap_or(Bson::Null),
+            Self::Last => values.into_iter().next_back().flatten().unwrap_or(Bson::Null),
             Self::Max => extreme(values, Ordering::Greater),
             Self::Min => extreme(values, Ordering::Less),
             Self::Push => Bson::Array(values.into_iter().flatten().collect()),

@@ -144,11 +144,7 @@ impl Pipeline {
 }
 
 impl EachStage {
-    fn apply(
-        &self,
-        document: Document,
-        now: Option<DateTime>,
-    ) -> Result<Option<Document>, CommandError> {
+    fn apply(&self, document: Document, now: Option<DateTime>) -> Result<Option<Document>, CommandError> {
         let scope = Scope {
             root: &document,
             current: &document,
@@ -177,9 +173,7 @@ fn replace_root(expression: &Expression, scope: Scope<'_>) -> Result<Document, C
             format!(
                 "'newRoot' expression must evaluate to an object, but resulting value was: {}. Type of resulting \
                  value: '{}'. Input document: {}",
-                other
-                    .as_ref()
-                    .map_or_else(|| "MISSING".to_owned(), show::value),
+                other.as_ref().map_or_else(|| "MISSING".to_owned(), show::value),
                 other.as_ref().map_or("missing", show::type_name),
                 show::document(scope.root),
             ),
@@ -225,8 +219,7 @@ impl Unwind {
                 .map(|(at, item)| self.one(document, Some(item), Some(at)))
                 .collect();
         }
-        let single =
-            value.filter(|value| !matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined));
+        let single = value.filter(|value| !matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined));
         match (single, self.keep_empty) {
             (Some(_), _) => vec![self.one(document, single, None)],
             (None, true) if matches!(value, Some(Bson::Array(_))) => {

@@ -225,8 +225,7 @@ fn stage_named(name: &str, spec: &Bson) -> Result<Stage, CommandError> {
 }
 
 fn object<'a>(spec: &'a Bson, code: i32, message: &str) -> Result<&'a Document, CommandError> {
-    spec.as_document()
-        .ok_or_else(|| CommandError::new(code, message))
+    spec.as_document().ok_or_else(|| CommandError::new(code, message))
 }
 
 fn match_stage(spec: &Bson) -> Result<Filter, CommandError> {
@@ -326,10 +325,7 @@ fn count_field(spec: &Bson) -> Result<String, CommandError> {
             40158,
             "the count field cannot be a $-prefixed path",
         )),
-        _ if name.contains('.') => Err(CommandError::new(
-            40160,
-            "the count field cannot contain '.'",
-        )),
+        _ if name.contains('.') => Err(CommandError::new(40160, "the count field cannot contain '.'")),
         _ => Ok(name.clone()),
     }
 }
@@ -341,10 +337,7 @@ fn unwind(spec: &Bson) -> Result<Unwind, CommandError> {
         .as_str()
         .or_else(|| options.get("path").and_then(Bson::as_str));
     let Some(path) = path else {
-        return Err(CommandError::new(
-            28812,
-            "no path specified to $unwind stage",
-        ));
+        return Err(CommandError::new(28812, "no path specified to $unwind stage"));
     };
     let Some(path) = path.strip_prefix('$') else {
         return Err(CommandError::new(

@@ -6,10 +6,7 @@ use crate::error::CommandError;
 use crate::query::expression::{DESCEND, Expression, KEEP, PRUNE, Scope};
 
 /// The document with what the expression prunes removed; none if the whole of it is pruned.
-pub(super) fn apply(
-    expression: &Expression,
-    scope: Scope<'_>,
-) -> Result<Option<Document>, CommandError> {
+pub(super) fn apply(expression: &Expression, scope: Scope<'_>) -> Result<Option<Document>, CommandError> {
     let verdict = expression.evaluate(scope)?;
     match verdict.as_ref().and_then(Bson::as_str) {
         Some(KEEP) => Ok(Some(scope.current.clone())),

@@ -62,11 +62,7 @@ impl Push {
         })
     }
 
-    pub(super) fn apply(
-        &self,
-        current: Option<&Bson>,
-        site: Site<'_>,
-    ) -> Result<Effect, CommandError> {
+    pub(super) fn apply(&self, current: Option<&Bson>, site: Site<'_>) -> Result<Effect, CommandError> {
         let old: &[Bson] = match current {
             None => &[],
             Some(Bson::Array(items)) => items,
@@ -109,8 +105,9 @@ impl Push {
             None => length,
             Some(position) => match usize::try_from(position) {
                 Ok(position) => position.min(length),
-                Err(_) => length
-                    .saturating_sub(usize::try_from(position.unsigned_abs()).unwrap_or(usize::MAX)),
+                Err(_) => {
+                    length.saturating_sub(usize::try_from(position.unsigned_abs()).unwrap_or(usize::MAX))
+                }
             },
         }
     }
@@ -224,11 +221,7 @@ pub(super) fn add_to_set(
     })
 }
 
-pub(super) fn pop(
-    first: bool,
-    current: Option<&Bson>,
-    site: Site<'_>,
-) -> Result<Effect, CommandError> {
+pub(super) fn pop(first: bool, current: Option<&Bson>, site: Site<'_>) -> Result<Effect, CommandError> {
     let Some(current) = current else {
         return Ok(Effect::Nothing);
     };
@@ -266,8 +259,7 @@ const ELEMENT: &str = "element";
 impl Pull {
     pub(super) fn parse(value: &Bson) -> Result<Self, CommandError> {
         let operators = |value: &Bson| {
-            Filter::parse(&[(ELEMENT.to_owned(), value.clone())].into_iter().collect())
-                .map(Self::Satisfying)
+            Filter::parse(&[(ELEMENT.to_owned(), value.clone())].into_iter().collect()).map(Self::Satisfying)
         };
         if matches!(value, Bson::RegularExpression(_)) {
             return operators(value);
@@ -277,8 +269,7 @@ impl Pull {
         };
         match condition.keys().next() {
             Some(first)
-                if first.starts_with('$')
-                    && !matches!(first.as_str(), "$and" | "$or" | "$nor" | "$expr") =>
+                if first.starts_with('$') && !matches!(first.as_str(), "$and" | "$or" | "$nor" | "$expr") =>
             {
                 operators(value)
             }
@@ -300,17 +291,12 @@ impl Pull {
 }
 
 /// The array without what is to go.
-pub(super) fn pull(
-    current: Option<&Bson>,
-    goes: impl Fn(&Bson) -> bool,
-) -> Result<Effect, CommandError> {
+pub(super) fn pull(current: Option<&Bson>, goes: impl Fn(&Bson) -> bool) -> Result<Effect, CommandError> {
     let Some(current) = current else {
         return Ok(Effect::Nothing);
     };
     let Bson::Array(items) = current else {
-        return Err(CommandError::bad_value(
-            "Cannot apply $pull to a non-array value",
-        ));
+        return Err(CommandError::bad_value("Cannot apply $pull to a non-array value"));
     };
     let kept: Vec<Bson> = items.iter().filter(|item| !goes(item)).cloned().collect();
     Ok(if kept.len() == items.len() {

@@ -31,12 +31,8 @@ impl Delta {
     fn include(&mut self, name: &str, below: Self) {
         // A nested change stands under a marked name.
         self.size += ELEMENT + 1 + name.len() + below.size;
-        self.changes
-            .updated_fields
-            .extend(below.changes.updated_fields);
-        self.changes
-            .removed_fields
-            .extend(below.changes.removed_fields);
+        self.changes.updated_fields.extend(below.changes.updated_fields);
+        self.changes.removed_fields.extend(below.changes.removed_fields);
         self.changes
             .truncated_arrays
             .extend(below.changes.truncated_arrays);
@@ -108,10 +104,7 @@ fn arrays(old: &[Bson], new: &[Bson], path: &str) -> Delta {
     }
     if new.len() < old.len() {
         delta.size += ELEMENT + 5;
-        delta
-            .changes
-            .truncated_arrays
-            .push((path.to_owned(), new.len()));
+        delta.changes.truncated_arrays.push((path.to_owned(), new.len()));
     }
     delta
 }
@@ -122,12 +115,10 @@ fn same_order(old: &Document, new: &Document) -> bool {
     let added = new.keys().filter(|name| !old.contains_key(*name));
     let level = kept.chain(added).eq(new.keys());
     level
-        && new
-            .iter()
-            .all(|(name, value)| match (old.get(name), value) {
-                (Some(Bson::Document(old)), Bson::Document(new)) => same_order(old, new),
-                _ => true,
-            })
+        && new.iter().all(|(name, value)| match (old.get(name), value) {
+            (Some(Bson::Document(old)), Bson::Document(new)) => same_order(old, new),
+            _ => true,
+        })
 }
 
 /// An element's type byte and the end of its name.

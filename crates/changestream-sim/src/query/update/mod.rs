@@ -176,15 +176,8 @@ impl Update {
                 "Update argument must be either an object or an array",
             ));
         };
-        if document
-            .keys()
-            .next()
-            .is_some_and(|first| first.starts_with('$'))
-        {
-            return Ok(Self(Kind::Operators(parse::operators(
-                document,
-                array_filters,
-            )?)));
+        if document.keys().next().is_some_and(|first| first.starts_with('$')) {
+            return Ok(Self(Kind::Operators(parse::operators(document, array_filters)?)));
         }
         parse::check_replacement(document)?;
         if !array_filters.is_empty() {
@@ -205,11 +198,7 @@ impl Update {
     /// # Errors
     /// 66 if `_id` would change, 28 where a path leads through a value that is no document, 14 and 2 where an
     /// operator meets a value of the wrong type.
-    pub fn apply(
-        &self,
-        document: &Document,
-        context: &UpdateContext,
-    ) -> Result<Updated, CommandError> {
+    pub fn apply(&self, document: &Document, context: &UpdateContext) -> Result<Updated, CommandError> {
         let updated = match &self.0 {
             Kind::Replacement(replacement) => replaced(document, replacement.clone())?,
             Kind::Operators(operators) => tree::apply(operators, document, context)?,
@@ -223,10 +212,7 @@ impl Update {
             }
         };
         if !path::within_depth(&updated.document, path::MAX_DEPTH) {
-            return Err(CommandError::new(
-                15,
-                "the document would be nested too deeply",
-            ));
+            return Err(CommandError::new(15, "the document would be nested too deeply"));
         }
         Ok(updated)
     }
@@ -236,11 +222,7 @@ impl Update {
     ///
     /// # Errors
     /// 54 where the query names a path twice, and those of [`apply`](Self::apply).
-    pub fn upsert(
-        &self,
-        query: &Filter,
-        context: &UpdateContext,
-    ) -> Result<Document, CommandError> {
+    pub fn upsert(&self, query: &Filter, context: &UpdateContext) -> Result<Document, CommandError> {
         let equalities = query.equalities();
         let base = match &self.0 {
             Kind::Replacement(_) => id_only(equalities)?,
@@ -296,12 +278,7 @@ fn described(old: &Document, updated: Updated) -> Updated {
 }
 
 fn id_only(equalities: Vec<(String, Bson)>) -> Result<Document, CommandError> {
-    from_equalities(
-        equalities
-            .into_iter()
-            .filter(|(path, _)| path == "_id")
-            .collect(),
-    )
+    from_equalities(equalities.into_iter().filter(|(path, _)| path == "_id").collect())
 }
 
 fn from_equalities(equalities: Vec<(String, Bson)>) -> Result<Document, CommandError> {

@@ -136,24 +136,16 @@ impl Modifier {
                 Self::PullAll(values.clone())
             }
             _ => {
-                return Err(CommandError::failed_to_parse(format!(
-                    "Unknown modifier: {name}"
-                )));
+                return Err(CommandError::failed_to_parse(format!("Unknown modifier: {name}")));
             }
         })
     }
 
     /// What becomes of the value at the site; `None` where nothing stands there.
-    pub(super) fn apply(
-        &self,
-        current: Option<&Bson>,
-        site: Site<'_>,
-    ) -> Result<Effect, CommandError> {
+    pub(super) fn apply(&self, current: Option<&Bson>, site: Site<'_>) -> Result<Effect, CommandError> {
         match self {
             Self::Set(value) => Ok(changed(current, value.clone())),
-            Self::SetOnInsert(value) if site.context.inserting => {
-                Ok(changed(current, value.clone()))
-            }
+            Self::SetOnInsert(value) if site.context.inserting => Ok(changed(current, value.clone())),
             Self::SetOnInsert(_) => Ok(Effect::Nothing),
             Self::Unset | Self::RenameFrom => Ok(if current.is_some() {
                 Effect::Removed
@@ -165,14 +157,10 @@ impl Modifier {
                 None => Effect::Nothing,
             }),
             Self::Increment(by) => arithmetic("$inc", current, site, *by, *by, Number::plus),
-            Self::Multiply(by) => {
-                arithmetic("$mul", current, site, *by, zero_like(*by), Number::times)
-            }
+            Self::Multiply(by) => arithmetic("$mul", current, site, *by, zero_like(*by), Number::times),
             Self::Min(value) => Ok(extreme(current, value, |order| order.is_lt())),
             Self::Max(value) => Ok(extreme(current, value, |order| order.is_gt())),
-            Self::CurrentDate(DateKind::Date) => {
-                Ok(Effect::Value(Bson::DateTime(site.context.now)))
-            }
+            Self::CurrentDate(DateKind::Date) => Ok(Effect::Value(Bson::DateTime(site.context.now))),
             Self::CurrentDate(DateKind::Timestamp) => {
                 Ok(Effect::Value(Bson::Timestamp(site.context.timestamp)))
             }
@@ -303,13 +291,11 @@ fn bit_operations(field: &str, value: &Bson) -> Result<Vec<(BitOperation, Number
         };
         match Number::of(value) {
             Some(number @ (Number::Int(_) | Number::Long(_))) => Ok((operation, number)),
-            Some(Number::Double(_) | Number::Decimal(_)) | None => {
-                Err(CommandError::bad_value(format!(
-                    "The $bit modifier field must be an Integer(32/64 bit); a '{}' is not supported here: {{{}}}",
-                    show::type_name(value),
-                    show::element(name, value)
-                )))
-            }
+            Some(Number::Double(_) | Number::Decimal(_)) | None => Err(CommandError::bad_value(format!(
+                "The $bit modifier field must be an Integer(32/64 bit); a '{}' is not supported here: {{{}}}",
+                show::type_name(value),
+                show::element(name, value)
+            ))),
         }
     };
     document.iter().map(operation).collect()

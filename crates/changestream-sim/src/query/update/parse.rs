@@ -12,10 +12,7 @@ use crate::query::filter::Filter;
 use crate::query::path::{MAX_DEPTH, Path};
 use crate::query::show;
 
-pub(super) fn operators(
-    update: &Document,
-    array_filters: &[Document],
-) -> Result<Operators, CommandError> {
+pub(super) fn operators(update: &Document, array_filters: &[Document]) -> Result<Operators, CommandError> {
     let mut modifiers = Vec::new();
     for (name, fields) in update {
         if !modifier::is_known(name) {
@@ -74,9 +71,7 @@ fn checked_path(text: &str) -> Result<Path, CommandError> {
         if part.is_empty() {
             return Err(CommandError::new(
                 56,
-                format!(
-                    "The update path '{text}' contains an empty field name, which is not allowed."
-                ),
+                format!("The update path '{text}' contains an empty field name, which is not allowed."),
             ));
         }
         let positional = part == "$" || tree::identifier(part).is_some();
@@ -90,8 +85,7 @@ fn checked_path(text: &str) -> Result<Path, CommandError> {
                 "Cannot have {kind} element in the first position in path '{text}'"
             )));
         }
-        if part.starts_with('$') && !positional && !matches!(part.as_str(), "$ref" | "$id" | "$db")
-        {
+        if part.starts_with('$') && !positional && !matches!(part.as_str(), "$ref" | "$id" | "$db") {
             return Err(dollar_prefixed(part, text));
         }
     }
@@ -126,16 +120,11 @@ fn rename(field: &str, from: Path, value: &Bson) -> Result<[(Path, Modifier); 2]
         }
     }
     let source = from.clone();
-    Ok([
-        (from, Modifier::RenameFrom),
-        (target, Modifier::RenameTo(source)),
-    ])
+    Ok([(from, Modifier::RenameFrom), (target, Modifier::RenameTo(source))])
 }
 
 /// Each filter speaks of one identifier, which opens all of its paths.
-fn parse_array_filters(
-    array_filters: &[Document],
-) -> Result<BTreeMap<String, Filter>, CommandError> {
+fn parse_array_filters(array_filters: &[Document]) -> Result<BTreeMap<String, Filter>, CommandError> {
     let mut parsed = BTreeMap::new();
     for filter in array_filters {
         let Some(name) = identifier_of(filter) else {
@@ -151,10 +140,7 @@ fn parse_array_filters(
                  beginning with a lowercase letter, found '{name}'"
             )));
         }
-        if parsed
-            .insert(name.to_owned(), Filter::parse(filter)?)
-            .is_some()
-        {
+        if parsed.insert(name.to_owned(), Filter::parse(filter)?).is_some() {
             return Err(CommandError::failed_to_parse(format!(
                 "Found multiple array filters with the same top-level field name {name}"
             )));

@@ -103,11 +103,7 @@ fn check_id(old: &Document, new: &Document) -> Result<(), CommandError> {
     ))
 }
 
-fn build(
-    operators: &Operators,
-    dialect: Dialect,
-    position: Option<usize>,
-) -> Result<Node<'_>, CommandError> {
+fn build(operators: &Operators, dialect: Dialect, position: Option<usize>) -> Result<Node<'_>, CommandError> {
     let mut root = Node::Fields(BTreeMap::new());
     for (path, modifier) in &operators.modifiers {
         insert(&mut root, path.parts(), 0, modifier, dialect, position)?;
@@ -270,9 +266,7 @@ impl Walk<'_> {
                             .insert(&key.name, value);
                     }
                     Step::Remove => {
-                        updated
-                            .get_or_insert_with(|| document.clone())
-                            .remove(&key.name);
+                        updated.get_or_insert_with(|| document.clone()).remove(&key.name);
                     }
                 },
                 None => {
@@ -310,8 +304,7 @@ impl Walk<'_> {
                         Step::Set(value) => value,
                         Step::Remove => Bson::Null,
                     };
-                    if let Some(slot) = updated.get_or_insert_with(|| items.to_vec()).get_mut(index)
-                    {
+                    if let Some(slot) = updated.get_or_insert_with(|| items.to_vec()).get_mut(index) {
                         *slot = new;
                     }
                 }
@@ -446,20 +439,12 @@ impl Walk<'_> {
         Ok(Some(updated))
     }
 
-    fn matching<'n, 'm>(
-        &self,
-        children: &'n BTreeMap<&str, Node<'m>>,
-        item: &Bson,
-    ) -> Vec<&'n Node<'m>> {
+    fn matching<'n, 'm>(&self, children: &'n BTreeMap<&str, Node<'m>>, item: &Bson) -> Vec<&'n Node<'m>> {
         let names = |name: &str| {
             name.is_empty()
-                || self
-                    .operators
-                    .array_filters
-                    .get(name)
-                    .is_some_and(|filter| {
-                        filter.matches(&[(name.to_owned(), item.clone())].into_iter().collect())
-                    })
+                || self.operators.array_filters.get(name).is_some_and(|filter| {
+                    filter.matches(&[(name.to_owned(), item.clone())].into_iter().collect())
+                })
         };
         children
             .iter()

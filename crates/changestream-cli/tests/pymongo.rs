@@ -1,0 +1,89 @@
+//! PyMongo and `changestream tail` on one simulated deployment: both live through the same scenarios and see the
+//! same events.
+//!
+//! `CHANGESTREAM_PYTHON` names a Python that has PyMongo, as `.ci/run` installs it; without it the tests say so and
+//! are skipped. Versions before 4.4 are too old for PyMongo.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod official;
+
+use std::process::Command;
+
+use official::Server;
+
+#[test]
+fn the_same_events_from_version_7_0() {
+    compare(Server {
+        version: "7.0",
+        ..Server::default()
+    });
+}
+
+#[test]
+fn the_same_events_from_version_8_0() {
+    compare(Server {
+        version: "8.0",
+        quick: true,
+        ..Server::default()
+    });
+}
+
+#[test]
+fn the_same_events_from_version_6_0() {
+    compare(Server {
+        version: "6.0",
+        quick: true,
+        ..Server::default()
+    });
+}
+
+#[test]
+fn the_same_events_from_version_5_0() {
+    compare(Server {
+        version: "5.0",
+        quick: true,
+        ..Server::default()
+    });
+}
+
+#[test]
+fn the_same_events_from_version_4_4() {
+    compare(Server {
+        version: "4.4",
+        quick: true,
+        ..Server::default()
+    });
+}
+
+#[test]
+fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-1", ""] {
+        compare(Server {
+            version: "7.0",
+            mechanism: Some(mechanism),
+            quick: true,
+            only: &[
+                "every kind of write",
+                "a database stream tells",
+                "a cluster stream",
+                "step-down",
+            ],
+        });
+    }
+}
+
+fn compare(server: Server) {
+    let Some(python) = std::env::var_os("CHANGESTREAM_PYTHON") else {
+        official::say("skipped: CHANGESTREAM_PYTHON names no Python with PyMongo; .ci/run installs one");
+        return;
+    };
+    let driver = || {
+        let mut command = Command::new(&python);
+        command
+            .arg("-B")
+            .arg(official::script("pymongo/run_scenarios.py"));
+        command
+    };
+    official::compare(driver, server);
+}

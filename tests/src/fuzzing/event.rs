@@ -1,0 +1,79 @@
+//! Change events of any bytes.
+
+use bson::{Document, RawDocumentBuf};
+use changestream_core::ChangeEvent;
+use changestream_core::event::{ChangeStreamDocument, ExtendedJson, UpdateDescription};
+
+use super::{Choices, words};
+
+/// No accessor, conversion or decoding of an event ever panics; a decoding that fails hands the event back.
+///
+/// # Panics
+/// It does not hold.
+pub fn event(data: &[u8]) {
+    if let Ok(document) = RawDocumentBuf::from_bytes(data.to_vec()) {
+        look_at(document);
+    }
+    let bytes = Choices::new(data).encoded_document(words::EVENT);
+    if let Ok(document) = RawDocumentBuf::from_bytes(bytes.to_vec()) {
+        look_at(document);
+    }
+}
+
+fn look_at(document: RawDocumentBuf) {
+    let Ok(event) = ChangeEvent::from_raw(document.clone()) else {
+        return;
+    };
+    assert_eq!(event.as_raw(), &*document);
+    let _ = (
+        event.operation_type(),
+        event.namespace().map(|ns| ns.to_string()),
+        event.ns_type(),
+        event.to(),
+    );
+    let _ = (
+        event.document_key(),
+        event.full_document(),
+        event.full_document_before_change(),
+    );
+    let _ = (
+        event.cluster_time(),
+        event.wall_time(),
+        event.lsid(),
+        event.txn_number(),
+        event.split_event(),
+    );
+    let _ = (
+        event.operation_description(),
+        event.collection_uuid(),
+        event.resume_token().explain(),
+    );
+    if let Some(description) = event.update_description() {
+        look_into(&description);
+    }
+    for name in words::EVENT {
+        let _ = event.get(name);
+    }
+    for form in [ExtendedJson::Relaxed, ExtendedJson::Canonical] {
+        let _ = event.to_extended_json(form);
+    }
+    let _ = format!("{event:?}");
+    decode(&event);
+    assert_eq!(event.clone().into_owned(), event);
+}
+
+fn look_into(description: &UpdateDescription<'_>) {
+    let _ = (description.updated_fields(), description.disambiguated_paths());
+    let _ = description.removed_fields().count();
+    let _ = description.truncated_arrays().count();
+}
+
+fn decode(event: &ChangeEvent) {
+    if let Err(error) = event.decode::<ChangeStreamDocument>() {
+        let _ = (error.to_string(), error.path(), error.message());
+        assert_eq!(&error.into_event(), event);
+    }
+    let _ = event.decode::<Document>();
+    let _ = event.full_document_as::<Document>();
+    let _ = event.full_document_before_change_as::<Document>();
+}

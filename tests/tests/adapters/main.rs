@@ -1,0 +1,152 @@
+//! One suite for all adapters, against the simulated deployment on the loopback. A scenario is written once, in
+//! `scenarios.rs`, and is a test of each adapter here.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod adapter;
+mod examples;
+mod scenarios;
+#[cfg(unix)]
+mod unix_proxy;
+
+use std::future::Future;
+
+use adapter::{Adapter, bounded};
+use changestream_driver::{ChangeStream, Error, Runtime, Watch};
+
+/// Every scenario as a test of this adapter.
+macro_rules! suite {
+    ($module:ident, $adapter:ty: $($scenario:ident,)*) => {
+        mod $module {
+            use super::*;
+
+            $(
+                #[test]
+                fn $scenario() {
+                    bounded(|| <$adapter>::block_on(scenarios::$scenario::<$adapter>()));
+                }
+            )*
+        }
+    };
+    ($module:ident, $adapter:ty) => {
+        suite! { $module, $adapter:
+            a_collection_a_database_and_a_deployment_are_watched,
+            an_election_loses_and_repeats_nothing,
+            a_crash_of_the_primary_loses_and_repeats_nothing,
+            a_call_given_up_wherever_it_waits_loses_nothing,
+            a_try_comes_back_and_an_idle_stream_tells_where_it_stands,
+            an_invalidated_stream_ends,
+            closing_kills_the_cursor,
+            a_reply_that_never_comes_is_resumed_from,
+            a_member_cut_off_from_the_others_falls_silent_and_goes_on,
+            a_server_that_says_nothing_is_given_up,
+            nobody_listening_is_an_error_after_the_selection_time,
+            a_wrong_password_is_told_without_the_password,
+            a_standalone_is_told_what_it_takes,
+            streams_of_one_client_share_what_they_learned,
+            servers_are_told_of_the_executor,
+            the_addresses_of_a_name_are_tried_in_turn,
+        }
+    };
+}
+
+/// An adapter whose streams are awaited.
+macro_rules! awaited {
+    ($name:ident, $runtime:ty, $block_on:expr) => {
+        struct $name;
+
+        impl Adapter for $name {
+            type Mode = $runtime;
+            type Stream = ChangeStream<$runtime>;
+            const PLATFORM: &'static str = <$runtime as Runtime>::NAME;
+
+            async fn open(watch: Watch<$runtime>) -> Result<ChangeStream<$runtime>, Error> {
+                watch.open().await
+            }
+
+            fn block_on<T>(future: impl Future<Output = T>) -> T {
+                $block_on(future)
+            }
+        }
+    };
+}
+
+awaited!(OnTokio, changestream_tokio::Tokio, |future| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(future)
+});
+awaited!(OnSmol, changestream_smol::Smol, |future| async_io::block_on(
+    future
+));
+awaited!(OnAsyncStd, changestream_async_std::AsyncStd, |future| {
+    async_std::task::block_on(future)
+});
+
+// The runtimes of the driver's examples are adapters like the others.
+awaited!(OnThreads, examples::std_threads::Threads, |future| {
+    examples::std_threads::block_on(future)
+});
+awaited!(OnCompio, examples::compio::Compio, |future| {
+    compio::runtime::Runtime::new().unwrap().block_on(future)
+});
+
+// smol's sockets and timers, polled by an executor that knows nothing of them.
+awaited!(SmolElsewhere, changestream_smol::Smol, |future| {
+    examples::std_threads::block_on(future)
+});
+
+struct Blocking;
+
+impl Adapter for Blocking {
+    type Mode = changestream_blocking::Blocking;
+    type Stream = changestream_blocking::ChangeStream;
+    const PLATFORM: &'static str = "blocking";
+
+    async fn open(watch: changestream_blocking::Watch) -> Result<Self::Stream, Error> {
+        watch.open()
+    }
+
+    /// Nothing in it is ever pending.
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut cx) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("a blocking call is pending"),
+        }
+    }
+}
+
+suite!(tokio_, OnTokio);
+suite!(smol, OnSmol);
+suite!(async_std_, OnAsyncStd);
+suite!(blocking, Blocking);
+suite!(threads, OnThreads);
+suite!(compio_, OnCompio);
+
+suite!(smol_elsewhere, SmolElsewhere: a_crash_of_the_primary_loses_and_repeats_nothing,);
+
+/// The adapters know Unix domain sockets besides TCP.
+#[cfg(unix)]
+mod unix_sockets {
+    use super::*;
+
+    suite!(tokio_, OnTokio: a_unix_socket_serves_as_well,);
+    suite!(smol, OnSmol: a_unix_socket_serves_as_well,);
+    suite!(async_std_, OnAsyncStd: a_unix_socket_serves_as_well,);
+    suite!(blocking, Blocking: a_unix_socket_serves_as_well,);
+}
+
+/// A stream may be made on one thread and used on another, where the runtime's sockets may.
+const _: () = {
+    const fn is_send<S: Send>() {}
+    is_send::<<OnTokio as Adapter>::Stream>();
+    is_send::<<OnSmol as Adapter>::Stream>();
+    is_send::<<OnAsyncStd as Adapter>::Stream>();
+    is_send::<<OnThreads as Adapter>::Stream>();
+    is_send::<<Blocking as Adapter>::Stream>();
+};
