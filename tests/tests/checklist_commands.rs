@@ -350,6 +350,23 @@ fn a_get_more_names_the_servers_namespace() {
     }
 }
 
+/// The same where the server's name for the cursor is not what one would have guessed.
+#[test]
+fn the_servers_namespace_counts_and_not_the_streams_own() {
+    let mut world = World::replica_set();
+    world.rewrite_replies(|reply| {
+        if let Ok(cursor) = reply.get_document_mut("cursor") {
+            cursor.insert("ns", "elsewhere.a.b");
+        }
+    });
+    let stream = world.watching(&collection("shop", "orders"), exact());
+    // The simulated server does not know its cursor by that name.
+    world.failure(stream);
+    let get_more = world.last_command("getMore");
+    assert_eq!(get_more.get_str("$db").unwrap(), "elsewhere");
+    assert_eq!(get_more.get_str("collection").unwrap(), "a.b");
+}
+
 /// Command shape: the await time is the getMores' only, and without one the server's default holds.
 #[test]
 fn the_await_time_is_on_get_more_only() {
