@@ -6,23 +6,24 @@
 mod network;
 mod observing;
 mod rewriting;
+mod writer;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, RawDocumentBuf};
+use bson::Document;
 use changestream_core::client::{
     ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Idle, Input, Output, Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
 use changestream_core::random::Random;
-use changestream_core::wire::{self, FrameReader, Message};
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
 use rewriting::Rewriting;
+use writer::Writer;
 
 pub use network::{Conditions, Network};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
@@ -61,15 +62,6 @@ struct Stream {
     deadline: Option<Deadline>,
     /// What was demanded and has not come yet.
     demand: Demand,
-}
-
-/// A connection straight into the deployment, for tests that write.
-#[derive(Debug)]
-struct Writer {
-    member: usize,
-    connection: sim::ConnectionId,
-    reader: FrameReader,
-    next_request: i32,
 }
 
 /// What a try of [`World::try_next`] brought.
@@ -311,87 +303,6 @@ impl World {
             .collect()
     }
 
-    /// Runs a command at the primary, as an ordinary client would, and returns the reply, whatever it says.
-    ///
-    /// Time stands still for the streams meanwhile, unless the command waits.
-    pub fn command(&mut self, db: &str, mut command: Document) -> Document {
-        let primary = loop {
-            match self.deployment.primary() {
-                Some(member) => break member,
-                None => self.step(),
-            }
-        };
-        if self.writer.as_ref().is_none_or(|writer| writer.member != primary) {
-            let connection = self.deployment.new_connection();
-            self.deployment.handle_input(
-                self.now,
-                sim::Input::Accepted {
-                    member: primary,
-                    connection,
-                },
-            );
-            self.writers.insert(connection);
-            self.writer = Some(Writer {
-                member: primary,
-                connection,
-                reader: FrameReader::new(),
-                next_request: 1,
-            });
-        }
-        command.insert("$db", db);
-        let body = RawDocumentBuf::try_from(&command).expect("the test's command is BSON");
-        let writer = self.writer.as_mut().expect("just made");
-        writer.next_request += 1;
-        let bytes = wire::encode_op_msg(writer.next_request, 0, wire::Flags::NONE, &body, &[]);
-        let connection = writer.connection;
-        self.deployment.handle_input(
-            self.now,
-            sim::Input::Received {
-                connection,
-                bytes: &bytes,
-            },
-        );
-        loop {
-            self.settle();
-            let writer = self
-                .writer
-                .as_mut()
-                .expect("the deployment keeps the writer's connection");
-            if let Some(frame) = writer
-                .reader
-                .next_frame()
-                .expect("the deployment speaks the protocol")
-            {
-                let Ok(Message::Msg(reply)) = Message::decode(&frame) else {
-                    panic!("the deployment answers OP_MSG with OP_MSG")
-                };
-                let reply = RawDocumentBuf::from_bytes(reply.body.to_vec()).expect("a document");
-                return reply.try_into().expect("a document");
-            }
-            self.step();
-        }
-    }
-
-    /// As [`command`](Self::command); the reply has to say ok.
-    #[track_caller]
-    pub fn run(&mut self, db: &str, command: Document) -> Document {
-        let shown = command.to_string();
-        let reply = self.command(db, command);
-        assert_eq!(
-            reply.get("ok"),
-            Some(&bson::Bson::Double(1.0)),
-            "{shown}: {reply}"
-        );
-        reply
-    }
-
-    /// Inserts documents.
-    #[track_caller]
-    pub fn insert(&mut self, db: &str, collection: &str, documents: impl IntoIterator<Item = Document>) {
-        let documents: Vec<_> = documents.into_iter().collect();
-        self.run(db, bson::doc! { "insert": collection, "documents": documents });
-    }
-
     /// Lets this much time pass.
     pub fn advance(&mut self, time: Duration) {
         let end = self.now + time;
@@ -543,16 +454,7 @@ impl World {
             sim::Output::Listen { member } => self.network.listen(member),
             sim::Output::Close { member } => self.network.close(member),
             sim::Output::Transmit { connection, bytes } => match &mut self.writer {
-                Some(writer) if writer.connection == connection => {
-                    let mut rest = &bytes[..];
-                    while !rest.is_empty() {
-                        let buffer = writer.reader.buffer();
-                        let len = buffer.len().min(rest.len());
-                        buffer[..len].copy_from_slice(&rest[..len]);
-                        writer.reader.filled(len);
-                        rest = &rest[len..];
-                    }
-                }
+                Some(writer) if writer.connection == connection => writer.receive(&bytes),
                 _ => {
                     let bytes = self.rewriting.apply(bytes);
                     self.network.send_to_client(self.now, connection, bytes);
