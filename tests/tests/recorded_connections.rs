@@ -221,6 +221,8 @@ impl Replay {
             load_balanced: false,
             connect_timeout: Duration::from_secs(10),
             metadata: ClientMetadata::new(),
+            compressors: Vec::new(),
+            zlib_level: None,
         };
         let now = Instant::now();
         let address = ServerAddress::tcp("localhost", 27017);
