@@ -50,7 +50,10 @@ impl Config {
             handoff: Duration::from_millis(200),
             noop_interval: Duration::from_secs(10),
             oplog_entries: 1_000_000,
-            compressors: Vec::new(),
+            compressors: DEFAULT_COMPRESSORS
+                .into_iter()
+                .filter(|compressor| compressor.is_built_in())
+                .collect(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Config {
         self
     }
 
-    /// The compressors that members agree to; none by default. Each needs the feature of its name.
+    /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
     pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
         self.compressors = compressors.into_iter().collect();
         self
@@ -188,5 +191,7 @@ impl Config {
 
 /// A replica set has at most this many members.
 const MAX_MEMBERS: usize = 50;
+/// `net.compression.compressors` of a server.
+const DEFAULT_COMPRESSORS: [Compressor; 3] = [Compressor::Snappy, Compressor::Zstd, Compressor::Zlib];
 /// 2024-01-01, an epoch for tests that do not care.
 const DEFAULT_EPOCH_MILLIS: i64 = 1_704_067_200_000;
