@@ -308,7 +308,11 @@ impl<'a> Peer<'a> {
         let speculative = request.get_document("speculativeAuthenticate").ok();
         let of_member = |e: &&Exchange| e.member == member && is_hello(e.command()) && e.reply().is_some();
         let all: Vec<&Exchange> = self.exchanges.iter().filter(of_member).collect();
-        let offers = |hello: &Document| hello.get_array("compression").is_ok_and(|names| !names.is_empty());
+        let offers = |hello: &Document| {
+            hello
+                .get_array("compression")
+                .is_ok_and(|names| !names.is_empty())
+        };
         let fits = |e: &&&Exchange| {
             e.request.contains_key("speculativeAuthenticate") == speculative.is_some()
                 && offers(&e.request) == offers(request)
