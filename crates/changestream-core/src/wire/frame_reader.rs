@@ -45,6 +45,11 @@ impl FrameReader {
         self.max_message_size = bytes.clamp(64 << 10, 128 << 20);
     }
 
+    /// The longest message that is accepted, in bytes.
+    pub fn max_message_size(&self) -> usize {
+        self.max_message_size
+    }
+
     /// Where the next bytes go. Never empty.
     ///
     /// Call [`next_frame`](Self::next_frame) until it has no more before this: a frame that is still in the reader
