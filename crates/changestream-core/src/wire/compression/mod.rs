@@ -131,7 +131,7 @@ pub fn decompress(frame: &Bytes, max_message_size: usize) -> Result<Bytes, WireE
         .filter(|size| *size > 0)
         .and_then(|size| size.checked_add(HEADER_LEN))
         .filter(|length| *length <= max_message_size)
-        .ok_or(WireError::InflatedLength {
+        .ok_or_else(|| WireError::InflatedLength {
             declared,
             max: max_message_size.saturating_sub(HEADER_LEN),
         })?;
