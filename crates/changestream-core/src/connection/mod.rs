@@ -33,6 +33,7 @@
 
 mod environment;
 mod exchange;
+mod foreign;
 mod hello;
 mod incoming;
 mod machine;
