@@ -239,7 +239,7 @@ impl Run {
         let body = match Message::decode(bytes).expect("it speaks the protocol") {
             Message::Msg(reply) => reply.body,
             Message::Reply(reply) => reply.document,
-            other => panic!("no reply: {other:?}"),
+            other @ (Message::Query(_) | _) => panic!("no reply: {other:?}"),
         };
         let raw = RawDocumentBuf::from_bytes(body.to_vec()).expect("a document");
         let reply = Document::try_from(raw).expect("a readable document");
