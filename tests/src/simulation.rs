@@ -65,7 +65,7 @@ impl fmt::Display for Report {
 pub fn run(seed: u64) -> Report {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    Simulation::new(Chance::Seed(Random::new(bytes)), bytes).run()
+    Simulation::new(Chance::Seed(Box::new(Random::new(bytes))), bytes).run()
 }
 
 /// Runs a world whose faults, writes and consumers these bytes decide, one after the other; it ends when they do.
@@ -77,9 +77,8 @@ pub fn play(script: &[u8]) -> Report {
 }
 
 /// What decides.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Chance {
-    Seed(Random),
+    Seed(Box<Random>),
     /// The bytes that are left.
     Script(VecDeque<u8>),
 }

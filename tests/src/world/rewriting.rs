@@ -35,7 +35,10 @@ impl Rewriting {
                 .expect("the deployment compresses well"),
             None => message,
         };
-        #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is no reply")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "whatever else it is, it is no reply"
+        )]
         let rewritten = match Message::decode(&message).expect("the deployment speaks the protocol") {
             Message::Msg(reply) => {
                 let body = changed(change, &reply.body);

@@ -11,6 +11,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
 use super::exchange::{Exchanges, Purpose, after};
+use super::foreign;
 use super::hello::{self, Dialect};
 use super::incoming::Incoming;
 use super::server::{Server, readable};
@@ -172,6 +173,11 @@ impl Connection {
         }
         self.reader.filled(len);
         self.exchanges.heard(now);
+        if matches!(self.state, State::Greeting { .. })
+            && let Some(complaint) = foreign::complaint(self.reader.received())
+        {
+            return self.fail_protocol(complaint.to_owned());
+        }
         while !self.has_failed() {
             match self.reader.next_frame() {
                 Ok(Some(frame)) => self.handle_frame(now, &frame),
@@ -214,7 +220,8 @@ impl Connection {
                 format!("not connected within {limit:?} (connectTimeoutMS)")
             }
             (DeadlineReason::Reply, Some((_, silence))) => {
-                format!("the server was silent for {silence:?} while its reply was awaited")
+                let silence = silence.as_millis();
+                format!("the server was silent for {silence} ms while its reply was awaited")
             }
             (_, _) => format!("the handshake was not done within {limit:?} (connectTimeoutMS)"),
         };

@@ -35,6 +35,7 @@
 
 mod environment;
 mod exchange;
+mod foreign;
 mod hello;
 mod incoming;
 mod machine;

@@ -78,6 +78,11 @@ impl FrameReader {
         self.filled
     }
 
+    /// Those bytes.
+    pub(crate) fn received(&self) -> &[u8] {
+        self.buffer.get(..self.filled).unwrap_or_default()
+    }
+
     /// The next complete frame, header included; none while bytes of it are missing.
     ///
     /// # Errors
