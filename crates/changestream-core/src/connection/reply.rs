@@ -11,10 +11,7 @@ pub fn is_ok(reply: &RawDocument) -> bool {
 
 /// Whether that is the value of an `ok` that says so.
 pub(crate) fn says_ok(ok: RawBsonRef<'_>) -> bool {
-    match ok {
-        RawBsonRef::Boolean(ok) => ok,
-        ok => number(ok) == Some(1),
-    }
+    ok.as_bool().unwrap_or_else(|| number(ok) == Some(1))
 }
 
 /// What a reply with `ok: 0` says. Fields that it lacks, or that are of a wrong type, are empty. Texts are cut at 8 KiB
