@@ -42,6 +42,7 @@ mod oplog;
 mod profile;
 mod replication;
 mod reply;
+mod sharding;
 mod split_event;
 mod transactions;
 mod unique;
