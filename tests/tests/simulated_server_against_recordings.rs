@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bson::{Document, doc};
 use bson::raw::RawDocumentBuf;
+use bson::{Document, doc};
 use bytes::Bytes;
 use changestream_core::wire::{Flags, Message, encode_op_msg};
 use changestream_sim::{ConnectionId, Deployment, Input, Output};
@@ -31,9 +31,7 @@ fn recorded_requests_are_answered_in_the_recorded_form() {
     files.sort();
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let other_server = ["compressed", "auth"]
-            .iter()
-            .any(|kind| name.starts_with(kind));
+        let other_server = ["compressed", "auth"].iter().any(|kind| name.starts_with(kind));
         if name.ends_with(".wire.jsonl") && !other_server {
             compared += replay(&name, &file);
         }
