@@ -45,6 +45,7 @@ impl Run {
         let mut config = match choices.below(4) {
             0 => Deployment::standalone(),
             1 => Deployment::replica_set(3),
+            3 => Deployment::sharded(2, 2),
             _ => Deployment::replica_set(1),
         };
         config = config

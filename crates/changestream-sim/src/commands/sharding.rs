@@ -6,6 +6,7 @@ use bson::{Binary, Bson, Document, doc};
 use super::{Answer, Context, Result, documents, sessions};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
+use crate::failpoints::number;
 use crate::oplog::{Change, Op};
 use crate::reply::Reply;
 use crate::sharding::check_key;
@@ -152,9 +153,9 @@ fn has_index(indexes: &[Document], key: &Document) -> bool {
 fn index_name(key: &Document) -> String {
     let parts: Vec<String> = key
         .iter()
-        .map(|(field, kind)| match kind {
-            Bson::String(kind) => format!("{field}_{kind}"),
-            other => format!("{field}_{}", crate::failpoints::number(other).unwrap_or(1)),
+        .map(|(field, kind)| match kind.as_str() {
+            Some(kind) => format!("{field}_{kind}"),
+            None => format!("{field}_{}", number(kind).unwrap_or(1)),
         })
         .collect();
     parts.join("_")

@@ -91,7 +91,7 @@ impl Cluster {
     fn primary_shard(&self, db: &str) -> usize {
         self.databases
             .get(db)
-            .map_or(self.databases.len() % self.shards.len().max(1), |d| d.primary)
+            .map_or_else(|| self.databases.len() % self.shards.len().max(1), |d| d.primary)
     }
 
     fn database_mut(&mut self, db: &str) -> &mut Database {
