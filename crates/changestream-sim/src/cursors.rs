@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use bson::raw::{RawArrayBuf, RawDocumentBuf, cstr};
 use bson::rawdoc;
 
-use crate::change_stream::ChangeStream;
+use crate::change_stream::{ChangeStream, Sink};
 use crate::reply::{Reply, raw};
+use crate::sharding::MergedStream;
 use crate::token::EncodedToken;
 
 /// A cursor of a member.
@@ -29,6 +30,8 @@ pub(crate) enum Kind {
     Documents(VecDeque<RawDocumentBuf>),
     /// A change stream.
     ChangeStream(Box<ChangeStream>),
+    /// A change stream of a mongos.
+    Merged(Box<MergedStream>),
 }
 
 impl Cursor {
@@ -92,6 +95,32 @@ impl Batch {
         cursor.append(cstr!("id"), id);
         cursor.append(cstr!("ns"), namespace);
         Reply::Success(rawdoc! { "cursor": cursor })
+    }
+
+    /// The reply to a getMore, as a mongos lays it out.
+    pub(crate) fn merged_reply(self, token: Option<&EncodedToken>, id: i64, namespace: &str) -> Reply {
+        let mut cursor = RawDocumentBuf::new();
+        cursor.append(cstr!("id"), id);
+        cursor.append(cstr!("ns"), namespace);
+        cursor.append(cstr!("nextBatch"), self.documents);
+        if let Some(token) = token {
+            cursor.append(cstr!("postBatchResumeToken"), raw(&token.to_document()));
+        }
+        Reply::Success(rawdoc! { "cursor": cursor })
+    }
+}
+
+impl Sink for Batch {
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
+    }
+
+    fn is_full_for(&self, bytes: usize) -> bool {
+        Self::is_full_for(self, bytes)
+    }
+
+    fn take(&mut self, _: &EncodedToken, event: RawDocumentBuf) {
+        self.push(event);
     }
 }
 

@@ -7,12 +7,18 @@ use bson::Timestamp;
 
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
-use crate::member::Role;
+use crate::member::{Member, Role};
 use crate::oplog::{Change, Entry, Op, OpTime, Statement};
 
 impl Deployment {
     /// The set is initiated, its first member elected.
     pub(crate) fn initiate(&mut self, now: Instant) {
+        if self.cluster.is_some() {
+            for m in &mut self.members {
+                m.role = Role::Mongos;
+            }
+            return;
+        }
         if self.set_name.is_none() {
             if let Some(m) = self.members.first_mut() {
                 m.role = Role::Standalone;
@@ -77,7 +83,7 @@ impl Deployment {
 
     /// Whether two members exchange heartbeats and entries.
     pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
-        let up = |i: usize| self.members.get(i).is_some_and(super::member::Member::is_up);
+        let up = |i: usize| self.members.get(i).is_some_and(Member::is_up);
         up(a) && up(b) && (a == b || !self.cut.contains(&(a.min(b), a.max(b))))
     }
 
@@ -87,6 +93,9 @@ impl Deployment {
 
     /// The member that takes writes in the latest term.
     pub(crate) fn primary_index(&self) -> Option<usize> {
+        if self.cluster.is_some() {
+            return self.members.iter().position(Member::is_up);
+        }
         let primaries = self
             .members
             .iter()
@@ -97,6 +106,10 @@ impl Deployment {
 
     /// Moves entries, commits, and elects, as far as that is due.
     pub(crate) fn replication_step(&mut self, now: Instant) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.step(now, &self.members);
+            return;
+        }
         if self.set_name.is_none() {
             return;
         }
@@ -110,8 +123,11 @@ impl Deployment {
     }
 
     /// When something of this is due.
-    pub(crate) fn replication_deadlines(&self, now: Instant) -> impl Iterator<Item = Instant> {
+    pub(crate) fn replication_deadlines(&self, now: Instant) -> Vec<Instant> {
         let mut due = Vec::new();
+        for shard in self.cluster.iter().flat_map(|cluster| &cluster.shards) {
+            due.extend(shard.replication_deadlines(now));
+        }
         if self.set_name.is_some() {
             for (i, m) in self.members.iter().enumerate() {
                 match m.role {
@@ -127,11 +143,11 @@ impl Deployment {
                         );
                         due.extend(self.next_entry_due(i));
                     }
-                    Role::Standalone | Role::Down => {}
+                    Role::Standalone | Role::Mongos | Role::Down => {}
                 }
             }
         }
-        due.into_iter()
+        due
     }
 
     /// The primary that a member follows: the latest among those that it reaches.
@@ -350,7 +366,7 @@ impl Deployment {
     }
 }
 
-fn advance_commit(members: &mut [crate::member::Member], member: usize, point: Option<OpTime>) {
+fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>) {
     let Some(m) = members.get_mut(member) else {
         return;
     };
@@ -371,7 +387,7 @@ fn advance_commit(members: &mut [crate::member::Member], member: usize, point: O
 }
 
 /// Back to what both have: the committed state, and what follows it in the common part of the logs.
-fn roll_back(m: &mut crate::member::Member, source: &crate::member::Member) {
+fn roll_back(m: &mut Member, source: &Member) {
     let common = m
         .log
         .after(m.commit_point)
@@ -392,10 +408,5 @@ fn two<T>(items: &mut [T], a: usize, b: usize) -> Option<(&mut T, &mut T)> {
 }
 
 fn noop() -> Op {
-    Op {
-        db: String::new(),
-        coll: String::new(),
-        uuid: None,
-        change: Change::Noop,
-    }
+    Op::new("", "", None, Change::Noop)
 }

@@ -56,6 +56,22 @@ impl Reply {
             Self::Failure(failure) => failure.finish(profile, times),
         }
     }
+
+    /// The document to send, as a mongos lays it out.
+    pub(crate) fn finish_merged(self, times: Option<Times>) -> RawDocumentBuf {
+        let mut body = match self {
+            Self::Success(mut body) => {
+                body.append(cstr!("ok"), 1.0);
+                body
+            }
+            Self::Failure(failure) => raw(&failure.error.to_reply()),
+        };
+        if let Some(times) = times {
+            body.append(cstr!("operationTime"), times.operation);
+            append_cluster_time(&mut body, times.cluster);
+        }
+        body
+    }
 }
 
 impl Failure {

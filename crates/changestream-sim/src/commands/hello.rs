@@ -131,6 +131,10 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         return Reply::ok();
     };
     let body = context.body();
+    if m.role == Role::Mongos {
+        let hello = of_mongos(d, context, m);
+        return with_authentication(d, context, hello);
+    }
     let mut reply = Document::new();
     let modern = context.request.name() == "hello";
     let writable = if modern { "isWritablePrimary" } else { "ismaster" };
@@ -158,6 +162,37 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         "maxWireVersion": d.profile.max_wire_version,
         "readOnly": false,
     });
+    with_authentication(d, context, reply)
+}
+
+/// The fields of a mongos, in its own order.
+fn of_mongos(d: &Deployment, context: &Context<'_>, m: &Member) -> Document {
+    let mut reply = Document::new();
+    if d.profile.hello && super::documents::flag(context.body(), "helloOk") {
+        reply.insert("helloOk", true);
+    }
+    let modern = context.request.name() == "hello";
+    reply.insert(if modern { "isWritablePrimary" } else { "ismaster" }, true);
+    let number = d.connection(context.connection).map_or(0, |c| c.number);
+    reply.extend(doc! {
+        "msg": "isdbgrid",
+        "maxBsonObjectSize": 16 << 20,
+        "maxMessageSizeBytes": 48_000_000,
+        "maxWriteBatchSize": 100_000,
+        "localTime": DateTime::from_millis(d.wall(context.now)),
+        "logicalSessionTimeoutMinutes": 30,
+        "connectionId": number,
+        "maxWireVersion": d.profile.max_wire_version,
+        "minWireVersion": 0,
+    });
+    if d.profile.streams_hello {
+        reply.insert("topologyVersion", m.topology_version());
+    }
+    reply
+}
+
+fn with_authentication(d: &mut Deployment, context: &Context<'_>, mut reply: Document) -> Reply {
+    let body = context.body();
     let agreed = d
         .connection(context.connection)
         .map_or(&[][..], |c| &c.compressors);

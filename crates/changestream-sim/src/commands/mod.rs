@@ -11,12 +11,13 @@ mod labels;
 mod read;
 mod replset;
 mod sessions;
+mod sharding;
 mod watch;
 mod write;
 mod write_concern;
 mod writer;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, Timestamp};
 
@@ -177,6 +178,11 @@ const COMMANDS: &[Command] = &[
         run: collections::drop_indexes,
     },
     Command {
+        name: "enableSharding",
+        needs: Needs::Admin,
+        run: sharding::enable_sharding,
+    },
+    Command {
         name: "endSessions",
         needs: Needs::User,
         run: sessions::end,
@@ -267,9 +273,19 @@ const COMMANDS: &[Command] = &[
         run: collections::list_indexes,
     },
     Command {
+        name: "listShards",
+        needs: Needs::Admin,
+        run: sharding::list_shards,
+    },
+    Command {
         name: "logout",
         needs: Needs::Nothing,
         run: access::logout,
+    },
+    Command {
+        name: "moveChunk",
+        needs: Needs::Admin,
+        run: sharding::move_chunk,
     },
     Command {
         name: "ping",
@@ -322,6 +338,16 @@ const COMMANDS: &[Command] = &[
         run: diagnostics::server_status,
     },
     Command {
+        name: "shardCollection",
+        needs: Needs::Admin,
+        run: sharding::shard_collection,
+    },
+    Command {
+        name: "split",
+        needs: Needs::Admin,
+        run: sharding::split,
+    },
+    Command {
         name: "startSession",
         needs: Needs::User,
         run: sessions::start,
@@ -340,6 +366,7 @@ const COMMANDS: &[Command] = &[
 
 /// Runs a request that has just arrived.
 pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
+    gossip(d, context);
     let app_name = d.connection(context.connection).and_then(|c| c.app_name.clone());
     let fault = d
         .members
@@ -360,7 +387,25 @@ pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
 
 /// Takes up a request that waited.
 pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> Outcome {
+    gossip(d, context);
     match wait {
+        Wait::Shards { deadline } => {
+            let stream = labels::concerns_change_stream(d, context);
+            let answer = match unreachable_shards(d, context) {
+                Some(_) if context.now < deadline => Ok(Answer::Wait(Wait::Shards { deadline })),
+                Some(error) => Err(error),
+                None => command(d, context).and_then(|command| (command.run)(d, context)),
+            };
+            conclude(d, context, answer, stream)
+        }
+        Wait::ShardWriteConcern {
+            reply,
+            points,
+            deadline,
+        } => match write_concern::check_shards(d, context, reply, points, deadline) {
+            Ok(reply) => Outcome::Reply(reply, times(d, context, false)),
+            Err(wait) => Outcome::Wait(wait),
+        },
         Wait::Blocked { until, fault } if until <= context.now => execute_faulty(d, context, &fault),
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
         Wait::Blocked { .. } | Wait::ClusterTime { .. } => Outcome::Wait(wait),
@@ -418,12 +463,17 @@ fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     conclude(d, context, answer, stream)
 }
 
-fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
+fn command(d: &Deployment, context: &Context<'_>) -> Result<&'static Command> {
     let name = context.request.name();
-    let command = COMMANDS
+    COMMANDS
         .iter()
         .find(|c| c.name == name && (name != "hello" || d.profile.hello))
-        .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))?;
+        .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))
+}
+
+fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
+    let name = context.request.name();
+    let command = command(d, context)?;
     if context.db().is_empty() {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
@@ -447,7 +497,31 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     {
         return Ok(Answer::Wait(Wait::ClusterTime { ts }));
     }
+    let needs_shards = matches!(command.needs, Needs::Read | Needs::Write);
+    if (needs_shards || ON_SHARDS.contains(&name)) && unreachable_shards(d, context).is_some() {
+        let deadline = context.now + FIND_HOST_TIMEOUT;
+        return Ok(Answer::Wait(Wait::Shards { deadline }));
+    }
     (command.run)(d, context)
+}
+
+/// Why a mongos cannot run the command now: it does not reach a primary that it needs.
+fn unreachable_shards(d: &Deployment, context: &Context<'_>) -> Option<CommandError> {
+    let cluster = d.cluster.as_ref()?;
+    let shards = crate::sharding::targets(cluster, context);
+    crate::sharding::reachable(cluster, context.member, &shards).err()
+}
+
+/// A mongos learns the time from its client and its shards, and tells them.
+fn gossip(d: &mut Deployment, context: &Context<'_>) {
+    if d.cluster.is_none() {
+        return;
+    }
+    let told = context.body().get_document("$clusterTime").ok();
+    let told = told.and_then(|t| t.get_timestamp("clusterTime").ok());
+    d.gossip(context.member, told);
+    // What an earlier command wrote without waiting for it.
+    d.take_written();
 }
 
 fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: bool) -> Outcome {
@@ -488,8 +562,23 @@ fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply 
 }
 
 fn times(d: &Deployment, context: &Context<'_>, majority: bool) -> Option<Times> {
-    d.set_name.as_ref()?;
     let m = d.members.get(context.member)?;
+    if let Some(cluster) = &d.cluster {
+        let of_shard = |shard| {
+            let primary = cluster.primary(context.member, shard)?;
+            Some(if majority {
+                primary.commit_ts()
+            } else {
+                primary.last_applied().ts
+            })
+        };
+        let operation = (0..cluster.shards.len()).filter_map(of_shard).max();
+        return Some(Times {
+            cluster: m.cluster_time,
+            operation: operation.unwrap_or(m.cluster_time),
+        });
+    }
+    d.set_name.as_ref()?;
     let operation = if majority {
         m.commit_ts()
     } else {
@@ -510,6 +599,10 @@ fn applied(d: &Deployment, context: &Context<'_>, ts: Timestamp) -> bool {
     let Some(m) = d.members.get(context.member) else {
         return true;
     };
+    if m.role == Role::Mongos {
+        // The shards that it reaches have the time from it.
+        return true;
+    }
     let newest = d.members.iter().map(|m| m.cluster_time).max();
     // A time that no member has reached would be waited for without end.
     m.last_applied().ts >= ts || newest.is_none_or(|newest| newest < ts)
@@ -561,3 +654,8 @@ fn allows_secondary(body: &Document) -> bool {
         _ => false,
     }
 }
+
+/// Commands of the database admin that go to shards.
+const ON_SHARDS: [&str; 2] = ["moveChunk", "shardCollection"];
+/// `defaultFindReplicaSetHostTimeoutMS`: how long a mongos looks for a shard's primary.
+const FIND_HOST_TIMEOUT: Duration = Duration::from_secs(15);

@@ -15,6 +15,9 @@ use crate::profile::Profile;
 pub struct Config {
     pub(crate) set_name: Option<String>,
     pub(crate) members: usize,
+    /// How many shards there are; the members are then mongos.
+    pub(crate) shards: Option<usize>,
+    pub(crate) shard_members: usize,
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
@@ -41,6 +44,8 @@ impl Config {
         Self {
             set_name: set_name.map(str::to_owned),
             members,
+            shards: None,
+            shard_members: 1,
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
@@ -68,6 +73,12 @@ impl Config {
         if self.set_name.is_some() {
             self.set_name = Some(name.into());
         }
+        self
+    }
+
+    /// How many members each shard has, 1 by default. Without effect but on a sharded cluster.
+    pub fn shard_members(mut self, members: usize) -> Self {
+        self.shard_members = members;
         self
     }
 
@@ -121,6 +132,9 @@ impl Config {
     }
 
     /// How often an idle primary writes a no-op, which moves the resume tokens of idle streams; 10 s by default.
+    ///
+    /// In a sharded cluster this is how late events can be: a shard without writes holds back the events of all others
+    /// until its next no-op. Ten seconds is the server's own default.
     pub fn noop_interval(mut self, interval: Duration) -> Self {
         self.noop_interval = interval.max(Duration::from_millis(1));
         self
@@ -170,6 +184,7 @@ impl Config {
             });
         }
         let mut random = Random::new(self.seed.unwrap_or_default());
+        let shards = self.build_shards(&mut random, now)?;
         let credentials = self
             .users
             .iter()
@@ -184,8 +199,35 @@ impl Config {
             addresses,
             credentials,
             random,
+            shards,
             now,
         ))
+    }
+
+    fn build_shards(&self, random: &mut Random, now: Instant) -> Result<Vec<Deployment>, BuildError> {
+        let Some(shards) = self.shards else {
+            return Ok(Vec::new());
+        };
+        if !(1..=MAX_MEMBERS).contains(&shards) {
+            return Err(BuildError::Shards(shards));
+        }
+        (0..shards)
+            .map(|shard| {
+                let mut seed = [0; 32];
+                random.fill(&mut seed);
+                let addresses = (0..self.shard_members).map(|member| format!("sh{shard}-{member}:27018"));
+                Self {
+                    set_name: Some(format!("sh{shard}")),
+                    members: self.shard_members,
+                    shards: None,
+                    addresses: addresses.collect(),
+                    users: Vec::new(),
+                    seed: Some(seed),
+                    ..self.clone()
+                }
+                .build(now)
+            })
+            .collect()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::connection::{Activity, Connection, Form, Request, encode_reply};
 use crate::member::{Member, Role};
 use crate::profile::Profile;
 use crate::reply::{Reply, Times};
+use crate::sharding::Cluster;
 use crate::wait::Wait;
 
 /// A simulated deployment: a replica set, or a standalone.
@@ -48,6 +49,8 @@ pub struct Deployment {
     /// Pairs of members that do not reach each other, the lower index first.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     pub(crate) config: Config,
+    /// The shards, if the members are mongos.
+    pub(crate) cluster: Option<Box<Cluster>>,
     start: Instant,
     connections: BTreeMap<ConnectionId, Connection>,
     outputs: VecDeque<Output>,
@@ -123,6 +126,8 @@ pub enum BuildError {
     Version(String),
     /// No member, or too many.
     Members(usize),
+    /// No shard, or too many.
+    Shards(usize),
     /// One address a member is needed.
     Addresses {
         /// Members asked for.
@@ -146,6 +151,7 @@ impl fmt::Display for BuildError {
                 )
             }
             Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),
+            Self::Shards(n) => write!(f, "a cluster of {n} shards; take 1 to 50"),
             Self::Addresses { members, addresses } => {
                 write!(
                     f,
@@ -179,12 +185,33 @@ impl Deployment {
         Config::new(None, 1)
     }
 
+    /// A sharded cluster: this many shards `sh0`, `sh1`, ..., each a replica set of one member unless
+    /// [`shard_members`](Config::shard_members) says otherwise, and this many mongos, which are what clients connect
+    /// to and what the controls call members.
+    ///
+    /// Collections are unsharded, on their database's primary shard, until `enableSharding` and `shardCollection` are
+    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Not modelled are
+    /// transactions through a mongos, the balancer, `addShard` and failures of config servers.
+    ///
+    /// ```
+    /// # use changestream_sim::Deployment;
+    /// let mut cluster = Deployment::sharded(2, 2).build(std::time::Instant::now())?;
+    /// assert_eq!(cluster.uri(), "mongodb://127.0.0.1:27017,127.0.0.1:27018/");
+    /// # Ok::<(), changestream_sim::BuildError>(())
+    /// ```
+    pub fn sharded(shards: usize, mongos: usize) -> Config {
+        let mut config = Config::new(None, mongos);
+        config.shards = Some(shards);
+        config
+    }
+
     fn assemble(
         config: Config,
         profile: Profile,
         addresses: Vec<String>,
         users: Vec<Credentials>,
         mut random: Random,
+        shards: Vec<Self>,
         now: Instant,
     ) -> Self {
         let seconds = config.epoch_millis / 1000;
@@ -203,6 +230,7 @@ impl Deployment {
             members,
             cut: BTreeSet::new(),
             config,
+            cluster: (!shards.is_empty()).then(|| Box::new(Cluster::new(shards))),
             start: now,
             connections: BTreeMap::new(),
             outputs,
@@ -283,6 +311,10 @@ impl Deployment {
         for id in of_member {
             self.disconnect(id);
         }
+    }
+
+    pub(crate) fn forget_outputs(&mut self) {
+        self.outputs.clear();
     }
 
     pub(crate) fn output(&mut self, output: Output) {
@@ -418,7 +450,11 @@ impl Deployment {
             return None;
         }
         let id = self.members.get_mut(member)?.next_request_id();
-        let body = reply.finish(&self.profile, times);
+        let body = if self.cluster.is_some() {
+            reply.finish_merged(times)
+        } else {
+            reply.finish(&self.profile, times)
+        };
         let bytes = encode_reply(id, request, more_to_come, &body);
         self.outputs.push_back(Output::Transmit { connection, bytes });
         Some(id)
