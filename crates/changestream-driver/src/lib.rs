@@ -35,6 +35,12 @@
 //! It spawns nothing: no task, no thread. A stream that is not polled does not work, and that is all right: what the
 //! server has sent meanwhile is read before any deadline is judged.
 //!
+//! # Features
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
+//! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
+//! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
+//! connection string, and is not offered to servers.
+//!
 //! # TLS
 //! is not built in yet. A client whose options ask for it is refused.
 

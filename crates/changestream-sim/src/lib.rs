@@ -20,6 +20,13 @@
 //! `sharding` is what lies behind a mongos.
 //! A write is an [oplog entry](Deployment::last_write) first: data, retryable writes and events all follow from it, so
 //! that rolling entries back rolls everything back.
+//!
+//! # Features
+//!
+//! `snappy`, `zlib`, `zstd`: members can be told to compress by them ([`Config::compressors`]). All are off by default.
+
+#[doc(no_inline)]
+pub use changestream_core::wire::Compressor;
 
 pub mod error;
 pub mod keys;

@@ -255,14 +255,10 @@ impl Run {
     }
 
     fn look_at(&mut self, bytes: &Bytes) {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "whatever else it is, it is no reply"
-        )]
         let body = match Message::decode(bytes).expect("it speaks the protocol") {
             Message::Msg(reply) => reply.body,
             Message::Reply(reply) => reply.document,
-            other => panic!("no reply: {other:?}"),
+            other @ (Message::Query(_) | _) => panic!("no reply: {other:?}"),
         };
         let raw = RawDocumentBuf::from_bytes(body.to_vec()).expect("a document");
         let reply = Document::try_from(raw).expect("a readable document");

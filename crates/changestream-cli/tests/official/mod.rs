@@ -133,6 +133,9 @@ impl Comparison<'_> {
             let line = self.hear()?;
             if let Some(event) = line.get("event") {
                 events.push(event.clone());
+            } else if line.get("catchUp").is_some() {
+                tail.read_until_events(events.len());
+                self.script.say(&json!({ "go": true }));
             } else if line.get("wait").is_some() {
                 tail.read_until_resumed();
                 self.script.say(&json!({ "go": true }));
@@ -277,6 +280,10 @@ impl Tail {
             Some(_) => {}
         }
         true
+    }
+
+    fn read_until_events(&mut self, count: usize) {
+        while self.events.len() < count && self.read() {}
     }
 
     fn read_until_resumed(&mut self) {

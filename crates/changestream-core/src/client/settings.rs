@@ -36,6 +36,8 @@ impl ClientSettings {
             load_balanced: options.load_balanced,
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
+            compressors: options.compressors.clone(),
+            zlib_level: options.zlib_compression_level,
         };
         let topology = topology(&options);
         // The settings are the same for each stream: what is wrong with them is said once, here.

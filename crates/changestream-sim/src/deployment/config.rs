@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 
 use super::{BuildError, Deployment};
 use crate::auth::Credentials;
@@ -26,6 +27,7 @@ pub struct Config {
     pub(crate) handoff: Duration,
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
+    pub(crate) compressors: Vec<Compressor>,
 }
 
 /// A way to prove a password.
@@ -53,6 +55,10 @@ impl Config {
             handoff: Duration::from_millis(200),
             noop_interval: Duration::from_secs(10),
             oplog_entries: 1_000_000,
+            compressors: DEFAULT_COMPRESSORS
+                .into_iter()
+                .filter(|compressor| compressor.is_built_in())
+                .collect(),
         }
     }
 
@@ -140,16 +146,29 @@ impl Config {
         self
     }
 
+    /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
+    pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
+        self.compressors = compressors.into_iter().collect();
+        self
+    }
+
     /// The pure machine, at this moment; its primary is elected, its members are to listen.
     ///
     /// # Errors
     /// The version is not modelled, there is no member or more than fifty, the number of addresses is not the number
-    /// of members, or a password cannot be prepared.
+    /// of members, a password cannot be prepared, or a compressor is not built in.
     pub fn build(self, now: Instant) -> Result<Deployment, BuildError> {
         let profile =
             Profile::for_version(&self.version).ok_or_else(|| BuildError::Version(self.version.clone()))?;
         if !(1..=MAX_MEMBERS).contains(&self.members) {
             return Err(BuildError::Members(self.members));
+        }
+        if let Some(absent) = self
+            .compressors
+            .iter()
+            .find(|compressor| !compressor.is_built_in())
+        {
+            return Err(BuildError::Compressor(*absent));
         }
         let addresses = if self.addresses.is_empty() {
             (0..self.members)
@@ -214,5 +233,7 @@ impl Config {
 
 /// A replica set has at most this many members.
 const MAX_MEMBERS: usize = 50;
+/// `net.compression.compressors` of a server.
+const DEFAULT_COMPRESSORS: [Compressor; 3] = [Compressor::Snappy, Compressor::Zstd, Compressor::Zlib];
 /// 2024-01-01, an epoch for tests that do not care.
 const DEFAULT_EPOCH_MILLIS: i64 = 1_704_067_200_000;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 
 pub use config::{Config, Mechanism};
 pub use observe::CommandRecord;
@@ -136,6 +137,8 @@ pub enum BuildError {
     },
     /// The password of this user cannot be prepared (RFC 4013).
     Password(String),
+    /// The feature of this compressor is off.
+    Compressor(Compressor),
 }
 
 impl fmt::Display for BuildError {
@@ -157,6 +160,13 @@ impl fmt::Display for BuildError {
             }
             Self::Password(user) => {
                 write!(f, "the password of user {user:?} has forbidden characters")
+            }
+            Self::Compressor(compressor) => {
+                let name = compressor.as_str();
+                write!(
+                    f,
+                    "compressor {name} is not built in: turn the feature `{name}` on"
+                )
             }
         }
     }
@@ -445,7 +455,7 @@ impl Deployment {
         } else {
             reply.finish(&self.profile, times)
         };
-        let bytes = encode_reply(id, request.id, request.form, more_to_come, &body);
+        let bytes = encode_reply(id, request, more_to_come, &body);
         self.outputs.push_back(Output::Transmit { connection, bytes });
         Some(id)
     }
