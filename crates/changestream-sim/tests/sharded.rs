@@ -626,3 +626,57 @@ fn a_sharded_cluster_is_started_on_the_loopback() {
     );
     assert!(!uri.contains("replicaSet"));
 }
+
+#[test]
+fn events_of_one_time_on_two_shards_are_all_there_and_each_can_be_resumed_after() {
+    let (mut world, a, b) = cluster();
+    // Databases take turns: db is on the first shard, other on the second.
+    world.ok(
+        b,
+        doc! { "insert": "u", "documents": [{ "_id": -1 }], "$db": "other" },
+    );
+    world.ok(a, doc! { "create": "u" });
+    let watch = |world: &mut World, options: Document| {
+        let mut stage = doc! { "allChangesForCluster": true };
+        stage.extend(options);
+        let command =
+            doc! { "aggregate": 1, "pipeline": [{ "$changeStream": stage }], "cursor": {}, "$db": "admin" };
+        let reply = world.ok(a, command);
+        reply.get_document("cursor").unwrap().get_i64("id").unwrap()
+    };
+    let follow = |world: &mut World, cursor: i64| {
+        let command =
+            doc! { "getMore": cursor, "collection": "$cmd.aggregate", "maxTimeMS": 1, "$db": "admin" };
+        batch(&world.ok(a, command))
+    };
+    let cursor = watch(&mut world, doc! {});
+    // Each mongos has a shard of its own, so that nobody tells the shards each other's time.
+    world.control(|d, now| d.cut_off(now, 0, 1));
+    world.control(|d, now| d.cut_off(now, 1, 0));
+    world.advance(Duration::from_millis(1050));
+    for id in 0..5 {
+        world.ok(a, doc! { "insert": "u", "documents": [{ "_id": id }] });
+        world.ok(
+            b,
+            doc! { "insert": "u", "documents": [{ "_id": id }], "$db": "other" },
+        );
+    }
+    world.control(Deployment::heal);
+    world.advance(Duration::from_secs(3));
+    let events = follow(&mut world, cursor);
+    assert_eq!(events.len(), 10);
+    let times: Vec<Timestamp> = events
+        .iter()
+        .map(|e| e.get_timestamp("clusterTime").unwrap())
+        .collect();
+    assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+    assert!(times.windows(2).any(|pair| pair[0] == pair[1]), "{times:?}");
+    for (i, event) in events.iter().enumerate() {
+        let after = event.get_document("_id").unwrap().clone();
+        let cursor = watch(&mut world, doc! { "resumeAfter": after });
+        let rest = events.get(i + 1..).unwrap();
+        if !rest.is_empty() {
+            assert_eq!(follow(&mut world, cursor), rest);
+        }
+    }
+}

@@ -133,7 +133,7 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
     let body = context.body();
     if m.role == Role::Mongos {
         let hello = of_mongos(d, context, m);
-        return with_authentication(d, context, hello);
+        return with_negotiated(d, context, hello);
     }
     let mut reply = Document::new();
     let modern = context.request.name() == "hello";
@@ -162,7 +162,7 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         "maxWireVersion": d.profile.max_wire_version,
         "readOnly": false,
     });
-    with_authentication(d, context, reply)
+    with_negotiated(d, context, reply)
 }
 
 /// The fields of a mongos, in its own order.
@@ -191,7 +191,8 @@ fn of_mongos(d: &Deployment, context: &Context<'_>, m: &Member) -> Document {
     reply
 }
 
-fn with_authentication(d: &mut Deployment, context: &Context<'_>, mut reply: Document) -> Reply {
+/// The same, with what this connection has agreed on.
+fn with_negotiated(d: &mut Deployment, context: &Context<'_>, mut reply: Document) -> Reply {
     let body = context.body();
     let agreed = d
         .connection(context.connection)

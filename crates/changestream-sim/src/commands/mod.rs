@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, Timestamp};
 
+use table::{COMMANDS, Command, Needs};
+
 use crate::connection::Request;
 use crate::deployment::{ConnectionId, Deployment};
 use crate::error::CommandError;

@@ -1,4 +1,4 @@
-//! Every command that a server knows, and what it needs.
+//! The commands that a server knows.
 
 use super::{
     Context, Result, access, collections, cursor, diagnostics, find_and_modify, hello, read, replset,
