@@ -9,12 +9,14 @@ use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
+use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
 
 /// A MongoDB deployment, to open change streams on.
 ///
-/// Making one talks to nobody, and it holds no connection: each stream has its own. What one stream learns of the
+/// Making one talks to nobody, and it holds no connection: each stream has its own. The certificates of TLS are read from
+/// their files then, and never again: for new ones, make a new client. What one stream learns of the
 /// deployment, the next one starts with. Cloning it is cheap and gives the same client.
 pub struct Client<M> {
     inner: Arc<Inner<M>>,
@@ -24,7 +26,8 @@ impl<M: Mode + Default> Client<M> {
     /// A client for this connection string, such as `mongodb://db1.example.com,db2.example.com/?replicaSet=rs0`.
     ///
     /// # Errors
-    /// The string is wrong; the error says where. Or it asks for what is not built in.
+    /// The string is wrong; the error says where. Or it asks for what is not built in, or names a file for TLS that
+    /// cannot be used.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
         let parsed: ConnectionString = connection_string.as_ref().parse()?;
         for warning in &parsed.warnings {
@@ -38,7 +41,7 @@ impl<M: Mode + Default> Client<M> {
     /// A client with these options.
     ///
     /// # Errors
-    /// The options contradict each other, or ask for what is not built in.
+    /// The options contradict each other, ask for what is not built in, or name a file for TLS that cannot be used.
     pub fn with_options(options: ClientOptions) -> Result<Self, Error> {
         Self::with_mode(M::default(), options)
     }
@@ -130,7 +133,7 @@ impl<M: Mode> Client<M> {
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        let stream = ChangeStream::new(runtime, machine, inner.knowledge.clone());
+        let stream = ChangeStream::new(runtime, machine, inner.security.clone(), inner.knowledge.clone());
         Ok(M::stream(stream))
     }
 }
@@ -138,6 +141,7 @@ impl<M: Mode> Client<M> {
 struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
+    security: Security,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
 }
@@ -149,9 +153,10 @@ impl<M: Mode> Inner<M> {
     }
 
     fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
-        refuse_tls(settings.options())?;
+        let security = Security::new(settings.options())?;
         Ok(Self {
             mode,
+            security,
             settings: Arc::new(settings),
             warnings: Vec::new(),
             knowledge: Knowledge::default(),
@@ -276,16 +281,6 @@ fn metadata(platform: &str) -> ClientMetadata {
     ClientMetadata::new()
         .with_platform(platform)
         .with_environment(Environment::detect(&variables, in_docker))
-}
-
-/// The machine asks for plain connections, and nobody who wants them encrypted may get them in the clear.
-fn refuse_tls(options: &ClientOptions) -> Result<(), Error> {
-    if options.tls_enabled() {
-        return Err(Error::invalid_argument(
-            "TLS is not built in yet: connect with tls=false, or through a TLS tunnel",
-        ));
-    }
-    Ok(())
 }
 
 fn random_seed() -> Result<[u8; 32], Error> {

@@ -62,6 +62,7 @@ impl<'a> Run<'a> {
                 .flag()
                 .then(|| Credential::new("alice", PASSWORD, "admin", mechanism)),
             load_balanced: choices.below(8) == 1,
+            tls: false,
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
             metadata: ClientMetadata::new(),
         };
