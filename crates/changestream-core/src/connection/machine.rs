@@ -206,6 +206,9 @@ impl Connection {
         }
         let limit = self.settings.connect_timeout;
         let message = match (reason, self.exchanges.deadline()) {
+            (DeadlineReason::Connect, _) if self.settings.tls => {
+                format!("not connected, with the TLS handshake, within {limit:?} (connectTimeoutMS)")
+            }
             (DeadlineReason::Connect, _) => {
                 format!("not connected within {limit:?} (connectTimeoutMS)")
             }

@@ -40,6 +40,12 @@ impl Identity {
 type Parsed = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn parse(text: &[u8], password: Option<&Secret>) -> Result<Parsed, String> {
+    if find(text, LEGACY_ENCRYPTION).is_some() {
+        return Err(
+            "its key is encrypted in a way of old (Proc-Type: 4,ENCRYPTED): convert it with openssl pkcs8 -topk8"
+                .to_owned(),
+        );
+    }
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|error| without_secrets(&error).to_owned())?;
@@ -55,12 +61,6 @@ fn parse(text: &[u8], password: Option<&Secret>) -> Result<Parsed, String> {
 
 /// PKCS#8, PKCS#1 and SEC1 are all read.
 fn plain_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    if find(text, LEGACY_ENCRYPTION).is_some() {
-        return Err(
-            "its key is encrypted in a way of old (Proc-Type: 4,ENCRYPTED): convert it with openssl pkcs8 -topk8"
-                .to_owned(),
-        );
-    }
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => {
             "there is no private key in it (PEM, BEGIN PRIVATE KEY): it must hold certificate and key"

@@ -66,6 +66,11 @@ impl Peer {
                  authority's certificate with tlsCAFile"
                     .to_owned()
             }
+            CertificateError::BadSignature => {
+                "the server's certificate was issued by an authority that has the name of a trusted one, but another \
+                 key: is tlsCAFile up to date?"
+                    .to_owned()
+            }
             error => format!("the server's certificate is refused: {error}"),
         }
     }
