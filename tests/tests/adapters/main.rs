@@ -10,6 +10,7 @@
 
 mod adapter;
 mod certificates;
+mod chopped;
 mod examples;
 mod scenarios;
 mod tls;
@@ -55,6 +56,7 @@ macro_rules! suite {
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
             tls::tls_loses_and_repeats_nothing,
+            tls::a_closed_stream_takes_leave_of_tls_too,
             tls::each_tls_version_is_spoken_and_the_host_is_named,
             tls::an_expired_certificate_is_told,
             tls::a_certificate_of_another_host_is_told_and_can_be_allowed,
@@ -140,6 +142,16 @@ suite!(async_std_, OnAsyncStd);
 suite!(blocking, Blocking);
 suite!(threads, OnThreads);
 suite!(compio_, OnCompio);
+
+// Bytes that come and go in small pieces.
+awaited!(OnChopped, chopped::Chopped, |future| {
+    examples::std_threads::block_on(future)
+});
+suite!(chopped_, OnChopped:
+    tls::tls_loses_and_repeats_nothing,
+    tls::each_tls_version_is_spoken_and_the_host_is_named,
+    tls::a_client_certificate_is_shown_and_its_refusal_told,
+);
 
 suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);
 

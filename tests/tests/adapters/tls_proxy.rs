@@ -121,7 +121,8 @@ impl Link {
         let mut buffer = [0; 4096];
         let mut handshaken = false;
         while let Ok(len @ 1..) = (&self.client).read(&mut buffer) {
-            let Ok(plaintext) = self.process(&buffer[..len]) else {
+            let mut plaintext = Vec::new();
+            if !self.process(&buffer[..len], &mut plaintext) {
                 // So that the client reads why, and the system does not cut it off.
                 let _ = self.client.shutdown(Shutdown::Write);
                 let _ = io::copy(&mut &self.client, &mut io::sink());
@@ -138,20 +139,21 @@ impl Link {
         let _ = self.member.shutdown(Shutdown::Both);
     }
 
-    fn process(&self, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+    /// Whether TLS goes on.
+    fn process(&self, mut bytes: &[u8], plaintext: &mut Vec<u8>) -> bool {
         let mut tls = self.tls.lock().unwrap();
-        let mut plaintext = Vec::new();
         while !bytes.is_empty() {
             tls.read_tls(&mut bytes).unwrap();
             let state = tls.process_new_packets();
             self.send(&mut tls);
-            if state?.peer_has_closed() {
+            let Ok(state) = state else { return false };
+            if state.peer_has_closed() {
                 self.seen.lock().unwrap().push(Seen::Farewell);
             }
             // It says that there is no more for now.
-            let _ = tls.reader().read_to_end(&mut plaintext);
+            let _ = tls.reader().read_to_end(plaintext);
         }
-        Ok(plaintext)
+        true
     }
 
     fn note_handshake(&self) {

@@ -61,12 +61,13 @@ fn parse(text: &[u8], password: Option<&Secret>) -> Result<Parsed, String> {
 
 /// PKCS#8, PKCS#1 and SEC1 are all read.
 fn plain_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
             "there is no private key in it (PEM, BEGIN PRIVATE KEY): it must hold certificate and key"
                 .to_owned()
+        } else {
+            without_secrets(&error).to_owned()
         }
-        error => without_secrets(&error).to_owned(),
     })
 }
 

@@ -128,11 +128,11 @@ const WANTS_CERTIFICATE: &str =
 
 /// The client's certificate and key were read, but they are of no use.
 pub(super) fn unusable_identity(path: &str, error: &rustls::Error) -> Error {
-    let reason = match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            "the key is not that of the first certificate in it".to_owned()
-        }
-        error => format!("its certificate and key cannot be used: {error}"),
+    let mismatch = rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch);
+    let reason = if *error == mismatch {
+        "the key is not that of the first certificate in it".to_owned()
+    } else {
+        format!("its certificate and key cannot be used: {error}")
     };
     Error::invalid_argument(format!("tlsCertificateKeyFile {path:?}: {reason}"))
 }
