@@ -34,7 +34,7 @@ impl<M: Mode + Default> Client<M> {
             tracing::warn!("connection string: {warning}");
         }
         let mut client = Inner::new(M::default(), parsed.options)?;
-        client.warnings = parsed.warnings;
+        client.warnings.splice(0..0, parsed.warnings);
         Ok(client.into())
     }
 
@@ -102,7 +102,8 @@ impl<M: Mode> Client<M> {
         self.inner.settings.options()
     }
 
-    /// What is odd about the connection string. Each was logged when the client was made.
+    /// What is odd about the connection string, or dangerous: options that give up what TLS is for. Each was logged when
+    /// the client was made.
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
     }
@@ -154,11 +155,15 @@ impl<M: Mode> Inner<M> {
 
     fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
         let security = Security::new(settings.options())?;
+        let warnings = security.warnings(settings.options());
+        for warning in &warnings {
+            tracing::warn!("connection string: {warning}");
+        }
         Ok(Self {
             mode,
             security,
             settings: Arc::new(settings),
-            warnings: Vec::new(),
+            warnings,
             knowledge: Knowledge::default(),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use changestream_core::uri::ClientOptions;
+use changestream_core::uri::{ClientOptions, Warning};
 use changestream_core::{Error, ServerAddress};
 
 use crate::layer::Layer;
@@ -38,6 +38,18 @@ impl Security {
         Err(Error::invalid_argument(
             "TLS is not built in: enable the feature `tls`, or connect with tls=false, or through a TLS tunnel",
         ))
+    }
+
+    /// What of the options makes connections less safe than they look.
+    pub(crate) fn warnings(&self, options: &ClientOptions) -> Vec<Warning> {
+        match self {
+            Self::Plain => {
+                let _ = options;
+                Vec::new()
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => crate::tls::dangers(&options.tls_options).into_iter().collect(),
+        }
     }
 
     /// Wraps a socket that was connected to this address.

@@ -56,13 +56,14 @@ pub async fn each_tls_version_is_spoken_and_the_host_is_named<A: Adapter>() {
     let (deployment, authority) = (deployment(), Authority::new());
     let certificate = authority.issue(&["localhost"]);
     let ca = authority.file();
-    for versions in [ONLY_TLS12, ONLY_TLS13] {
+    for (id, versions) in (0..).zip([ONLY_TLS12, ONLY_TLS13]) {
         let mut server = TlsServer::new(&certificate);
         server.versions = versions;
         let server = start(&deployment, server);
         let uri = uri(&server, &format!("tlsCAFile={}", ca.path())).replace("127.0.0.1", "localhost");
         let mut stream = open_uri::<A>(&uri).await.unwrap();
-        assert!(stream.try_next().await.unwrap().is_none());
+        insert(&deployment, "shop", "orders", [id]);
+        assert_eq!(take(&mut stream, 1).await, [id]);
         let expected = Seen::Handshake {
             version: versions[0].version,
             server_name: Some("localhost".to_owned()),
@@ -268,6 +269,24 @@ fn files_that_cannot_be_used_are_named_with_their_option() {
         error.to_string().contains("tlsCAFile \"/nowhere/ca.pem\""),
         "{error}"
     );
+}
+
+#[test]
+fn options_that_give_tls_up_are_a_warning() {
+    for option in [
+        "tlsInsecure",
+        "tlsAllowInvalidCertificates",
+        "tlsAllowInvalidHostnames",
+    ] {
+        let ca = Authority::new().file();
+        let client = Client::<changestream_blocking::Blocking>::new(format!(
+            "mongodb://localhost/?tlsCAFile={}&{option}=true",
+            ca.path()
+        ));
+        let client = client.unwrap();
+        let warned: Vec<_> = client.warnings().iter().map(|w| w.option.as_str()).collect();
+        assert_eq!(warned, [option]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use changestream_core::uri::TlsOptions;
+use changestream_core::uri::{TlsOptions, Warning};
 use changestream_core::{Error, ServerAddress};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -31,7 +31,6 @@ impl Config {
     /// # Errors
     /// A file cannot be read, or is not what it should be; the error names it, and the option.
     pub(crate) fn new(options: &TlsOptions) -> Result<Self, Error> {
-        warn_of_dangers(options);
         let provider = Arc::new(ring::default_provider());
         let verifier = verifier(options, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
@@ -131,17 +130,20 @@ fn authorities_of_the_system() -> Result<RootCertStore, Error> {
     )))
 }
 
-fn warn_of_dangers(options: &TlsOptions) {
-    if options.accepts_invalid_certificates() {
-        tracing::warn!(
-            "TLS without verification (tlsInsecure, tlsAllowInvalidCertificates): whoever is on the way can read and \
-             change everything"
-        );
+/// What of the options gives up what TLS is for.
+pub(crate) fn dangers(options: &TlsOptions) -> Option<Warning> {
+    const ANYONE: &str =
+        "the server's certificate is not verified: whoever is on the way can read and change everything";
+    const ANY_HOST: &str = "the host name is not verified: whoever is on the way and has any certificate of a trusted \
+                            authority can read and change everything";
+    if options.insecure == Some(true) {
+        Some(Warning::new("tlsInsecure", ANYONE))
+    } else if options.accepts_invalid_certificates() {
+        Some(Warning::new("tlsAllowInvalidCertificates", ANYONE))
     } else if options.accepts_invalid_hostnames() {
-        tracing::warn!(
-            "TLS without a check of host names (tlsAllowInvalidHostnames): whoever has any certificate of a trusted \
-             authority can read and change everything"
-        );
+        Some(Warning::new("tlsAllowInvalidHostnames", ANY_HOST))
+    } else {
+        None
     }
 }
 

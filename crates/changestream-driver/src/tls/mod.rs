@@ -7,4 +7,4 @@ mod message;
 mod verifier;
 
 pub(crate) use channel::Channel;
-pub(crate) use config::Config;
+pub(crate) use config::{Config, dangers};
