@@ -218,6 +218,7 @@ impl Replay {
             app_name: None,
             credential: None,
             load_balanced: false,
+            tls: false,
             connect_timeout: Duration::from_secs(10),
             metadata: ClientMetadata::new(),
             compressors: Compressor::ALL.to_vec(),

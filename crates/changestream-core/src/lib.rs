@@ -98,7 +98,8 @@
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, TLS hand-over, authentication other than SCRAM, `timeoutMS`.
+//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! sockets: bytes come in and go out in the clear.
 //!
 //! # Features
 //!

@@ -63,6 +63,7 @@ impl<'a> Run<'a> {
                 .flag()
                 .then(|| Credential::new("alice", PASSWORD, "admin", mechanism)),
             load_balanced: choices.below(8) == 1,
+            tls: false,
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
             compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
             zlib_level: None,

@@ -34,6 +34,7 @@ impl ClientSettings {
             app_name: options.app_name.clone(),
             credential,
             load_balanced: options.load_balanced,
+            tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
             compressors: options.compressors.clone(),

@@ -192,8 +192,11 @@ impl Connection {
         let Disconnected { message, timed_out } = reason;
         let message = match &self.state {
             State::Connecting { .. } => format!("could not connect: {message}"),
+            State::Greeting { .. } if self.settings.tls => {
+                format!("the connection was closed during the handshake: {message}")
+            }
             State::Greeting { .. } => format!(
-                "the connection was closed during the handshake: {message}; do both sides agree about TLS (tls=true)?"
+                "the connection was closed during the handshake: {message}; does the server expect TLS (tls=true)?"
             ),
             State::Authenticating { .. } => {
                 format!("the connection was closed during authentication: {message}")
@@ -216,6 +219,9 @@ impl Connection {
         }
         let limit = self.settings.connect_timeout;
         let message = match (reason, self.exchanges.deadline()) {
+            (DeadlineReason::Connect, _) if self.settings.tls => {
+                format!("not connected, with the TLS handshake, within {limit:?} (connectTimeoutMS)")
+            }
             (DeadlineReason::Connect, _) => {
                 format!("not connected within {limit:?} (connectTimeoutMS)")
             }

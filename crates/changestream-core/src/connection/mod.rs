@@ -13,6 +13,7 @@
 //!     app_name: None,
 //!     credential: None,
 //!     load_balanced: false,
+//!     tls: false,
 //!     connect_timeout: Duration::from_secs(10),
 //!     metadata: ClientMetadata::new(),
 //!     compressors: Vec::new(),
@@ -67,6 +68,8 @@ pub struct ConnectionSettings {
     pub credential: Option<Credential>,
     /// Whether the connection goes through a load balancer (`loadBalanced=true`).
     pub load_balanced: bool,
+    /// Whether the connection is encrypted (`tls`). The machine does not care; what its errors suggest does.
+    pub tls: bool,
     /// How long connecting and the handshake may take together, and authentication, and a later hello, each
     /// (`connectTimeoutMS`). Zero is no limit.
     pub connect_timeout: Duration,

@@ -252,6 +252,7 @@ pub fn settings(credential: Option<Credential>) -> ConnectionSettings {
         app_name: None,
         credential,
         load_balanced: false,
+        tls: false,
         connect_timeout: CONNECT_TIMEOUT,
         metadata: ClientMetadata::new(),
         compressors: Vec::new(),

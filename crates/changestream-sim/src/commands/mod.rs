@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, Timestamp};
 
-use table::{COMMANDS, Command, Needs};
-
 use crate::connection::Request;
 use crate::deployment::{ConnectionId, Deployment};
 use crate::error::CommandError;
