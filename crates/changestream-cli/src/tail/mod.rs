@@ -58,6 +58,10 @@ fn watch(args: &Tail, saved: Option<&Position>) -> Result<Watch, Failure> {
         crate::say(&format!("connection string: {warning}"));
     }
     let client = Client::with_options(connection.options)?;
+    // Not of the text but of what it asks for: options that give up what TLS is for.
+    for warning in client.warnings() {
+        crate::say(&format!("connection string: {warning}"));
+    }
     let mut watch = match (&args.db, &args.coll) {
         (Some(db), Some(coll)) => client.collection(db, coll).watch(),
         (Some(db), None) => client.database(db).watch(),
