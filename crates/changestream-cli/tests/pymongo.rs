@@ -69,6 +69,7 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
                 "a cluster stream",
                 "step-down",
             ],
+            ..Server::default()
         });
     }
 }

@@ -119,7 +119,7 @@ impl Connection {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.broken && self.queue.is_empty()
+        self.broken && self.queue.is_empty() && matches!(self.activity, Activity::Idle)
     }
 
     pub(crate) fn next_request(&mut self) -> Option<Request> {
@@ -220,21 +220,33 @@ fn depth_is_legal(document: &RawDocument) -> bool {
     true
 }
 
-/// Encodes a reply in the form that the request asks for.
-pub(crate) fn encode_reply(id: i32, to: i32, form: Form, more_to_come: bool, body: &RawDocumentBuf) -> Bytes {
+/// Encodes a reply in the form that the request asks for: `message` has room for a header before its document.
+pub(crate) fn encode_reply(id: i32, to: i32, form: Form, more_to_come: bool, mut message: Vec<u8>) -> Bytes {
     match form {
-        Form::Query => encode_op_reply(id, to, body),
+        Form::Query => {
+            let body = message.split_off(HEADROOM);
+            encode_op_reply(id, to, &RawDocumentBuf::from_bytes(body).unwrap_or_default())
+        }
+        // A batch is large, and lies where it belongs already.
         Form::Msg { .. } => {
             let flags = if more_to_come {
                 Flags::MORE_TO_COME
             } else {
                 Flags::NONE
             };
-            encode_op_msg(id, to, flags, body, &[])
+            let header = encode_op_msg(id, to, flags, &RawDocumentBuf::new(), &[]);
+            let length = i32::try_from(message.len()).unwrap_or(i32::MAX).to_le_bytes();
+            let bytes = length.iter().chain(header.iter().skip(length.len()));
+            for (space, byte) in message.iter_mut().take(HEADROOM).zip(bytes) {
+                *space = *byte;
+            }
+            message.into()
         }
     }
 }
 
+/// Before the document of an OP_MSG: the header, the flags, and the kind of the section (OP_MSG specification).
+pub(crate) const HEADROOM: usize = 16 + 4 + 1;
 /// The nesting that the server accepts in a document (`BSONDepth::kDefaultMaxAllowableDepth`).
 const MAX_DEPTH: usize = 200;
 /// Requests that may lie decoded before the first of them is answered.

@@ -11,11 +11,18 @@ use crate::connection::Form;
 use crate::cursors::{self, Batch, Cursor, Kind};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
+use crate::query::show;
 use crate::reply::Reply;
 use crate::wait::Wait;
 
 pub(super) fn get_more(d: &mut Deployment, context: &Context<'_>) -> Result {
     let id = cursor_id(context)?;
+    if !d.profile.generic_comment && context.body().contains_key("comment") {
+        return Err(CommandError::failed_to_parse(format!(
+            "Failed to parse: {}. Unrecognized field 'comment'.",
+            show::spaced(context.body())
+        )));
+    }
     check(d, context, id)?;
     let deadline = context.now + await_time(context)?;
     continue_get_more(d, context, deadline)
@@ -35,12 +42,12 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
         ));
     };
     cursor.last_used = context.now;
-    let mut batch = Batch::new(batch_size(context)?);
+    let mut batch = Batch::next(batch_size(context)?);
     match &mut cursor.kind {
         Kind::Documents(documents) => {
             cursors::take(documents, &mut batch);
             let open = !documents.is_empty();
-            let reply = batch.reply(false, None, if open { id } else { 0 }, &cursor.namespace);
+            let reply = batch.reply(None, if open { id } else { 0 }, &cursor.namespace);
             if open {
                 m.cursors.insert(id, cursor);
             }
@@ -55,7 +62,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
             let token = stream.token().clone();
             let open = if continues == Continues::Yes { id } else { 0 };
-            let reply = batch.reply(false, Some(&token), open, &cursor.namespace);
+            let reply = batch.reply(Some(&token), open, &cursor.namespace);
             if open == 0 {
                 return Ok(Answer::MajorityRead(reply));
             }
