@@ -19,7 +19,8 @@ pub(crate) struct Connection {
     /// The number that hello reports as `connectionId`.
     pub(crate) number: i32,
     reader: FrameReader,
-    queue: VecDeque<Request>,
+    /// Requests, each with the number of its arrival.
+    queue: VecDeque<(u64, Request)>,
     broken: bool,
     pub(crate) activity: Activity,
     pub(crate) app_name: Option<String>,
@@ -86,8 +87,8 @@ impl Connection {
         }
     }
 
-    /// Takes bytes from the socket. False where the server would close it.
-    pub(crate) fn receive(&mut self, mut bytes: &[u8]) -> bool {
+    /// Takes bytes from the socket, and counts the requests that they bring. False where the server would close it.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8], arrivals: &mut u64) -> bool {
         while !bytes.is_empty() && !self.broken {
             let space = self.reader.buffer();
             let n = space.len().min(bytes.len());
@@ -97,18 +98,19 @@ impl Connection {
             }
             self.reader.filled(n);
             bytes = later;
-            self.broken = self.take_frames().is_err();
+            self.broken = self.take_frames(arrivals).is_err();
         }
         !self.broken
     }
 
-    fn take_frames(&mut self) -> Result<(), WireError> {
+    fn take_frames(&mut self, arrivals: &mut u64) -> Result<(), WireError> {
         while let Some(frame) = self.reader.next_frame()? {
             let request = decode(&frame)?;
             if self.queue.len() >= MAX_QUEUED {
                 return Err(WireError::Malformed("too many requests ahead of their replies"));
             }
-            self.queue.push_back(request);
+            *arrivals += 1;
+            self.queue.push_back((*arrivals, request));
         }
         Ok(())
     }
@@ -122,11 +124,16 @@ impl Connection {
         self.broken && self.queue.is_empty() && matches!(self.activity, Activity::Idle)
     }
 
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
+    /// When the request arrived that it can begin now.
+    pub(crate) fn next_arrival(&self) -> Option<u64> {
         match self.activity {
-            Activity::Idle => self.queue.pop_front(),
+            Activity::Idle => self.queue.front().map(|(arrival, _)| *arrival),
             Activity::Waiting(_) => None,
         }
+    }
+
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.queue.pop_front().map(|(_, request)| request)
     }
 }
 

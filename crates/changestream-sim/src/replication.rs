@@ -80,7 +80,7 @@ impl Deployment {
 
     /// Whether two members exchange heartbeats and entries.
     pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
-        let up = |i: usize| self.members.get(i).is_some_and(super::member::Member::is_up);
+        let up = |i: usize| self.members.get(i).is_some_and(Member::is_up);
         up(a) && up(b) && (a == b || !self.cut.contains(&(a.min(b), a.max(b))))
     }
 
@@ -378,12 +378,7 @@ impl Deployment {
     }
 }
 
-fn advance_commit(
-    members: &mut [crate::member::Member],
-    member: usize,
-    point: Option<OpTime>,
-    profile: &Profile,
-) {
+fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>, profile: &Profile) {
     let Some(m) = members.get_mut(member) else {
         return;
     };
@@ -406,7 +401,7 @@ fn advance_commit(
 }
 
 /// Back to what both have: the committed state, and what follows it in the common part of the logs.
-fn roll_back(m: &mut crate::member::Member, source: &crate::member::Member) {
+fn roll_back(m: &mut Member, source: &Member) {
     let common = m
         .log
         .after(m.commit_point)

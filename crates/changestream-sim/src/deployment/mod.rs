@@ -52,6 +52,8 @@ pub struct Deployment {
     outputs: VecDeque<Output>,
     records: VecDeque<CommandRecord>,
     next_connection: u64,
+    /// How many requests have arrived.
+    arrivals: u64,
 }
 
 /// Names a connection for its whole life. Whoever feeds the machine chooses the numbers, or takes them from
@@ -198,6 +200,7 @@ impl Deployment {
             outputs,
             records: VecDeque::new(),
             next_connection: 1,
+            arrivals: 0,
         };
         deployment.initiate(now);
         deployment
@@ -293,7 +296,7 @@ impl Deployment {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if connection.receive(bytes) {
+        if connection.receive(bytes, &mut self.arrivals) {
             return;
         }
         // What came whole before the broken bytes is still executed, as the server does.
@@ -312,7 +315,7 @@ impl Deployment {
                     moved = true;
                 }
             }
-            if !moved && !ids.into_iter().any(|id| self.begin(now, id)) {
+            if !moved && !self.begin(now) {
                 return;
             }
         }
@@ -340,16 +343,17 @@ impl Deployment {
         }
     }
 
-    /// Begins a connection's next request; false if there is none.
-    fn begin(&mut self, now: Instant, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return false;
+    /// Begins the request that arrived first; false if there is none.
+    fn begin(&mut self, now: Instant) -> bool {
+        let waiting = self.connections.iter_mut();
+        let first = waiting
+            .filter_map(|(id, c)| Some((c.next_arrival()?, *id, c)))
+            .min_by_key(|(at, ..)| *at);
+        let Some((_, id, connection)) = first else {
+            return self.end_broken();
         };
         let member = connection.member;
         let Some(request) = connection.next_request() else {
-            if connection.is_finished() {
-                self.disconnect(id);
-            }
             return false;
         };
         let context = Context {
@@ -361,6 +365,15 @@ impl Deployment {
         self.record(&context);
         let outcome = commands::execute(self, &context);
         self.finish(id, member, request, outcome, true)
+    }
+
+    /// Ends the connections that sent broken bytes, once all before them is answered; always false.
+    fn end_broken(&mut self) -> bool {
+        let finished = self.connections.iter().filter(|(_, c)| c.is_finished());
+        for id in finished.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.disconnect(id);
+        }
+        false
     }
 
     fn finish(
