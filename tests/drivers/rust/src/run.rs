@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
     /// Reads while that holds and the stream lives.
     async fn read_while(&mut self, goes_on: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let end = Instant::now() + PATIENCE;
-        while goes_on(self) && self.error.is_none() && self.is_alive() {
+        while goes_on(self) && self.error.is_none() {
             let Some(stream) = &mut self.stream else {
                 return Ok(());
             };
@@ -239,6 +239,8 @@ impl<'a> Run<'a> {
                     self.seen += 1;
                     say(doc! { "event": event })?;
                 }
+                // One that has ended may still hold events of its last batch.
+                None if !self.is_alive() => return Ok(()),
                 None if Instant::now() > end => return Err(format!("{} events only", self.seen).into()),
                 None => {}
             }
