@@ -1,6 +1,6 @@
 //! Reads recorded conversations with a real server: `NAME.wire.jsonl` and `NAME.expected.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bson::{Bson, Document};
 use bytes::Bytes;
-use changestream_core::wire::{Flags, Message};
+use changestream_core::wire::{self, Compressor, Flags, Message};
 use serde_json::Value;
 
 /// One recorded scenario: all that went over the wire, and what the recording client handed to its user.
@@ -47,7 +47,7 @@ pub enum Happening {
     /// One side closed it; the other's closing follows as a record of its own.
     Closed(Side),
     /// A whole message came from that side.
-    Message(Side, Packet),
+    Message(Side, Plain),
 }
 
 /// Who speaks.
@@ -59,16 +59,7 @@ pub enum Side {
     Server,
 }
 
-/// A recorded message.
-#[derive(Debug)]
-pub enum Packet {
-    /// One whose document is readable.
-    Plain(Plain),
-    /// An OP_COMPRESSED, as it is.
-    Compressed(Bytes),
-}
-
-/// A recorded message whose document is readable.
+/// A recorded message, inflated if it was compressed.
 #[derive(Debug)]
 pub struct Plain {
     /// The sender's number for it.
@@ -79,6 +70,8 @@ pub struct Plain {
     pub flags: Flags,
     /// Its document, without document sequences.
     pub body: Document,
+    /// By what it was compressed.
+    pub compressor: Option<Compressor>,
 }
 
 /// One step of what the recording client handed to its user.
@@ -152,11 +145,13 @@ impl Scenario {
         })
     }
 
-    /// Whether a stream's own messages are compressed, so that they cannot be read here.
-    pub fn is_compressed(&self) -> bool {
-        self.records
-            .iter()
-            .any(|record| matches!(record.happening, Happening::Message(_, Packet::Compressed(_))))
+    /// The compressors that messages are compressed by.
+    pub fn compressors(&self) -> BTreeSet<Compressor> {
+        let messages = self.records.iter().filter_map(|record| match &record.happening {
+            Happening::Message(_, message) => message.compressor,
+            Happening::Opened | Happening::Refused | Happening::Closed(_) => None,
+        });
+        messages.collect()
     }
 }
 
@@ -195,7 +190,7 @@ fn parse_record(line: &str) -> Result<Record, String> {
             let frame = base64::engine::general_purpose::STANDARD
                 .decode(encoded)
                 .map_err(|e| e.to_string())?;
-            Happening::Message(side, parse_packet(frame.into())?)
+            Happening::Message(side, parse_message(frame.into())?)
         }
         (event, _) => return Err(format!("neither bytes nor a known event: {event:?}")),
     };
@@ -207,10 +202,10 @@ fn parse_record(line: &str) -> Result<Record, String> {
     })
 }
 
-fn parse_packet(frame: Bytes) -> Result<Packet, String> {
-    const OP_COMPRESSED: i32 = 2012;
-    if frame.get(12..16) == Some(&OP_COMPRESSED.to_le_bytes()) {
-        return Ok(Packet::Compressed(frame));
+fn parse_message(mut frame: Bytes) -> Result<Plain, String> {
+    let compressor = wire::compressor_of(&frame).and_then(Compressor::from_id);
+    if compressor.is_some() {
+        frame = wire::decompress(&frame, wire::DEFAULT_MAX_MESSAGE_SIZE).map_err(|e| e.to_string())?;
     }
     let message = Message::decode(&frame).map_err(|e| e.to_string())?;
     let (flags, body) = match &message {
@@ -219,12 +214,13 @@ fn parse_packet(frame: Bytes) -> Result<Packet, String> {
         Message::Reply(m) => (Flags::NONE, &m.document),
         other => return Err(format!("a message of another kind: {other:?}")),
     };
-    Ok(Packet::Plain(Plain {
+    Ok(Plain {
         request_id: message.request_id(),
         response_to: message.response_to(),
         flags,
         body: Document::from_reader(&body[..]).map_err(|e| e.to_string())?,
-    }))
+        compressor,
+    })
 }
 
 /// The note and the log of an expected file's text.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::{Bson, Document};
-use changestream_core::wire::Flags;
+use changestream_core::wire::{Compressor, Flags};
 use changestream_core::{
     FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference, ReadPreferenceMode, ResumeToken,
     Scope, WatchOptions,
 };
 
-use crate::capture::{Entry, Happening, Packet, Plain, Record, Scenario, Side};
+use crate::capture::{Entry, Happening, Plain, Record, Scenario, Side};
 
 /// A request of the recorded client and what became of it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Exchange {
     pub request: Document,
     /// Whether it allowed exhaust replies.
     pub exhaust: bool,
+    /// By what the request was compressed.
+    pub compressor: Option<Compressor>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -265,11 +267,11 @@ pub fn exchanges(scenario: &Scenario) -> Vec<Exchange> {
     let mut awaited: BTreeMap<(u64, i32), usize> = BTreeMap::new();
     for (at, record) in scenario.records.iter().enumerate() {
         match &record.happening {
-            Happening::Message(Side::Client, Packet::Plain(request)) => {
+            Happening::Message(Side::Client, request) => {
                 awaited.insert((record.connection, request.request_id), exchanges.len());
                 exchanges.push(asked(at, record, request));
             }
-            Happening::Message(Side::Server, Packet::Plain(reply)) => {
+            Happening::Message(Side::Server, reply) => {
                 let Some(index) = awaited.remove(&(record.connection, reply.response_to)) else {
                     continue;
                 };
@@ -293,7 +295,7 @@ pub fn exchanges(scenario: &Scenario) -> Vec<Exchange> {
                 }
                 awaited.retain(|key, _| key.0 != record.connection);
             }
-            Happening::Opened | Happening::Refused | Happening::Message(_, Packet::Compressed(_)) => {}
+            Happening::Opened | Happening::Refused => {}
         }
     }
     exchanges
@@ -306,6 +308,7 @@ fn asked(at: usize, record: &Record, request: &Plain) -> Exchange {
         connection: record.connection,
         request: request.body.clone(),
         exhaust: request.flags.contains(Flags::EXHAUST_ALLOWED),
+        compressor: request.compressor,
         outcome: Outcome::Unanswered,
     }
 }

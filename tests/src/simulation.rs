@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 use changestream_core::{ChangeEvent, Error, ResumePolicy, Scope, Update, WatchOptions};
 use changestream_sim::Deployment;
 
@@ -64,7 +65,7 @@ impl fmt::Display for Report {
 pub fn run(seed: u64) -> Report {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    Simulation::new(Chance::Seed(Random::new(bytes)), bytes).run()
+    Simulation::new(Chance::Seed(Box::new(Random::new(bytes))), bytes).run()
 }
 
 /// Runs a world whose faults, writes and consumers these bytes decide, one after the other; it ends when they do.
@@ -76,9 +77,8 @@ pub fn play(script: &[u8]) -> Report {
 }
 
 /// What decides.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Chance {
-    Seed(Random),
+    Seed(Box<Random>),
     /// The bytes that are left.
     Script(VecDeque<u8>),
 }
@@ -113,6 +113,7 @@ impl Chance {
 
 struct Simulation {
     world: World,
+    members: usize,
     random: Chance,
     streams: Vec<Watched>,
     /// The next document's number.
@@ -145,6 +146,7 @@ impl Simulation {
         world.network.conditions.jitter = Duration::from_micros(random.below(20_000) as u64);
         Self {
             world,
+            members,
             random,
             streams: Vec::new(),
             next: 0,
@@ -177,6 +179,18 @@ impl Simulation {
         self.judge()
     }
 
+    /// Streams of one deployment compress differently, and some do not.
+    fn watch(&mut self, index: usize, scope: &Scope, options: WatchOptions) -> StreamId {
+        let compressor = Compressor::ALL.get((self.members + index) % 4);
+        let mut uri = self.world.deployment.uri();
+        if let Some(compressor) = compressor {
+            uri = format!("{uri}&compressors={}", compressor.as_str());
+        }
+        self.world
+            .watch_by(&uri, None, scope, options)
+            .expect("the options make sense")
+    }
+
     fn open_stream(&mut self) {
         let only_even = self.random.below(3) == 0;
         let mut options = WatchOptions::default();
@@ -197,7 +211,8 @@ impl Simulation {
             ),
             _ => (Scope::Cluster, None),
         };
-        let id = self.world.watching(&scope, options.clone());
+        let id = self.watch(self.streams.len(), &scope, options.clone());
+        self.world.open(id).expect("the stream opens");
         self.streams.push(Watched {
             id,
             scope,
@@ -256,7 +271,7 @@ impl Simulation {
         options.resume_after = end.resume_token().cloned();
         assert!(options.resume_after.is_some(), "an error carries the last token");
         let scope = stream.scope.clone();
-        self.streams[index].id = self.world.watch(&scope, options);
+        self.streams[index].id = self.watch(index, &scope, options);
         *self.faults.entry("reopened").or_default() += 1;
     }
 

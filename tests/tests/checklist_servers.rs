@@ -2,8 +2,7 @@
 //! server selection, SDAM.
 //!
 //! Not here:
-//! - retryable reads prose tests 2.1 and 2.2 (another mongos): the simulated deployment has no mongos. The same rule
-//!   with secondaries is `a_retried_aggregate_prefers_another_server`.
+//! - retryable reads prose tests 2.1 and 2.2 (another mongos): in `checklist_mongos.rs`, here with secondaries.
 //! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: client backpressure is not carried out.
 //! - retryable reads 1 (PoolClearedError), CMAP 5 (checkOutFailed): a stream has no pool, hence no such error or event.
 //! - CSOT 4 and 5: `timeoutMS` is not carried out.

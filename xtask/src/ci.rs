@@ -73,7 +73,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -89,12 +89,34 @@ const STEPS: [Step; 5] = [
             None,
         ),
     },
+    // Tests turn features on, and a build of the workspace has them in every crate.
+    Step {
+        name: "clippy without features",
+        work: Work::Cargo(
+            &[
+                "clippy",
+                "-p",
+                "changestream-tokio",
+                "-p",
+                "changestream-sim",
+                "--",
+                "-D",
+                "warnings",
+            ],
+            None,
+        ),
+    },
     Step {
         name: "doc",
         work: Work::Cargo(
             &["doc", "--workspace", "--no-deps"],
             Some(("RUSTDOCFLAGS", "-D warnings")),
         ),
+    },
+    // In the workspace's build it has every feature that anyone asks for.
+    Step {
+        name: "driver without TLS",
+        work: Work::Cargo(&["test", "-p", "changestream-driver"], None),
     },
     Step {
         name: "test",

@@ -6,6 +6,7 @@
 )]
 
 mod ci;
+mod fuzz;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ fn main() -> ExitCode {
     let outcome = match names.as_slice() {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
+        ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
         ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -64,4 +67,5 @@ fn root() -> PathBuf {
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
-cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]";
+cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -30,6 +30,12 @@
 //!
 //! What sets it apart: looking up a host's name blocks, for as long as the operating system lets it, whatever
 //! `connectTimeoutMS` says.
+//!
+//! # Features
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
+//! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
+//! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
+//! connection string, and is not offered to servers.
 
 mod reactor;
 mod socket;

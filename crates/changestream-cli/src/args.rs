@@ -69,7 +69,7 @@ pub(crate) struct Tail {
     #[arg(long, value_name = "TOKEN")]
     pub(crate) start_after: Option<String>,
 
-    /// Start with the changes at this time: seconds since 1970[,increment], or as in 2026-01-31T12:00:00Z.
+    /// Start with the changes at this time: seconds since 1970, or seconds,increment, or as in 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) start_at: Option<Timestamp>,
 

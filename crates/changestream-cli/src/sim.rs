@@ -16,7 +16,7 @@ use crate::signals::Stop;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// Members of the replica set.
+    /// Members of the replica set, or of each shard.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
     members: u8,
 
@@ -24,7 +24,18 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "members")]
     standalone: bool,
 
-    /// Port of the first member; the others take the following ones [default: any that are free].
+    /// A sharded cluster of two shards behind mongos.
+    ///
+    /// An event is shown once every shard is past it, and a shard without writes is so every ten seconds only, as in
+    /// a real cluster.
+    #[arg(long, conflicts_with = "standalone")]
+    sharded: bool,
+
+    /// How many mongos a sharded cluster has.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "sharded", value_parser = clap::value_parser!(u8).range(1..=50))]
+    mongos: u8,
+
+    /// Port of the first member or mongos; the others take the following ones [default: any that are free].
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
 
@@ -68,15 +79,19 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn config(args: Args) -> Result<Config, Failure> {
-    let members = usize::from(if args.standalone { 1 } else { args.members });
-    let config = if args.standalone {
-        Deployment::standalone()
+    let members = usize::from(args.members);
+    let (listening, config) = if args.standalone {
+        (1, Deployment::standalone())
+    } else if args.sharded {
+        let mongos = usize::from(args.mongos);
+        let config = Deployment::sharded(SHARDS, mongos).shard_members(members);
+        (mongos, config)
     } else {
-        Deployment::replica_set(members)
+        (members, Deployment::replica_set(members))
     };
     let mut config = seeded(config.server_version(args.server_version), args.seed);
     if let Some(port) = args.port {
-        let ports: Option<Vec<u16>> = (0..members)
+        let ports: Option<Vec<u16>> = (0..listening)
             .map(|i| port.checked_add(u16::try_from(i).ok()?))
             .collect();
         let ports = ports
@@ -88,6 +103,9 @@ fn config(args: Args) -> Result<Config, Failure> {
     }
     Ok(config)
 }
+
+/// Of a sharded cluster; with fewer there would be nothing to merge.
+const SHARDS: usize = 2;
 
 /// Starts the deployment, on the ports that the system gives unless others were asked for.
 pub(crate) fn start(config: Config) -> Result<RunningDeployment, Failure> {

@@ -94,6 +94,8 @@ fn wrong_arguments_are_usage_errors_that_name_the_place() {
         (&["sim", "--server-version", "9"], "modelled"),
         (&["sim", "--port", "65535"], "65535"),
         (&["sim", "--user", "u"], "--password"),
+        (&["sim", "--mongos", "3"], "--sharded"),
+        (&["sim", "--sharded", "--standalone"], "--standalone"),
     ] {
         let output = changestream(arguments);
         assert_eq!(

@@ -65,7 +65,7 @@ fn compare(server: Server) {
     };
     let driver = || {
         let mut command = Command::new("node");
-        command.arg(official::script("node/run_scenarios.mjs"));
+        command.arg(official::drivers().join("node/run_scenarios.mjs"));
         command.env("NODE_DRIVER_FOLDER", &folder);
         command
     };

@@ -83,7 +83,7 @@ fn compare(server: Server) {
         let mut command = Command::new(&python);
         command
             .arg("-B")
-            .arg(official::script("pymongo/run_scenarios.py"));
+            .arg(official::drivers().join("pymongo/run_scenarios.py"));
         command
     };
     official::compare(driver, server);

@@ -212,6 +212,24 @@ fn events_are_printed_as_they_happen() {
 }
 
 #[test]
+fn a_sharded_cluster_is_followed_through_its_mongos() {
+    let deployment = Deployment::start(&["--sharded", "--mongos", "2"]);
+    assert!(
+        deployment.uri.matches(',').count() == 1 && !deployment.uri.contains("replicaSet"),
+        "{}",
+        deployment.uri
+    );
+    let mut tail = Tail::start(deployment.tail(&[]));
+    for id in 0..3 {
+        deployment.insert(id..id + 1);
+        // The other shard has to be past the event before it is shown.
+        deployment.run(&doc! { "insert": "c", "documents": [{ "_id": id }], "$db": "elsewhere" });
+        let event = tail.news().unwrap();
+        assert_eq!(event["documentKey"]["_id"], id);
+    }
+}
+
+#[test]
 fn a_checkpoint_goes_on_where_the_last_run_ended() {
     let deployment = Deployment::start(&[]);
     let (file, checkpoint) = path("goes-on.json");

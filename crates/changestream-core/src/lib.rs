@@ -98,11 +98,16 @@
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, TLS hand-over, compression, authentication other than SCRAM, `timeoutMS`.
+//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! sockets: bytes come in and go out in the clear.
 //!
 //! # Features
 //!
-//! - `extended-json`: events as MongoDB Extended JSON. Off by default.
+//! All are off by default.
+//!
+//! - `extended-json`: events as MongoDB Extended JSON.
+//! - `snappy`, `zlib`, `zstd`: compression of wire messages by that name, for the option `compressors`. `snappy` and `zlib`
+//!   are pure Rust; `zstd` is the C library that servers have, and takes a C compiler to build.
 
 pub mod address;
 pub mod auth;

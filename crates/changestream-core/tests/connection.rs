@@ -181,6 +181,25 @@ fn peers_that_are_no_mongodb_server_are_named_so() {
 }
 
 #[test]
+fn a_peer_that_speaks_http_or_tls_is_told_from_others_however_its_answer_is_cut() {
+    let alert = [0x15, 3, 3, 0, 2, 2, 70];
+    for (bytes, told) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"),
+        (&alert[..], "tls=true"),
+    ] {
+        for piece in 1..bytes.len() {
+            let mut world = World::new(settings(None));
+            world.connect();
+            for part in bytes.chunks(piece) {
+                world.receive(part);
+            }
+            let error = world.failure().to_string();
+            assert!(error.contains(told), "in pieces of {piece}: {error}");
+        }
+    }
+}
+
+#[test]
 fn replies_find_their_requests_in_any_order() {
     let mut world = World::ready();
     let first = world.send(&doc! { "ping": 1 }, false, None);
@@ -400,7 +419,7 @@ fn a_reply_deadline_moves_on_with_every_byte() {
     assert!(world.events.is_empty());
     world.pass(1);
     let error = world.failure();
-    assert!(error.to_string().contains("silent for 1s"), "{error}");
+    assert!(error.to_string().contains("silent for 1000 ms"), "{error}");
     assert!(matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }));
 }
 

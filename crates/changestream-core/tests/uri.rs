@@ -31,6 +31,22 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_is_shown_reads_the_same_also_where_pieces_are_empty() {
+    for text in [
+        "mongodb://h/?connectTimeoutMS=5;appName=x&",
+        "mongodb://h/?&w=1&&journal=true",
+        "mongodb://h/?",
+    ] {
+        let parsed: ConnectionString = text.parse().unwrap();
+        assert_eq!(parsed.to_string(), text);
+        assert_eq!(
+            parsed.to_string().parse::<ConnectionString>().unwrap().options,
+            parsed.options
+        );
+    }
+}
+
+#[test]
 fn a_string_that_says_nothing_gives_the_defaults_of_the_specifications() {
     let parsed = parse("mongodb://localhost");
     assert_eq!(parsed.options, ClientOptions::default());

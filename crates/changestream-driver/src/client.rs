@@ -9,12 +9,14 @@ use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
+use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
 
 /// A MongoDB deployment, to open change streams on.
 ///
-/// Making one talks to nobody, and it holds no connection: each stream has its own. What one stream learns of the
+/// Making one talks to nobody, and it holds no connection: each stream has its own. The certificates of TLS are read from
+/// their files then, and never again: for new ones, make a new client. What one stream learns of the
 /// deployment, the next one starts with. Cloning it is cheap and gives the same client.
 pub struct Client<M> {
     inner: Arc<Inner<M>>,
@@ -24,21 +26,22 @@ impl<M: Mode + Default> Client<M> {
     /// A client for this connection string, such as `mongodb://db1.example.com,db2.example.com/?replicaSet=rs0`.
     ///
     /// # Errors
-    /// The string is wrong; the error says where. Or it asks for what is not built in.
+    /// The string is wrong; the error says where. Or it asks for what is not built in, or names a file for TLS that
+    /// cannot be used.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
         let parsed: ConnectionString = connection_string.as_ref().parse()?;
         for warning in &parsed.warnings {
             tracing::warn!("connection string: {warning}");
         }
         let mut client = Inner::new(M::default(), parsed.options)?;
-        client.warnings = parsed.warnings;
+        client.warnings.splice(0..0, parsed.warnings);
         Ok(client.into())
     }
 
     /// A client with these options.
     ///
     /// # Errors
-    /// The options contradict each other, or ask for what is not built in.
+    /// The options contradict each other, ask for what is not built in, or name a file for TLS that cannot be used.
     pub fn with_options(options: ClientOptions) -> Result<Self, Error> {
         Self::with_mode(M::default(), options)
     }
@@ -99,7 +102,8 @@ impl<M: Mode> Client<M> {
         self.inner.settings.options()
     }
 
-    /// What is odd about the connection string. Each was logged when the client was made.
+    /// What is odd about the connection string, or dangerous: options that give up what TLS is for. Each was logged when
+    /// the client was made.
     pub fn warnings(&self) -> &[Warning] {
         &self.inner.warnings
     }
@@ -130,7 +134,7 @@ impl<M: Mode> Client<M> {
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        let stream = ChangeStream::new(runtime, machine, inner.knowledge.clone());
+        let stream = ChangeStream::new(runtime, machine, inner.security.clone(), inner.knowledge.clone());
         Ok(M::stream(stream))
     }
 }
@@ -138,6 +142,7 @@ impl<M: Mode> Client<M> {
 struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
+    security: Security,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
 }
@@ -149,11 +154,16 @@ impl<M: Mode> Inner<M> {
     }
 
     fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
-        refuse_tls(settings.options())?;
+        let security = Security::new(settings.options())?;
+        let warnings = security.warnings(settings.options());
+        for warning in &warnings {
+            tracing::warn!("connection string: {warning}");
+        }
         Ok(Self {
             mode,
+            security,
             settings: Arc::new(settings),
-            warnings: Vec::new(),
+            warnings,
             knowledge: Knowledge::default(),
         })
     }
@@ -276,16 +286,6 @@ fn metadata(platform: &str) -> ClientMetadata {
     ClientMetadata::new()
         .with_platform(platform)
         .with_environment(Environment::detect(&variables, in_docker))
-}
-
-/// The machine asks for plain connections, and nobody who wants them encrypted may get them in the clear.
-fn refuse_tls(options: &ClientOptions) -> Result<(), Error> {
-    if options.tls_enabled() {
-        return Err(Error::invalid_argument(
-            "TLS is not built in yet: connect with tls=false, or through a TLS tunnel",
-        ));
-    }
-    Ok(())
 }
 
 fn random_seed() -> Result<[u8; 32], Error> {

@@ -10,6 +10,7 @@ use changestream_core::{Error, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::security::Security;
 use crate::socket::Socket;
 
 /// A machine with its sockets and its timer.
@@ -24,6 +25,7 @@ use crate::socket::Socket;
 pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
+    security: Security,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
@@ -34,10 +36,11 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine) -> Self {
+    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security) -> Self {
         Self {
             runtime,
             machine,
+            security,
             sockets: BTreeMap::new(),
             alarm: Alarm::new(),
             demand: Demand::None,
@@ -160,8 +163,8 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn connect(&mut self, connection: ConnectionId, address: &ServerAddress) {
-        let connect = self.runtime.connect(address);
-        self.sockets.insert(connection, Socket::Connecting(connect));
+        let socket = Socket::connect(&self.runtime, address, &self.security);
+        self.sockets.insert(connection, socket);
     }
 
     fn transmit(&mut self, connection: ConnectionId, bytes: Bytes) {
@@ -224,7 +227,7 @@ fn poll_socket<R: Runtime>(
     cx: &mut Context<'_>,
 ) -> Poll<(usize, Input)> {
     let result = match socket {
-        Socket::Connecting(_) => {
+        Socket::Connecting { .. } | Socket::Opening(_) | Socket::Gone => {
             ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
         }
         Socket::Open(open) => {

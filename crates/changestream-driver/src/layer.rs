@@ -12,12 +12,34 @@ use futures_io::{AsyncRead, AsyncWrite};
 pub(crate) enum Layer<C> {
     /// The bytes as they are.
     Plain(C),
+    /// TLS, with its state beside it: it is large.
+    #[cfg(feature = "tls")]
+    Tls(Box<crate::tls::Channel<C>>),
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Layer<C> {
+    /// Ready when bytes can be exchanged.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(clippy::needless_pass_by_ref_mut, reason = "TLS has a handshake to do")
+    )]
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => {
+                // There is nothing to wait for.
+                let _ = cx;
+                Poll::Ready(Ok(()))
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(channel) => channel.poll_open(cx),
+        }
+    }
+
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(channel) => channel.poll_read(cx, buffer),
         }
     }
 
@@ -28,12 +50,16 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Layer<C> {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            #[cfg(feature = "tls")]
+            Self::Tls(channel) => channel.poll_write(cx, slices),
         }
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(channel) => channel.poll_flush(cx),
         }
     }
 
@@ -41,6 +67,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Layer<C> {
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_close(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(channel) => channel.poll_close(cx),
         }
     }
 }

@@ -35,8 +35,27 @@
 //! It spawns nothing: no task, no thread. A stream that is not polled does not work, and that is all right: what the
 //! server has sent meanwhile is read before any deadline is judged.
 //!
+//! # Features
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
+//! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
+//! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
+//! connection string, and is not offered to servers.
+//!
 //! # TLS
-//! is not built in yet. A client whose options ask for it is refused.
+//! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
+//! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of
+//! it); without the feature such a client is refused.
+//!
+//! - TLS 1.2 and 1.3. The server's certificate is verified by `tlsCAFile`, or else by the authorities that the system
+//!   trusts, and must be valid for the host of the address, which may be an IP address (for a Unix domain socket:
+//!   `localhost`) and must stand in its subject alternative names. `tlsAllowInvalidHostnames`,
+//!   `tlsAllowInvalidCertificates` and `tlsInsecure` loosen that, and a warning is logged.
+//! - `tlsCertificateKeyFile` is the client's certificate and key; a key of PKCS#8 may be encrypted
+//!   (`tlsCertificateKeyFilePassword`).
+//! - Whether a certificate was revoked is not asked: neither OCSP nor revocation lists are looked at, as if
+//!   `tlsDisableOCSPEndpointCheck` and `tlsDisableCertificateRevocationCheck` were always given.
+//! - The handshake counts as connecting (`connectTimeoutMS`). A certificate that is refused is an error of that server,
+//!   which is tried again at intervals until `serverSelectionTimeoutMS` is over, and then told.
 
 mod alarm;
 mod client;
@@ -44,9 +63,12 @@ mod driver;
 mod layer;
 mod mode;
 mod runtime;
+mod security;
 mod socket;
 mod stream;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod types;
 mod watch;
 

@@ -7,28 +7,65 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use changestream_core::ServerAddress;
 use changestream_core::client::Disconnected;
 use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::Runtime;
 use crate::layer::Layer;
+use crate::security::Security;
 
 /// One connection that the machine has asked for. All of its state is here, none in a future of a caller.
 pub(crate) enum Socket<R: Runtime> {
     /// On its way.
-    Connecting(R::Connect),
+    Connecting {
+        /// To the socket.
+        connect: R::Connect,
+        /// Where to.
+        address: ServerAddress,
+        /// What the socket will be wrapped in.
+        security: Security,
+    },
+    /// The socket is there; what it is wrapped in makes itself ready.
+    Opening(Layer<R::Connection>),
     /// Open.
     Open(Open<R::Connection>),
+    /// On the way from one state to the next.
+    Gone,
 }
 
 impl<R: Runtime> Socket<R> {
+    /// Starts to connect.
+    pub(crate) fn connect(runtime: &R, address: &ServerAddress, security: &Security) -> Self {
+        Self::Connecting {
+            connect: runtime.connect(address),
+            address: address.clone(),
+            security: security.clone(),
+        }
+    }
+
     /// Goes on connecting. Pending too where nothing is left to be done.
     pub(crate) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
-        let Self::Connecting(connect) = self else {
+        self.poll_open(cx).map_err(|error| disconnected(&error))
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Self::Connecting {
+            connect,
+            address,
+            security,
+        } = self
+        {
+            let socket = ready!(Pin::new(connect).poll(cx))?;
+            *self = Self::Opening(security.layer(socket, address)?);
+        }
+        let Self::Opening(layer) = self else {
             return Poll::Pending;
         };
-        let connection = ready!(Pin::new(connect).poll(cx)).map_err(|error| disconnected(&error))?;
-        *self = Self::Open(Open::new(Layer::Plain(connection)));
+        ready!(layer.poll_open(cx))?;
+        if let Self::Opening(layer) = std::mem::replace(self, Self::Gone) {
+            *self = Self::Open(Open::new(layer));
+        }
         Poll::Ready(Ok(()))
     }
 }

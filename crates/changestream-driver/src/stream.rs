@@ -13,6 +13,7 @@ use futures_core::Stream;
 
 use crate::Runtime;
 use crate::driver::Driver;
+use crate::security::Security;
 
 /// A change stream, open or about to open.
 ///
@@ -52,9 +53,9 @@ enum Phase {
 }
 
 impl<R: Runtime> ChangeStream<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, knowledge: Knowledge) -> Self {
+    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, knowledge: Knowledge) -> Self {
         Self {
-            driver: Driver::new(runtime, machine),
+            driver: Driver::new(runtime, machine, security),
             knowledge,
             phase: Phase::Opening,
             told: false,

@@ -234,7 +234,7 @@ pub(crate) fn id_of(document: &Document) -> Bson {
 }
 
 /// Bytes that are equal for `_id`s that the server takes for the same: numbers by value, all else by its encoding.
-fn id_key(id: &Bson) -> Vec<u8> {
+pub(crate) fn id_key(id: &Bson) -> Vec<u8> {
     let whole = id.as_i32().map(i64::from).or_else(|| id.as_i64());
     #[expect(
         clippy::cast_possible_truncation,

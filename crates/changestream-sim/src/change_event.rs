@@ -268,6 +268,9 @@ impl Scope {
 }
 
 fn kind(op: &Op, expanded: bool) -> Option<&'static str> {
+    if op.from_migrate {
+        return None;
+    }
     let expanded = |kind| expanded.then_some(kind);
     match &op.change {
         Change::Noop => None,
@@ -286,7 +289,7 @@ fn kind(op: &Op, expanded: bool) -> Option<&'static str> {
 }
 
 fn document_key(op: &Op) -> Option<Document> {
-    let key = |d: &Arc<Document>| Some(keys::document_key(d, None));
+    let key = |d: &Arc<Document>| Some(keys::document_key(d, op.shard_key.as_deref()));
     match &op.change {
         Change::Insert { document } => key(document),
         Change::Update { after, .. } | Change::Replace { after, .. } => key(after),

@@ -6,7 +6,6 @@ use bson::{Bson, Document, Timestamp};
 use bytes::Bytes;
 
 use crate::change_event::{self, Candidate, EventOptions};
-use crate::cursors::Batch;
 use crate::error::CommandError;
 use crate::member::Member;
 use crate::oplog::Entry;
@@ -30,10 +29,14 @@ pub(crate) struct ChangeStream {
     floor_ts: Timestamp,
     /// The event that the client resumes after, until it is seen again.
     to_find: Option<String>,
+    found: bool,
+    /// A mongos merges it with others, one of which has the event to find.
+    on_shard: bool,
     started: bool,
 }
 
 /// Where a stream begins.
+#[derive(Clone)]
 pub(crate) enum Start {
     /// At a moment.
     At(Timestamp),
@@ -43,6 +46,15 @@ pub(crate) enum Start {
         ts: Timestamp,
         is_event: bool,
     },
+}
+
+/// Where events go.
+pub(crate) trait Sink {
+    fn is_full(&self) -> bool;
+    /// Whether a further event of this many bytes belongs to the next batch.
+    fn is_full_for(&self, bytes: usize) -> bool;
+    /// Adds an event, as BSON.
+    fn take(&mut self, token: &Arc<EncodedToken>, event: &Bytes);
 }
 
 /// Whether a stream goes on.
@@ -68,12 +80,25 @@ impl ChangeStream {
             floor,
             floor_ts,
             to_find,
+            found: false,
+            on_shard: false,
             started: false,
         }
     }
 
+    /// The same, as a part of a mongos' stream.
+    pub(crate) fn on_shard(mut self) -> Self {
+        self.on_shard = true;
+        self
+    }
+
+    /// Whether the event that the client resumes after was seen.
+    pub(crate) fn has_found(&self) -> bool {
+        self.found
+    }
+
     /// The postBatchResumeToken.
-    pub(crate) fn token(&self) -> &EncodedToken {
+    pub(crate) fn token(&self) -> &Arc<EncodedToken> {
         &self.floor
     }
 
@@ -82,7 +107,7 @@ impl ChangeStream {
         &mut self,
         member: &Member,
         profile: &Profile,
-        batch: &mut Batch,
+        batch: &mut impl Sink,
     ) -> Result<Continues, CommandError> {
         self.check_history(member)?;
         let committed = member.commit_ts();
@@ -96,7 +121,7 @@ impl ChangeStream {
                     self.stand_at(passed);
                     return Ok(Continues::Yes);
                 }
-                batch.push(&plain.document);
+                batch.take(&plain.token, &plain.document);
                 passed = Some((entry.optime.ts, &plain.token));
                 continue;
             }
@@ -117,7 +142,7 @@ impl ChangeStream {
                     if batch.is_full_for(event.len()) {
                         return Ok(Continues::Yes);
                     }
-                    batch.push(&event);
+                    batch.take(&token, &event);
                     self.floor_ts = entry.optime.ts;
                     self.floor = token;
                 }
@@ -180,7 +205,12 @@ impl ChangeStream {
         }
         if candidate == wanted {
             self.to_find = None;
+            self.found = true;
             return Ok(false);
+        }
+        if self.on_shard {
+            self.to_find = None;
+            return Ok(true);
         }
         Err(CommandError::new(
             280,

@@ -6,7 +6,8 @@ use bson::raw::RawDocumentBuf;
 use bson::{Document, RawDocument};
 use bytes::Bytes;
 use changestream_core::wire::{
-    Flags, FrameReader, LegacyQuery, Message, OpMsg, WireError, encode_op_msg, encode_op_reply,
+    Compressor, Flags, FrameReader, LegacyQuery, Message, OpMsg, WireError, compress, compressor_of,
+    decompress, encode_op_msg, encode_op_reply,
 };
 
 use crate::auth::Conversation;
@@ -27,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) handshaken: bool,
     pub(crate) user: Option<String>,
     pub(crate) conversation: Option<Conversation>,
+    /// What hello has agreed upon, in the order of the client.
+    pub(crate) compressors: Vec<Compressor>,
 }
 
 /// What the connection is doing.
@@ -44,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) id: i32,
     pub(crate) form: Form,
     pub(crate) body: Document,
+    /// By what it was compressed, hence its reply is.
+    pub(crate) compressor: Option<Compressor>,
 }
 
 /// How a request came, hence how it is answered.
@@ -84,6 +89,7 @@ impl Connection {
             handshaken: false,
             user: None,
             conversation: None,
+            compressors: Vec::new(),
         }
     }
 
@@ -105,7 +111,7 @@ impl Connection {
 
     fn take_frames(&mut self, arrivals: &mut u64) -> Result<(), WireError> {
         while let Some(frame) = self.reader.next_frame()? {
-            let request = decode(&frame)?;
+            let request = self.decode(&frame)?;
             if self.queue.len() >= MAX_QUEUED {
                 return Err(WireError::Malformed("too many requests ahead of their replies"));
             }
@@ -113,6 +119,19 @@ impl Connection {
             self.queue.push_back((*arrivals, request));
         }
         Ok(())
+    }
+
+    /// A request. One that is compressed by what was not agreed upon ends the connection: a server only looks whether
+    /// it knows the compressor at all, but no client should rely on that.
+    fn decode(&self, frame: &Bytes) -> Result<Request, WireError> {
+        let Some(id) = compressor_of(frame) else {
+            return decode(frame);
+        };
+        let agreed = Compressor::from_id(id).filter(|compressor| self.compressors.contains(compressor));
+        let compressor = agreed.ok_or(WireError::Compressor(id))?;
+        let mut request = decode(&decompress(frame, self.reader.max_message_size())?)?;
+        request.compressor = Some(compressor);
+        Ok(request)
     }
 
     /// Nothing more is read; the connection ends when what was read is answered.
@@ -170,6 +189,7 @@ fn decode_msg(message: &OpMsg) -> Result<Request, WireError> {
         id: message.request_id,
         form,
         body,
+        compressor: None,
     })
 }
 
@@ -184,6 +204,7 @@ fn decode_query(query: &LegacyQuery) -> Result<Request, WireError> {
         id: query.request_id,
         form: Form::Query,
         body,
+        compressor: None,
     })
 }
 
@@ -227,9 +248,11 @@ fn depth_is_legal(document: &RawDocument) -> bool {
     true
 }
 
-/// Encodes a reply in the form that the request asks for: `message` has room for a header before its document.
-pub(crate) fn encode_reply(id: i32, to: i32, form: Form, more_to_come: bool, mut message: Vec<u8>) -> Bytes {
-    match form {
+/// Encodes a reply in the form that the request asks for, compressed as the request was: `message` has room for a
+/// header before its document.
+pub(crate) fn encode_reply(id: i32, request: &Request, more_to_come: bool, mut message: Vec<u8>) -> Bytes {
+    let to = request.id;
+    let message = match request.form {
         Form::Query => {
             let body = message.split_off(HEADROOM);
             encode_op_reply(id, to, &RawDocumentBuf::from_bytes(body).unwrap_or_default())
@@ -247,9 +270,13 @@ pub(crate) fn encode_reply(id: i32, to: i32, form: Form, more_to_come: bool, mut
             for (space, byte) in message.iter_mut().take(HEADROOM).zip(bytes) {
                 *space = *byte;
             }
-            message.into()
+            Bytes::from(message)
         }
-    }
+    };
+    let compressed = request
+        .compressor
+        .and_then(|compressor| compress(&message, compressor, None));
+    compressed.unwrap_or(message)
 }
 
 /// Before the document of an OP_MSG: the header, the flags, and the kind of the section (OP_MSG specification).

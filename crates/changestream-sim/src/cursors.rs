@@ -1,14 +1,17 @@
 //! Cursors, and the batches that they answer with.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::RawDocument;
 use bson::raw::{RawDocumentBuf, cstr};
+use bytes::Bytes;
 
-use crate::change_stream::ChangeStream;
+use crate::change_stream::{ChangeStream, Sink};
 use crate::connection::HEADROOM;
 use crate::reply::{Reply, raw};
+use crate::sharding::MergedStream;
 use crate::token::EncodedToken;
 
 /// A cursor of a member.
@@ -30,6 +33,8 @@ pub(crate) enum Kind {
     Documents(VecDeque<RawDocumentBuf>),
     /// A change stream.
     ChangeStream(Box<ChangeStream>),
+    /// A change stream of a mongos.
+    Merged(Box<MergedStream>),
 }
 
 impl Cursor {
@@ -44,33 +49,61 @@ pub(crate) struct Batch {
     /// Room for the message's header, then the beginning of the reply's document.
     message: Vec<u8>,
     cursor_at: usize,
+    head: Head,
     documents_at: usize,
     count: u64,
     bytes: usize,
     limit: u64,
 }
 
+/// What stands before the documents.
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    /// Nothing: the cursor's id and namespace follow.
+    Empty,
+    /// The namespace and, at this place, the id, which is known in the end.
+    Id(usize),
+}
+
 impl Batch {
     /// The batch of a cursor that is opened.
     pub(crate) fn first(limit: Option<u64>) -> Self {
-        Self::begin("firstBatch", limit)
+        Self::begin("firstBatch", limit, None)
     }
 
     /// The batch of a getMore.
     pub(crate) fn next(limit: Option<u64>) -> Self {
-        Self::begin("nextBatch", limit)
+        Self::begin("nextBatch", limit, None)
     }
 
-    fn begin(field: &str, limit: Option<u64>) -> Self {
+    /// The batch of a getMore, as a mongos lays it out.
+    pub(crate) fn merged(limit: Option<u64>, namespace: &str) -> Self {
+        Self::begin("nextBatch", limit, Some(namespace))
+    }
+
+    fn begin(field: &str, limit: Option<u64>, namespace_before: Option<&str>) -> Self {
         let mut message = vec![0; HEADROOM];
         begin_document(&mut message);
         begin_element(&mut message, DOCUMENT, "cursor");
         let cursor_at = begin_document(&mut message);
+        let head = match namespace_before {
+            None => Head::Empty,
+            Some(namespace) => {
+                begin_element(&mut message, INT64, "id");
+                let id_at = message.len();
+                message.extend_from_slice(&[0; 8]);
+                let mut rest = RawDocumentBuf::new();
+                rest.append(cstr!("ns"), namespace);
+                message.extend_from_slice(elements(&rest));
+                Head::Id(id_at)
+            }
+        };
         begin_element(&mut message, ARRAY, field);
         let documents_at = begin_document(&mut message);
         Self {
             message,
             cursor_at,
+            head,
             documents_at,
             count: 0,
             bytes: 0,
@@ -106,11 +139,34 @@ impl Batch {
         if let Some(token) = token {
             rest.append(cstr!("postBatchResumeToken"), raw(&token.to_document()));
         }
-        rest.append(cstr!("id"), id);
-        rest.append(cstr!("ns"), namespace);
+        match self.head {
+            Head::Empty => {
+                rest.append(cstr!("id"), id);
+                rest.append(cstr!("ns"), namespace);
+            }
+            Head::Id(at) => {
+                if let Some(space) = self.message.get_mut(at..at + 8) {
+                    space.copy_from_slice(&id.to_le_bytes());
+                }
+            }
+        }
         self.message.extend_from_slice(elements(&rest));
         end_document(&mut self.message, self.cursor_at);
         Reply::Cursor(Box::new(CursorReply(self.message)))
+    }
+}
+
+impl Sink for Batch {
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
+    }
+
+    fn is_full_for(&self, bytes: usize) -> bool {
+        Self::is_full_for(self, bytes)
+    }
+
+    fn take(&mut self, _: &Arc<EncodedToken>, event: &Bytes) {
+        self.push(event);
     }
 }
 
@@ -202,3 +258,4 @@ pub(crate) const DEFAULT_FIRST_BATCH: u64 = 101;
 /// BSON's numbers of types (bsonspec.org).
 const DOCUMENT: u8 = 3;
 const ARRAY: u8 = 4;
+const INT64: u8 = 18;

@@ -1,8 +1,8 @@
 //! A simulated MongoDB deployment: pure, deterministic, with elections and faults to order.
 //!
-//! A [`Deployment`] is a replica set (or a standalone) in one value. It takes the bytes that clients send and the time,
-//! and hands out the bytes that the members answer: no socket, thread or clock is involved, and equal seeds and inputs
-//! give equal bytes. Over it lies [`RunningDeployment`], the same on the loopback, for any driver to connect to:
+//! A [`Deployment`] is a replica set, a standalone or a sharded cluster in one value. It takes the bytes that clients
+//! send and the time, and hands out the bytes that the members answer: no socket, thread or clock is involved, and
+//! equal seeds and inputs give equal bytes. Over it lies [`RunningDeployment`], the same on the loopback, for any driver to connect to:
 //!
 //! ```
 //! use changestream_sim::Deployment;
@@ -16,9 +16,17 @@
 //!
 //! Inside: `deployment` takes input and gives output; `connection` turns bytes into requests; `commands` answers them,
 //! a file for each family; `replication` moves entries and elects; `oplog`, `catalog` and `transactions` are the data;
-//! `change_stream` and `change_event` make events of entries; `query` and `token` are pure functions of documents.
+//! `change_stream` and `change_event` make events of entries; `query` and `token` are pure functions of documents;
+//! `sharding` is what lies behind a mongos.
 //! A write is an [oplog entry](Deployment::last_write) first: data, retryable writes and events all follow from it, so
 //! that rolling entries back rolls everything back.
+//!
+//! # Features
+//!
+//! `snappy`, `zlib`, `zstd`: members can be told to compress by them ([`Config::compressors`]). All are off by default.
+
+#[doc(no_inline)]
+pub use changestream_core::wire::Compressor;
 
 pub mod error;
 pub mod keys;
@@ -43,6 +51,7 @@ mod plain_event;
 mod profile;
 mod replication;
 mod reply;
+mod sharding;
 mod split_event;
 mod transactions;
 mod unique;

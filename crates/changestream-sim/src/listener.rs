@@ -139,6 +139,11 @@ impl RunningDeployment {
         self.with(Deployment::heal);
     }
 
+    /// See [`Deployment::cut_off`].
+    pub fn cut_off(&self, mongos: usize, shard: usize) {
+        self.with(|d, now| d.cut_off(now, mongos, shard));
+    }
+
     /// See [`Deployment::lag`].
     pub fn lag(&self, member: usize, lag: Duration) {
         self.with(|d, now| d.lag(now, member, lag));

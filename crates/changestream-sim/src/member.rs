@@ -48,6 +48,8 @@ pub(crate) struct Member {
 pub(crate) enum Role {
     /// In no replica set.
     Standalone,
+    /// A mongos: it has no data of its own.
+    Mongos,
     /// It takes writes.
     Primary,
     /// It follows a primary.
@@ -108,7 +110,7 @@ impl Member {
     }
 
     pub(crate) fn accepts_writes(&self) -> bool {
-        matches!(self.role, Role::Primary | Role::Standalone)
+        matches!(self.role, Role::Primary | Role::Standalone | Role::Mongos)
     }
 
     pub(crate) fn last_applied(&self) -> OpTime {

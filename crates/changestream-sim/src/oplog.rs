@@ -54,6 +54,24 @@ pub(crate) struct Op {
     pub(crate) coll: String,
     pub(crate) uuid: Option<[u8; 16]>,
     pub(crate) change: Change,
+    /// The shard key of a sharded collection: its fields belong to the document keys.
+    pub(crate) shard_key: Option<Arc<Document>>,
+    /// It moves data between shards (`fromMigrate`), which change streams do not show.
+    pub(crate) from_migrate: bool,
+}
+
+impl Op {
+    /// A change of a collection that is not sharded.
+    pub(crate) fn new(db: &str, coll: &str, uuid: Option<[u8; 16]>, change: Change) -> Self {
+        Self {
+            db: db.to_owned(),
+            coll: coll.to_owned(),
+            uuid,
+            change,
+            shard_key: None,
+            from_migrate: false,
+        }
+    }
 }
 
 /// What changed.

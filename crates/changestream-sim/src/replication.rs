@@ -15,6 +15,12 @@ use crate::profile::Profile;
 impl Deployment {
     /// The set is initiated, its first member elected.
     pub(crate) fn initiate(&mut self, now: Instant) {
+        if self.cluster.is_some() {
+            for m in &mut self.members {
+                m.role = Role::Mongos;
+            }
+            return;
+        }
         if self.set_name.is_none() {
             if let Some(m) = self.members.first_mut() {
                 m.role = Role::Standalone;
@@ -90,6 +96,9 @@ impl Deployment {
 
     /// The member that takes writes in the latest term.
     pub(crate) fn primary_index(&self) -> Option<usize> {
+        if self.cluster.is_some() {
+            return self.members.iter().position(Member::is_up);
+        }
         let primaries = self
             .members
             .iter()
@@ -100,6 +109,10 @@ impl Deployment {
 
     /// Moves entries, commits, and elects, until nothing of that is due.
     pub(crate) fn replicate(&mut self, now: Instant) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.step(now, &self.members);
+            return;
+        }
         if self.set_name.is_none() {
             return;
         }
@@ -138,8 +151,11 @@ impl Deployment {
     }
 
     /// When something of this is due.
-    pub(crate) fn replication_deadlines(&self, now: Instant) -> impl Iterator<Item = Instant> {
+    pub(crate) fn replication_deadlines(&self, now: Instant) -> Vec<Instant> {
         let mut due = Vec::new();
+        for shard in self.cluster.iter().flat_map(|cluster| &cluster.shards) {
+            due.extend(shard.replication_deadlines(now));
+        }
         if self.set_name.is_some() {
             for (i, m) in self.members.iter().enumerate() {
                 match m.role {
@@ -155,11 +171,11 @@ impl Deployment {
                         );
                         due.extend(self.next_entry_due(i));
                     }
-                    Role::Standalone | Role::Down => {}
+                    Role::Standalone | Role::Mongos | Role::Down => {}
                 }
             }
         }
-        due.into_iter()
+        due
     }
 
     /// The primary that a member follows: the latest among those that it reaches.
@@ -422,10 +438,5 @@ fn two<T>(items: &mut [T], a: usize, b: usize) -> Option<(&mut T, &mut T)> {
 }
 
 fn noop() -> Op {
-    Op {
-        db: String::new(),
-        coll: String::new(),
-        uuid: None,
-        change: Change::Noop,
-    }
+    Op::new("", "", None, Change::Noop)
 }

@@ -61,6 +61,26 @@ impl Reply {
             Self::Failure(failure) => with_headroom(&failure.finish(profile, times)),
         }
     }
+
+    /// The same, as a mongos lays it out.
+    pub(crate) fn merged_message(self, times: Option<Times>) -> Vec<u8> {
+        match self {
+            Self::Success(mut body) => {
+                append_merged_success(&mut body, times);
+                with_headroom(&body)
+            }
+            Self::Cursor(cursor) => {
+                let mut last = RawDocumentBuf::new();
+                append_merged_success(&mut last, times);
+                cursor.message(&last)
+            }
+            Self::Failure(failure) => {
+                let mut body = raw(&failure.error.to_reply());
+                append_merged_times(&mut body, times);
+                with_headroom(&body)
+            }
+        }
+    }
 }
 
 fn with_headroom(body: &RawDocumentBuf) -> Vec<u8> {
@@ -120,6 +140,18 @@ fn append_success(body: &mut RawDocumentBuf, times: Option<Times>) {
     if let Some(times) = times {
         append_cluster_time(body, times.cluster);
         body.append(cstr!("operationTime"), times.operation);
+    }
+}
+
+fn append_merged_success(body: &mut RawDocumentBuf, times: Option<Times>) {
+    body.append(cstr!("ok"), 1.0);
+    append_merged_times(body, times);
+}
+
+fn append_merged_times(body: &mut RawDocumentBuf, times: Option<Times>) {
+    if let Some(times) = times {
+        body.append(cstr!("operationTime"), times.operation);
+        append_cluster_time(body, times.cluster);
     }
 }
 

@@ -49,6 +49,11 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
             "Transaction number requires a session ID to also be specified",
         )
     })?;
+    if d.cluster.is_some() && (is_member(context) || ends(context)) {
+        return Err(CommandError::illegal_operation(
+            "the simulated mongos runs no multi-document transactions",
+        ));
+    }
     if !is_member(context) || ends(context) {
         return Ok(());
     }
@@ -201,17 +206,22 @@ pub(crate) fn abort(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
 impl Deployment {
     /// The data that a command sees.
     pub(crate) fn view(&self, context: &Context<'_>) -> Option<&Catalog> {
+        self.view_of(context, context.db())
+    }
+
+    /// The same of another database; through a mongos, that of its primary shard.
+    pub(crate) fn view_of(&self, context: &Context<'_>, db: &str) -> Option<&Catalog> {
         let m = self.members.get(context.member)?;
         let body = context.body();
         if is_member(context) {
             let key = session_key(body.get_document("lsid").ok()?);
             return m.transactions.get(&key).map(|t| &t.catalog);
         }
-        let level = body
-            .get_document("readConcern")
-            .ok()
-            .and_then(|c| c.get_str("level").ok());
-        if m.role != Role::Standalone && matches!(level, Some("majority" | "snapshot")) {
+        let majority = wants_majority(context);
+        if self.cluster.is_some() {
+            return self.routed_view(context, db, majority);
+        }
+        if m.role != Role::Standalone && majority {
             return Some(&m.committed);
         }
         Some(&m.catalog)
@@ -224,6 +234,9 @@ impl Deployment {
         ops: Vec<Op>,
         statement: Option<Statement>,
     ) -> Result<OpTime, CommandError> {
+        if self.cluster.is_some() {
+            return self.route(context, ops, statement);
+        }
         if !is_member(context) {
             return Ok(self.append(context.now, context.member, ops, statement, false));
         }
@@ -249,6 +262,13 @@ impl Deployment {
         }
         Ok(m.last_applied())
     }
+}
+
+/// Whether a read is to see only what the majority has.
+pub(crate) fn wants_majority(context: &Context<'_>) -> bool {
+    let concern = context.body().get_document("readConcern").ok();
+    let level = concern.and_then(|c| c.get_str("level").ok());
+    matches!(level, Some("majority" | "snapshot"))
 }
 
 /// A document that the transaction changes must be as it was when the transaction began.

@@ -8,6 +8,7 @@ use bson::oid::ObjectId;
 use crate::failpoints::Fault;
 use crate::oplog::OpTime;
 use crate::reply::Reply;
+use crate::sharding::Point;
 
 /// Why a request is not answered yet.
 #[derive(Clone, Debug)]
@@ -27,6 +28,14 @@ pub(crate) enum Wait {
         optime: OpTime,
         deadline: Option<Instant>,
     },
+    /// A write through a mongos that is not replicated far enough on its shards yet.
+    ShardWriteConcern {
+        reply: Reply,
+        points: Vec<Point>,
+        deadline: Option<Instant>,
+    },
+    /// A mongos looks for primaries of shards.
+    Shards { deadline: Instant },
     /// A read that must not precede a point in time.
     ClusterTime { ts: Timestamp },
 }
@@ -35,8 +44,10 @@ impl Wait {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Blocked { until, .. } => Some(*until),
-            Self::GetMore { deadline } | Self::Hello { deadline, .. } => Some(*deadline),
-            Self::WriteConcern { deadline, .. } => *deadline,
+            Self::GetMore { deadline } | Self::Hello { deadline, .. } | Self::Shards { deadline } => {
+                Some(*deadline)
+            }
+            Self::WriteConcern { deadline, .. } | Self::ShardWriteConcern { deadline, .. } => *deadline,
             Self::ClusterTime { .. } => None,
         }
     }

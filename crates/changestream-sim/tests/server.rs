@@ -16,6 +16,51 @@ fn lsid(n: u8) -> Document {
     doc! { "id": Binary { subtype: BinarySubtype::Uuid, bytes: vec![n; 16] } }
 }
 
+#[cfg(feature = "zlib")]
+#[test]
+fn a_compressed_request_is_answered_so_if_that_was_agreed_upon_and_ends_the_connection_if_not() {
+    use changestream_core::wire::{compress, compressor_of};
+    use changestream_sim::Compressor;
+    let mut w = World::new(Deployment::replica_set(1).compressors([Compressor::Zlib]));
+    let ping = bson::rawdoc! { "ping": 1, "$db": "admin" };
+    let compressed = compress(
+        &encode_op_msg(1, 0, Flags::NONE, &ping, &[]),
+        Compressor::Zlib,
+        None,
+    )
+    .unwrap();
+
+    let c = w.connect(0);
+    assert!(!w.admin(c, doc! { "isMaster": 1 }).contains_key("compression"));
+    w.bytes(c, &compressed);
+    assert_eq!(w.ended, [c]);
+
+    let c = w.connect(0);
+    let hello = w.admin(c, doc! { "isMaster": 1, "compression": ["zstd", "zlib"] });
+    assert_eq!(hello.get_array("compression").unwrap(), &vec!["zlib".into()]);
+    w.bytes(c, &compressed);
+    assert_eq!(compressor_of(w.sent.last().unwrap()), Some(2));
+    assert_eq!(w.reply(c).unwrap().get_f64("ok").unwrap(), 1.0);
+    w.ok(c, doc! { "ping": 1 });
+    assert_eq!(compressor_of(w.sent.last().unwrap()), None);
+    let hello = w.admin(c, doc! { "isMaster": 1 });
+    assert!(
+        hello.contains_key("compression"),
+        "what was agreed upon is said again"
+    );
+}
+
+#[cfg(not(feature = "zlib"))]
+#[test]
+#[allow(clippy::disallowed_methods, reason = "an epoch for a test")]
+fn a_compressor_that_is_not_built_in_is_refused() {
+    let error = Deployment::replica_set(1)
+        .compressors([changestream_sim::Compressor::Zlib])
+        .build(std::time::Instant::now())
+        .unwrap_err();
+    assert!(error.to_string().contains("turn the feature `zlib` on"));
+}
+
 #[test]
 fn hello_says_who_is_who_in_the_servers_order() {
     let mut w = World::replica_set(3);

@@ -24,6 +24,12 @@
 //! Every method of a stream may be dropped at any await point, in `select!` or by `tokio::time::timeout`, and nothing is
 //! lost. A stream is one value without tasks; polled from where it is, on a runtime with the drivers for I/O and time
 //! enabled.
+//!
+//! # Features
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
+//! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
+//! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
+//! connection string, and is not offered to servers.
 
 use std::future::Future;
 use std::io;

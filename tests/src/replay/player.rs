@@ -61,9 +61,6 @@ fn machine(
 
 /// Why a scenario cannot be played against a client machine yet; none if it can.
 pub fn waits_for(scenario: &Scenario) -> Option<&'static str> {
-    if scenario.is_compressed() {
-        return Some("compression (OP_COMPRESSED)");
-    }
     let raw = streams(scenario).iter().any(RecordedStream::is_exhaust);
     raw.then_some("a raw connection: its client reads by exhaust")
 }
@@ -100,8 +97,13 @@ pub fn uri(scenario: &Scenario) -> String {
         "" => String::new(),
         user => format!("{}:{}@", percent_encoded(user), percent_encoded(text("password"))),
     };
+    let compressors: Vec<&str> = scenario.compressors().iter().map(|c| c.as_str()).collect();
+    let compression = match &compressors[..] {
+        [] => String::new(),
+        names => format!("&compressors={}", names.join(",")),
+    };
     format!(
-        "mongodb://{credential}{}/?{reached}{}",
+        "mongodb://{credential}{}/?{reached}{compression}{}",
         hosts.join(","),
         text("options")
     )

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bson::{Bson, Document, RawDocumentBuf};
 use bytes::Bytes;
-use changestream_core::wire::{self, Message};
+use changestream_core::wire::{self, Compressor, Message};
 
 /// What is done to replies.
 #[derive(Default)]
@@ -29,16 +29,30 @@ impl Rewriting {
     /// The message as it goes on.
     pub(super) fn apply(&mut self, message: Bytes) -> Bytes {
         let Some(change) = &mut self.0 else { return message };
-        let message = Message::decode(&message).expect("the deployment speaks the protocol");
-        if let Message::Reply(reply) = message {
-            let body = changed(change, &reply.document);
-            return wire::encode_op_reply(reply.request_id, reply.response_to, &body);
-        }
-        let Message::Msg(reply) = message else {
-            panic!("a request came back: {message:?}")
+        let compressor = wire::compressor_of(&message).and_then(Compressor::from_id);
+        let message = match compressor {
+            Some(_) => wire::decompress(&message, wire::DEFAULT_MAX_MESSAGE_SIZE)
+                .expect("the deployment compresses well"),
+            None => message,
         };
-        let body = changed(change, &reply.body);
-        wire::encode_op_msg(reply.request_id, reply.response_to, reply.flags, &body, &[])
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "whatever else it is, it is no reply"
+        )]
+        let rewritten = match Message::decode(&message).expect("the deployment speaks the protocol") {
+            Message::Msg(reply) => {
+                let body = changed(change, &reply.body);
+                wire::encode_op_msg(reply.request_id, reply.response_to, reply.flags, &body, &[])
+            }
+            Message::Reply(reply) => {
+                let body = changed(change, &reply.document);
+                wire::encode_op_reply(reply.request_id, reply.response_to, &body)
+            }
+            other => panic!("the deployment answered with {other:?}"),
+        };
+        compressor
+            .and_then(|compressor| wire::compress(&rewritten, compressor, None))
+            .unwrap_or(rewritten)
     }
 }
 

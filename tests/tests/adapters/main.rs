@@ -9,8 +9,12 @@
 )]
 
 mod adapter;
+mod certificates;
+mod chopped;
 mod examples;
 mod scenarios;
+mod tls;
+mod tls_proxy;
 #[cfg(unix)]
 mod unix_proxy;
 
@@ -21,36 +25,47 @@ use changestream_driver::{ChangeStream, Error, Runtime, Watch};
 
 /// Every scenario as a test of this adapter.
 macro_rules! suite {
-    ($module:ident, $adapter:ty: $($scenario:ident,)*) => {
+    ($module:ident, $adapter:ty: $($file:ident::$scenario:ident,)*) => {
         mod $module {
             use super::*;
 
             $(
                 #[test]
                 fn $scenario() {
-                    bounded(|| <$adapter>::block_on(scenarios::$scenario::<$adapter>()));
+                    bounded(|| <$adapter>::block_on($file::$scenario::<$adapter>()));
                 }
             )*
         }
     };
     ($module:ident, $adapter:ty) => {
         suite! { $module, $adapter:
-            a_collection_a_database_and_a_deployment_are_watched,
-            an_election_loses_and_repeats_nothing,
-            a_crash_of_the_primary_loses_and_repeats_nothing,
-            a_call_given_up_wherever_it_waits_loses_nothing,
-            a_try_comes_back_and_an_idle_stream_tells_where_it_stands,
-            an_invalidated_stream_ends,
-            closing_kills_the_cursor,
-            a_reply_that_never_comes_is_resumed_from,
-            a_member_cut_off_from_the_others_falls_silent_and_goes_on,
-            a_server_that_says_nothing_is_given_up,
-            nobody_listening_is_an_error_after_the_selection_time,
-            a_wrong_password_is_told_without_the_password,
-            a_standalone_is_told_what_it_takes,
-            streams_of_one_client_share_what_they_learned,
-            servers_are_told_of_the_executor,
-            the_addresses_of_a_name_are_tried_in_turn,
+            scenarios::a_collection_a_database_and_a_deployment_are_watched,
+            scenarios::an_election_loses_and_repeats_nothing,
+            scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,
+            scenarios::a_call_given_up_wherever_it_waits_loses_nothing,
+            scenarios::a_try_comes_back_and_an_idle_stream_tells_where_it_stands,
+            scenarios::an_invalidated_stream_ends,
+            scenarios::closing_kills_the_cursor,
+            scenarios::a_reply_that_never_comes_is_resumed_from,
+            scenarios::a_member_cut_off_from_the_others_falls_silent_and_goes_on,
+            scenarios::a_server_that_says_nothing_is_given_up,
+            scenarios::nobody_listening_is_an_error_after_the_selection_time,
+            scenarios::a_wrong_password_is_told_without_the_password,
+            scenarios::a_standalone_is_told_what_it_takes,
+            scenarios::streams_of_one_client_share_what_they_learned,
+            scenarios::servers_are_told_of_the_executor,
+            scenarios::the_addresses_of_a_name_are_tried_in_turn,
+            tls::tls_loses_and_repeats_nothing,
+            tls::a_closed_stream_takes_leave_of_tls_too,
+            tls::each_tls_version_is_spoken_and_the_host_is_named,
+            tls::an_expired_certificate_is_told,
+            tls::a_certificate_of_another_host_is_told_and_can_be_allowed,
+            tls::an_unknown_authority_is_told_and_can_be_allowed,
+            tls::a_client_certificate_is_shown_and_its_refusal_told,
+            tls::a_server_without_tls_is_told,
+            tls::a_client_without_tls_is_told,
+            tls::an_end_without_farewell_is_resumed_from,
+            tls::the_handshake_counts_as_connecting,
         }
     };
 }
@@ -128,17 +143,27 @@ suite!(blocking, Blocking);
 suite!(threads, OnThreads);
 suite!(compio_, OnCompio);
 
-suite!(smol_elsewhere, SmolElsewhere: a_crash_of_the_primary_loses_and_repeats_nothing,);
+// Bytes that come and go in small pieces.
+awaited!(OnChopped, chopped::Chopped, |future| {
+    examples::std_threads::block_on(future)
+});
+suite!(chopped_, OnChopped:
+    tls::tls_loses_and_repeats_nothing,
+    tls::each_tls_version_is_spoken_and_the_host_is_named,
+    tls::a_client_certificate_is_shown_and_its_refusal_told,
+);
+
+suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);
 
 /// The adapters know Unix domain sockets besides TCP.
 #[cfg(unix)]
 mod unix_sockets {
     use super::*;
 
-    suite!(tokio_, OnTokio: a_unix_socket_serves_as_well,);
-    suite!(smol, OnSmol: a_unix_socket_serves_as_well,);
-    suite!(async_std_, OnAsyncStd: a_unix_socket_serves_as_well,);
-    suite!(blocking, Blocking: a_unix_socket_serves_as_well,);
+    suite!(tokio_, OnTokio: scenarios::a_unix_socket_serves_as_well,);
+    suite!(smol, OnSmol: scenarios::a_unix_socket_serves_as_well,);
+    suite!(async_std_, OnAsyncStd: scenarios::a_unix_socket_serves_as_well,);
+    suite!(blocking, Blocking: scenarios::a_unix_socket_serves_as_well,);
 }
 
 /// A stream may be made on one thread and used on another, where the runtime's sockets may.

@@ -396,7 +396,7 @@ impl Writing {
     }
 }
 
-async fn take(stream: &mut impl Follow, events: usize) -> Vec<i32> {
+pub async fn take(stream: &mut impl Follow, events: usize) -> Vec<i32> {
     let mut seen = Vec::new();
     while seen.len() < events {
         seen.push(id(&stream.next().await.unwrap().unwrap()));

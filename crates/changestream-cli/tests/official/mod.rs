@@ -82,12 +82,8 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A script of `tests/drivers`.
-pub(crate) fn script(path: &str) -> PathBuf {
-    drivers().join(path)
-}
-
-fn drivers() -> PathBuf {
+/// The folder of the drivers' scripts, `tests/drivers`.
+pub(crate) fn drivers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/drivers")
 }
 
@@ -146,6 +142,9 @@ impl Comparison<'_> {
             let line = self.hear()?;
             if let Some(event) = line.get("event") {
                 events.push(event.clone());
+            } else if line.get("catchUp").is_some() {
+                tail.read_until_events(events.len());
+                self.script.say(&json!({ "go": true }));
             } else if line.get("wait").is_some() {
                 tail.read_until_resumed();
                 self.script.say(&json!({ "go": true }));
@@ -290,6 +289,10 @@ impl Tail {
             Some(_) => {}
         }
         true
+    }
+
+    fn read_until_events(&mut self, count: usize) {
+        while self.events.len() < count && self.read() {}
     }
 
     fn read_until_resumed(&mut self) {

@@ -34,8 +34,11 @@ impl ClientSettings {
             app_name: options.app_name.clone(),
             credential,
             load_balanced: options.load_balanced,
+            tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
+            compressors: options.compressors.clone(),
+            zlib_level: options.zlib_compression_level,
         };
         let topology = topology(&options);
         // The settings are the same for each stream: what is wrong with them is said once, here.

@@ -1,13 +1,13 @@
 //! The commands that a connection says for itself: the handshake, and hello on an established connection.
 
 use bson::raw::cstr;
-use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::Bytes;
 
 use super::ConnectionSettings;
 use crate::auth::{Conversation, Mechanism};
 use crate::random::Random;
-use crate::wire::{self, Flags};
+use crate::wire::{self, Compressor, Flags};
 
 /// Which hello a server is spoken to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,11 @@ pub(super) fn handshake(
         cstr!("client"),
         settings.metadata.to_document(settings.app_name.as_deref()),
     );
-    command.append(cstr!("compression"), RawArrayBuf::new());
+    let mut compression = RawArrayBuf::new();
+    for compressor in offered(settings) {
+        compression.push(compressor.as_str());
+    }
+    command.append(cstr!("compression"), compression);
     if settings.load_balanced {
         command.append(cstr!("loadBalanced"), true);
     }
@@ -83,6 +87,22 @@ pub(super) fn handshake(
         command.append(cstr!("speculativeAuthenticate"), start);
     }
     (command, speculative)
+}
+
+/// The compressors that the handshake offers, in order of preference.
+fn offered(settings: &ConnectionSettings) -> impl Iterator<Item = Compressor> {
+    let all = settings.compressors.iter().copied();
+    all.filter(|compressor| compressor.is_built_in())
+}
+
+/// The first of those offered that the server's answer lists: the client's order counts (OP_COMPRESSED specification).
+pub(super) fn agreed_compressor(settings: &ConnectionSettings, answer: &RawDocument) -> Option<Compressor> {
+    let listed = answer.get_array("compression").ok()?;
+    let known = |compressor: &Compressor| {
+        let mut names = listed.into_iter().filter_map(|name| name.ok()?.as_str());
+        names.any(|name| name == compressor.as_str())
+    };
+    offered(settings).find(known)
 }
 
 /// Hello without the arguments that only a handshake may have.

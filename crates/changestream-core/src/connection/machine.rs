@@ -11,6 +11,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 
 use super::exchange::{Exchanges, Purpose, after};
+use super::foreign;
 use super::hello::{self, Dialect};
 use super::incoming::Incoming;
 use super::server::{Server, readable};
@@ -21,7 +22,7 @@ use crate::auth::{Conversation, Next, refused_by_server};
 use crate::client::{Deadline, DeadlineReason, Disconnected};
 use crate::error::{Error, ErrorKind};
 use crate::random::Random;
-use crate::wire::{self, Flags, FrameReader, Message};
+use crate::wire::{self, Compressor, Flags, FrameReader, Message, WireError};
 
 /// One connection to one server, from the moment that it is opened.
 ///
@@ -44,7 +45,9 @@ pub struct Connection {
 
 struct Held {
     request_id: i32,
+    /// Uncompressed: whether to compress is known after the handshake.
     bytes: Bytes,
+    may_be_compressed: bool,
     purpose: Purpose,
     timeout: Option<Duration>,
 }
@@ -108,6 +111,11 @@ impl Connection {
         self.state.server().map(|server| &server.hello)
     }
 
+    /// What requests are compressed by, once the handshake has agreed upon it.
+    pub fn compressor(&self) -> Option<Compressor> {
+        self.state.server()?.compressor
+    }
+
     /// `maxWireVersion` of the server's last answer to hello.
     pub fn max_wire_version(&self) -> Option<i32> {
         self.state.server()?.max_wire_version
@@ -165,6 +173,11 @@ impl Connection {
         }
         self.reader.filled(len);
         self.exchanges.heard(now);
+        if matches!(self.state, State::Greeting { .. })
+            && let Some(complaint) = foreign::complaint(self.reader.received())
+        {
+            return self.fail_protocol(complaint.to_owned());
+        }
         while !self.has_failed() {
             match self.reader.next_frame() {
                 Ok(Some(frame)) => self.handle_frame(now, &frame),
@@ -179,8 +192,11 @@ impl Connection {
         let Disconnected { message, timed_out } = reason;
         let message = match &self.state {
             State::Connecting { .. } => format!("could not connect: {message}"),
+            State::Greeting { .. } if self.settings.tls => {
+                format!("the connection was closed during the handshake: {message}")
+            }
             State::Greeting { .. } => format!(
-                "the connection was closed during the handshake: {message}; do both sides agree about TLS (tls=true)?"
+                "the connection was closed during the handshake: {message}; does the server expect TLS (tls=true)?"
             ),
             State::Authenticating { .. } => {
                 format!("the connection was closed during authentication: {message}")
@@ -203,11 +219,15 @@ impl Connection {
         }
         let limit = self.settings.connect_timeout;
         let message = match (reason, self.exchanges.deadline()) {
+            (DeadlineReason::Connect, _) if self.settings.tls => {
+                format!("not connected, with the TLS handshake, within {limit:?} (connectTimeoutMS)")
+            }
             (DeadlineReason::Connect, _) => {
                 format!("not connected within {limit:?} (connectTimeoutMS)")
             }
             (DeadlineReason::Reply, Some((_, silence))) => {
-                format!("the server was silent for {silence:?} while its reply was awaited")
+                let silence = silence.as_millis();
+                format!("the server was silent for {silence} ms while its reply was awaited")
             }
             (_, _) => format!("the handshake was not done within {limit:?} (connectTimeoutMS)"),
         };
@@ -273,6 +293,7 @@ impl Connection {
         let held = Held {
             request_id,
             bytes: wire::encode_op_msg(request_id, 0, flags, &request.body, &[]),
+            may_be_compressed: command_name(&request.body).is_some_and(wire::may_compress),
             purpose: Purpose::Command {
                 exhaust_allowed: request.exhaust_allowed,
                 wanted: true,
@@ -307,11 +328,7 @@ impl Connection {
     }
 
     fn handle_frame(&mut self, now: Instant, frame: &Bytes) {
-        let incoming = match Message::decode(frame) {
-            Ok(message) => Incoming::from_message(message),
-            Err(error) => Err(error.to_string()),
-        };
-        let incoming = match incoming {
+        let incoming = match self.read(frame) {
             Ok(incoming) => incoming,
             Err(message) => return self.fail_protocol(message),
         };
@@ -345,6 +362,18 @@ impl Connection {
         }
     }
 
+    fn read(&self, frame: &Bytes) -> Result<Incoming, String> {
+        let text = |error: WireError| error.to_string();
+        if wire::compressor_of(frame).is_none() {
+            return Incoming::from_message(Message::decode(frame).map_err(text)?);
+        }
+        if self.compressor().is_none() {
+            return Err("the server compressed a reply, and no compressor was agreed upon".to_owned());
+        }
+        let inflated = wire::decompress(frame, self.reader.max_message_size()).map_err(text)?;
+        Incoming::from_message(Message::decode(&inflated).map_err(text)?)
+    }
+
     fn handle_hello(&mut self, body: Bytes, round_trip: Duration) {
         let Some(hello) = readable(&body) else {
             return self.fail_protocol("the answer to hello is not a readable document".to_owned());
@@ -358,12 +387,17 @@ impl Connection {
         } = &mut self.state
         {
             self.state = State::Greeted {
-                server: Server::new(*dialect, body.clone(), hello),
+                server: Server::new(
+                    *dialect,
+                    hello::agreed_compressor(&self.settings, hello),
+                    body.clone(),
+                    hello,
+                ),
                 handshake: body.clone(),
                 speculative: speculative.take(),
             };
         } else if let Some(server) = self.state.server_mut() {
-            *server = Server::new(server.dialect, body.clone(), hello);
+            *server = Server::new(server.dialect, server.compressor, body.clone(), hello);
         }
         self.outputs
             .push_back(ConnectionOutput::Hello { body, round_trip });
@@ -465,7 +499,11 @@ impl Connection {
     fn release(&mut self, now: Instant, held: Held) {
         self.exchanges
             .open(now, held.request_id, held.purpose, held.timeout);
-        self.transmit(held.bytes);
+        let compressed = self
+            .compressor()
+            .filter(|_| held.may_be_compressed)
+            .and_then(|compressor| wire::compress(&held.bytes, compressor, self.settings.zlib_level));
+        self.transmit(compressed.unwrap_or(held.bytes));
     }
 
     fn transmit_authentication(&mut self, now: Instant, command: &RawDocumentBuf) {
@@ -529,6 +567,10 @@ impl fmt::Debug for Connection {
             .field("exchanges", &self.exchanges)
             .finish_non_exhaustive()
     }
+}
+
+fn command_name(command: &RawDocument) -> Option<&str> {
+    Some(command.iter_elements().next()?.ok()?.key().as_str())
 }
 
 fn connect_timeout(settings: &ConnectionSettings) -> Option<Duration> {

@@ -13,8 +13,11 @@
 //!     app_name: None,
 //!     credential: None,
 //!     load_balanced: false,
+//!     tls: false,
 //!     connect_timeout: Duration::from_secs(10),
 //!     metadata: ClientMetadata::new(),
+//!     compressors: Vec::new(),
+//!     zlib_level: None,
 //! };
 //! let now = Instant::now(); // the caller's clock: the machine itself has none
 //! let address = ServerAddress::tcp("localhost", 27017);
@@ -33,6 +36,7 @@
 
 mod environment;
 mod exchange;
+mod foreign;
 mod hello;
 mod incoming;
 mod machine;
@@ -53,6 +57,7 @@ pub use metadata::{ClientMetadata, OperatingSystem};
 
 use crate::Error;
 use crate::auth::Credential;
+use crate::wire::Compressor;
 
 /// What all connections of a client have in common.
 #[derive(Clone, Debug)]
@@ -63,11 +68,18 @@ pub struct ConnectionSettings {
     pub credential: Option<Credential>,
     /// Whether the connection goes through a load balancer (`loadBalanced=true`).
     pub load_balanced: bool,
+    /// Whether the connection is encrypted (`tls`). The machine does not care; what its errors suggest does.
+    pub tls: bool,
     /// How long connecting and the handshake may take together, and authentication, and a later hello, each
     /// (`connectTimeoutMS`). Zero is no limit.
     pub connect_timeout: Duration,
     /// What the handshake says about this client.
     pub metadata: ClientMetadata,
+    /// The compressors that are offered to servers, in order of preference; one that is not built in is left out. The
+    /// first one that the server knows too compresses every request that may be compressed.
+    pub compressors: Vec<Compressor>,
+    /// `zlibCompressionLevel`, -1 to 9. `None` and -1 are zlib's default.
+    pub zlib_level: Option<i32>,
 }
 
 /// A command to send.

@@ -6,16 +6,18 @@ use crate::ServerError;
 
 /// Whether a reply says that its command succeeded: `ok` is 1, in whichever numeric type, or true.
 pub fn is_ok(reply: &RawDocument) -> bool {
-    match reply.get("ok") {
-        Ok(Some(RawBsonRef::Boolean(ok))) => ok,
-        Ok(Some(ok)) => number(ok) == Some(1),
-        Ok(None) | Err(_) => false,
-    }
+    reply.get("ok").is_ok_and(|ok| ok.is_some_and(says_ok))
 }
 
-/// What a reply with `ok: 0` says. Fields that it lacks, or that are of a wrong type, are empty.
+/// Whether that is the value of an `ok` that says so.
+pub(crate) fn says_ok(ok: RawBsonRef<'_>) -> bool {
+    ok.as_bool().unwrap_or_else(|| number(ok) == Some(1))
+}
+
+/// What a reply with `ok: 0` says. Fields that it lacks, or that are of a wrong type, are empty. Texts are cut at 8 KiB
+/// and labels at 32, since errors are kept and printed.
 pub fn server_error(reply: &RawDocument) -> ServerError {
-    let text = |name| reply.get_str(name).unwrap_or_default().to_owned();
+    let text = |name| cut(reply.get_str(name).unwrap_or_default());
     let mut message = text("errmsg");
     if message.is_empty() {
         // OP_REPLY's own way to say it.
@@ -29,7 +31,9 @@ pub fn server_error(reply: &RawDocument) -> ServerError {
     if let Ok(labels) = reply.get_array("errorLabels") {
         error.labels = labels
             .into_iter()
-            .filter_map(|label| label.ok()?.as_str().map(str::to_owned))
+            .map_while(Result::ok)
+            .take(MOST_LABELS)
+            .filter_map(|label| label.as_str().map(cut))
             .collect();
     }
     error
@@ -45,6 +49,14 @@ pub fn is_true(reply: &RawDocument, name: &str) -> bool {
     reply.get_bool(name).unwrap_or(false)
 }
 
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(LONGEST_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
 fn number(value: RawBsonRef<'_>) -> Option<i32> {
     if let Some(n) = value.as_i64() {
         return i32::try_from(n).ok();
@@ -54,3 +66,6 @@ fn number(value: RawBsonRef<'_>) -> Option<i32> {
         .as_i32()
         .or_else(|| double.filter(|(n, i)| f64::from(*i) == *n).map(|(_, i)| i))
 }
+
+const LONGEST_TEXT: usize = 8 << 10;
+const MOST_LABELS: usize = 32;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::hello::Dialect;
 use super::reply;
-use crate::wire::DEFAULT_MAX_MESSAGE_SIZE;
+use crate::wire::{Compressor, DEFAULT_MAX_MESSAGE_SIZE};
 
 /// What the server has said about itself last.
 pub(super) struct Server {
@@ -13,15 +13,23 @@ pub(super) struct Server {
     pub(super) max_wire_version: Option<i32>,
     /// How to say hello to it from now on.
     pub(super) dialect: Dialect,
+    /// What the handshake has agreed upon.
+    pub(super) compressor: Option<Compressor>,
 }
 
 impl Server {
-    pub(super) fn new(dialect: Dialect, body: Bytes, hello: &RawDocument) -> Self {
+    pub(super) fn new(
+        dialect: Dialect,
+        compressor: Option<Compressor>,
+        body: Bytes,
+        hello: &RawDocument,
+    ) -> Self {
         let max_wire_version = reply::integer(hello, "maxWireVersion");
         Self {
             hello: body,
             max_wire_version,
             dialect: dialect.of_check(reply::is_true(hello, "helloOk"), max_wire_version),
+            compressor,
         }
     }
 

@@ -11,7 +11,7 @@ use std::fmt;
 
 use bson::raw::RawBsonRef;
 use bson::spec::BinarySubtype;
-use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, Uuid};
+use bson::{DateTime, Document, RawDocument, RawDocumentBuf, Timestamp, Uuid};
 use bytes::Bytes;
 
 use crate::depth::nests_too_deep;
@@ -200,7 +200,10 @@ impl fmt::Debug for ChangeEvent {
         if nests_too_deep(self.as_raw()) {
             return f.write_str("ChangeEvent(<nested too deep to show>)");
         }
-        f.debug_tuple("ChangeEvent").field(&self.as_raw()).finish()
+        match Document::try_from(self.as_raw()) {
+            Ok(event) => write!(f, "ChangeEvent({event})"),
+            Err(_) => f.write_str("ChangeEvent(<invalid BSON>)"),
+        }
     }
 }
 

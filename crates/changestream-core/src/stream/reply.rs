@@ -7,6 +7,7 @@ use bson::{Timestamp, spec::ElementType};
 use bytes::Bytes;
 
 use super::batch::Batch;
+use crate::connection::reply;
 use crate::token::ResumeToken;
 use crate::topology::TopologyVersion;
 use crate::{Error, ServerError};
@@ -30,38 +31,25 @@ impl CommandReply {
     /// # Errors
     /// The bytes are no BSON document on the outermost level.
     pub fn parse(body: Bytes) -> Result<Self, Error> {
-        let mut reply = Self {
-            body: Bytes::new(),
-            error: None,
-            operation_time: None,
-            cluster_time: None,
-        };
-        let mut ok = false;
-        let mut failure = ServerError::new(0, "", "");
-        for element in RawDocument::from_bytes(&body).map_err(malformed)?.iter_elements() {
+        let document = RawDocument::from_bytes(&body).map_err(malformed)?;
+        let (mut ok, mut operation_time, mut cluster_time) = (false, None, None);
+        for element in document.iter_elements() {
             let element = element.map_err(malformed)?;
-            let key = element.key().as_str();
+            let value = || element.value().map_err(malformed);
             // The cursor may be megabytes; whoever wants it looks for it.
-            if !matches!(
-                key,
-                "ok" | "code" | "codeName" | "errmsg" | "errorLabels" | "operationTime" | "$clusterTime"
-            ) {
-                continue;
-            }
-            let value = element.value().map_err(malformed)?;
-            match key {
-                "ok" => ok = number(value) == Some(1.0),
-                "code" => failure.code = number(value).map_or(0, |code| code as i32),
-                "codeName" => failure.code_name = text(value),
-                "errmsg" => failure.message = text(value),
-                "errorLabels" => failure.labels = labels(value),
-                "operationTime" => reply.operation_time = value.as_timestamp(),
-                _ => reply.cluster_time = value.as_document().and_then(ClusterTime::new),
+            match element.key().as_str() {
+                "ok" => ok = reply::says_ok(value()?),
+                "operationTime" => operation_time = value()?.as_timestamp(),
+                "$clusterTime" => cluster_time = value()?.as_document().and_then(ClusterTime::new),
+                _ => {}
             }
         }
-        reply.error = (!ok).then_some(failure);
-        reply.body = body;
-        Ok(reply)
+        Ok(Self {
+            error: (!ok).then(|| reply::server_error(document)),
+            operation_time,
+            cluster_time,
+            body,
+        })
     }
 
     /// `topologyVersion`: how new the server's view of itself is. Errors carry it.
@@ -73,8 +61,8 @@ impl CommandReply {
     /// `baseBackoffMS`: what an overloaded server asks the pauses between tries to begin with.
     pub(crate) fn base_backoff(&self) -> Option<Duration> {
         let reply = RawDocument::from_bytes(&self.body).ok()?;
-        let milliseconds = number(reply.get("baseBackoffMS").ok()??)?;
-        Duration::try_from_secs_f64(milliseconds / 1000.0).ok()
+        let milliseconds = reply::integer(reply, "baseBackoffMS")?;
+        u64::try_from(milliseconds).ok().map(Duration::from_millis)
     }
 
     /// The cursor in the reply of an aggregate or a getMore.
@@ -170,38 +158,6 @@ impl ClusterTime {
             *known = Some(seen);
         }
     }
-}
-
-fn number(value: RawBsonRef<'_>) -> Option<f64> {
-    value
-        .as_f64()
-        .or_else(|| value.as_i32().map(f64::from))
-        .or_else(|| value.as_i64().map(|n| n as f64))
-        .or_else(|| value.as_bool().map(|b| f64::from(u8::from(b))))
-}
-
-/// A server's text, bounded: it goes into errors that are kept and printed.
-fn text(value: RawBsonRef<'_>) -> String {
-    const LONGEST: usize = 8 << 10;
-    let text = value.as_str().unwrap_or_default();
-    let mut end = text.len().min(LONGEST);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-fn labels(value: RawBsonRef<'_>) -> Vec<String> {
-    const MOST: usize = 32;
-    let Some(array) = value.as_array() else {
-        return Vec::new();
-    };
-    array
-        .into_iter()
-        .map_while(Result::ok)
-        .take(MOST)
-        .map(text)
-        .collect()
 }
 
 fn malformed(error: bson::error::Error) -> Error {

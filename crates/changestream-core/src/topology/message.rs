@@ -29,7 +29,11 @@ impl Topology {
             push(&mut message, format_args!(" (replica set {set_name:?})"));
         }
         message.push_str(": ");
-        push_servers(&mut message, description.servers.values());
+        push_servers(
+            &mut message,
+            description.servers.values(),
+            |server: &ServerDescription| self.is_being_checked(&server.address),
+        );
         if description.servers.is_empty() {
             message.push_str("it has no servers");
         }
@@ -48,7 +52,11 @@ const SHOWN_SERVERS: usize = 16;
 
 const SHOWN_CHARACTERS: usize = 300;
 
-fn push_servers<'a>(message: &mut String, servers: impl ExactSizeIterator<Item = &'a ServerDescription>) {
+fn push_servers<'a>(
+    message: &mut String,
+    servers: impl ExactSizeIterator<Item = &'a ServerDescription>,
+    is_being_checked: impl Fn(&ServerDescription) -> bool,
+) {
     let hidden = servers.len().saturating_sub(SHOWN_SERVERS);
     for (number, server) in servers.take(SHOWN_SERVERS).enumerate() {
         if number > 0 {
@@ -60,6 +68,7 @@ fn push_servers<'a>(message: &mut String, servers: impl ExactSizeIterator<Item =
         );
         match (&server.error, server.last_update_time) {
             (Some(error), _) => push(message, format_args!(" ({})", shortened(error))),
+            (None, None) if is_being_checked(server) => message.push_str(" (has not answered yet)"),
             (None, None) => message.push_str(" (not checked yet)"),
             (None, Some(_)) => {}
         }

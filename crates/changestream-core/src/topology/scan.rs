@@ -139,6 +139,12 @@ impl Topology {
         }
     }
 
+    /// Whether a check of that server is under way.
+    pub(super) fn is_being_checked(&self, address: &ServerAddress) -> bool {
+        let server = self.servers.get(address);
+        server.is_some_and(|server| matches!(server.check, Check::Running { .. }))
+    }
+
     /// Whether a scan is under way.
     pub fn is_scanning(&self) -> bool {
         matches!(self.scan, Scan::Running { .. })

@@ -112,7 +112,8 @@ pub struct Warning {
 }
 
 impl Warning {
-    pub(crate) fn new(option: &str, text: impl Into<String>) -> Self {
+    /// A warning about that option; for who makes something of it, and finds it odd then.
+    pub fn new(option: &str, text: impl Into<String>) -> Self {
         Self {
             option: option.to_owned(),
             text: text.into(),

@@ -32,12 +32,12 @@ use std::str::FromStr;
 pub use credential::{AuthMechanism, Credential, MechanismProperties};
 pub use error::{UriError, UriPlace, Warning};
 pub use options::{
-    Acknowledgment, ClientOptions, Compressor, PoolOptions, ProxyOptions, ServerMonitoringMode, TlsOptions,
-    WriteConcern,
+    Acknowledgment, ClientOptions, PoolOptions, ProxyOptions, ServerMonitoringMode, TlsOptions, WriteConcern,
 };
 pub use secret::Secret;
 
 use crate::address::ServerAddress;
+pub use crate::wire::Compressor;
 use option_table::Draft;
 use parts::{Parts, Scheme};
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::credential::{AuthMechanism, Credential, DEFAULT_SOURCE, MechanismProperties};
 use super::error::{UriError, UriPlace, Warning};
-use super::options::{Acknowledgment, ClientOptions, Compressor, ServerMonitoringMode, TlsOptions};
+use super::options::{Acknowledgment, ClientOptions, ServerMonitoringMode, TlsOptions};
 use super::parts::{Pairs, UserInfo};
 use super::validate::tls_conflict;
 use super::values::{MAX_INTEGER, Problem, Value};
 use crate::address::ServerAddress;
 use crate::read_preference::{ReadConcern, ReadPreferenceMode, TagSet};
+use crate::wire::Compressor;
 
 /// Options as they fill up while a connection string is read.
 pub(super) struct Draft {
@@ -413,6 +414,11 @@ fn compressors(draft: &mut Draft, value: Value<'_>) -> Result<(), Problem> {
             Some(compressor) => compressors.push(compressor),
             None => unknown = true,
         }
+    }
+    let absent = compressors.iter().filter(|compressor| !compressor.is_built_in());
+    for compressor in absent.map(|compressor| compressor.as_str()) {
+        let text = format!("names {compressor}, which is not built in: turn the feature `{compressor}` on");
+        draft.warnings.push(Warning::new(value.name, text));
     }
     draft.options.compressors = compressors;
     if unknown {

@@ -6,6 +6,7 @@ use super::credential::Credential;
 use super::secret::Secret;
 use crate::address::ServerAddress;
 use crate::read_preference::{ReadConcern, ReadPreference};
+use crate::wire::Compressor;
 
 /// How a client reaches a deployment, and how it behaves there (URI Options specification).
 ///
@@ -79,7 +80,8 @@ pub struct ClientOptions {
     pub max_adaptive_retries: Option<u32>,
     /// `enableOverloadRetargeting`: whether such a retry seeks another server. `None` is the specification's default.
     pub enable_overload_retargeting: Option<bool>,
-    /// `compressors`, in order of preference. Default: none.
+    /// `compressors`, in order of preference. Default: none. One that is not [built in](Compressor::is_built_in) is not
+    /// offered to servers.
     pub compressors: Vec<Compressor>,
     /// `zlibCompressionLevel`, -1 to 9. `None` and -1 are zlib's default, 0 is none, 9 the densest.
     pub zlib_compression_level: Option<i32>,
@@ -238,36 +240,6 @@ pub enum Acknowledgment {
     Nodes(u32),
     /// That of `majority`, or of the members that a tag of the replica set's configuration names.
     Named(String),
-}
-
-/// A compression of wire messages (OP_COMPRESSED specification).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Compressor {
-    /// `snappy`.
-    Snappy,
-    /// `zlib`.
-    Zlib,
-    /// `zstd`.
-    Zstd,
-}
-
-impl Compressor {
-    /// The name in the handshake and in connection strings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Snappy => "snappy",
-            Self::Zlib => "zlib",
-            Self::Zstd => "zstd",
-        }
-    }
-
-    /// The compressor of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Snappy, Self::Zlib, Self::Zstd]
-            .into_iter()
-            .find(|compressor| compressor.as_str() == name)
-    }
 }
 
 /// `serverMonitoringMode`: which protocol watches servers.

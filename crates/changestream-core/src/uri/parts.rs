@@ -157,11 +157,18 @@ impl<'a> Parts<'a> {
             }
         }
         text.extend([self.hosts, self.path]);
-        let mut separator = "?";
-        for pair in &pairs.list {
-            text.push_str(separator);
-            text.push_str(&pair.redacted());
-            separator = if pairs.semicolons { ";" } else { "&" };
+        let Some(query) = self.query else { return text };
+        text.push('?');
+        let separator = if pairs.semicolons { ";" } else { "&" };
+        let mut list = pairs.list.iter();
+        // Empty pieces stay: without them a semicolon might separate what it does not separate now.
+        for (index, raw) in query.split(separator).enumerate() {
+            text.push_str(if index > 0 { separator } else { "" });
+            if !raw.is_empty()
+                && let Some(pair) = list.next()
+            {
+                text.push_str(&pair.redacted());
+            }
         }
         text
     }

@@ -45,6 +45,11 @@ impl FrameReader {
         self.max_message_size = bytes.clamp(64 << 10, 128 << 20);
     }
 
+    /// The longest message that is accepted, in bytes.
+    pub fn max_message_size(&self) -> usize {
+        self.max_message_size
+    }
+
     /// Where the next bytes go. Never empty.
     ///
     /// Call [`next_frame`](Self::next_frame) until it has no more before this: a frame that is still in the reader
@@ -71,6 +76,11 @@ impl FrameReader {
     /// Bytes received that are not part of a frame handed out yet.
     pub fn pending(&self) -> usize {
         self.filled
+    }
+
+    /// Those bytes.
+    pub(crate) fn received(&self) -> &[u8] {
+        self.buffer.get(..self.filled).unwrap_or_default()
     }
 
     /// The next complete frame, header included; none while bytes of it are missing.

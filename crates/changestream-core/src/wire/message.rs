@@ -5,7 +5,7 @@ use std::fmt;
 use bson::RawDocument;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::HEADER_LEN;
+use super::{Compressor, HEADER_LEN};
 
 /// A complete message, decoded so far that its documents are located and their lengths fit.
 ///
@@ -358,6 +358,26 @@ pub enum WireError {
     Flags(u32),
     /// The CRC-32C does not match.
     Checksum,
+    /// An OP_COMPRESSED holds another operation than OP_MSG.
+    CompressedOpCode(i32),
+    /// The compressor of this number is not known.
+    Compressor(u8),
+    /// The feature of this compressor is off.
+    NotBuiltIn(Compressor),
+    /// A compressed message declares an inflated size that is not positive, or longer than allowed.
+    #[non_exhaustive]
+    InflatedLength {
+        /// What it says, in bytes.
+        declared: i32,
+        /// The largest that is accepted, in bytes.
+        max: usize,
+    },
+    /// A compressed message's content is broken, or not of the declared size.
+    #[non_exhaustive]
+    Inflated {
+        /// The compressor's name.
+        compressor: &'static str,
+    },
 }
 
 impl fmt::Display for WireError {
@@ -373,6 +393,23 @@ impl fmt::Display for WireError {
             Self::SectionKind(kind) => write!(f, "unknown section kind {kind} in an OP_MSG"),
             Self::Flags(bits) => write!(f, "unknown required flag in an OP_MSG: {bits:#x}"),
             Self::Checksum => f.write_str("a message's CRC-32C does not match its bytes"),
+            Self::CompressedOpCode(code) => {
+                write!(f, "unexpected operation code {code} in a compressed message")
+            }
+            Self::Compressor(id) => write!(f, "a message is compressed by unknown compressor {id}"),
+            Self::NotBuiltIn(compressor) => write!(
+                f,
+                "a message is compressed by {0}, which is not built in: turn the feature `{0}` on",
+                compressor.as_str()
+            ),
+            Self::InflatedLength { declared, max } => write!(
+                f,
+                "a compressed message claims to inflate to {declared} bytes, legal are 1 to {max}"
+            ),
+            Self::Inflated { compressor } => write!(
+                f,
+                "a message compressed by {compressor} is broken, or does not inflate to the size it declares"
+            ),
         }
     }
 }
@@ -476,7 +513,7 @@ impl Reader<'_> {
 
 const OP_REPLY: i32 = 1;
 const OP_QUERY: i32 = 2004;
-const OP_MSG: i32 = 2013;
+pub(super) const OP_MSG: i32 = 2013;
 const CHECKSUM_LEN: usize = 4;
 /// Sections of kind 1 and documents in them, together. A server takes 100,000 documents of each kind
 /// (`maxWriteBatchSize`), and no command has more than two kinds.

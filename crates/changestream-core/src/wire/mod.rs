@@ -1,11 +1,14 @@
 //! The wire protocol: frames cut from a byte stream, and messages in them.
 //!
 //! Both directions are here, so that a server (the simulated deployment) and a client share one codec.
-//! OP_MSG is specified in the driver specification "OP_MSG"; OP_QUERY and OP_REPLY survive for the legacy hello only.
+//! OP_MSG is specified in the driver specification "OP_MSG", OP_COMPRESSED in the one of its name; OP_QUERY and OP_REPLY
+//! survive for the legacy hello only.
 
+mod compression;
 mod frame_reader;
 mod message;
 
+pub use compression::{Compressor, compress, compressor_of, decompress, may_compress};
 pub use frame_reader::FrameReader;
 pub use message::{
     DocumentSequence, Flags, LegacyQuery, LegacyReply, Message, OpMsg, WireError, encode_op_msg,

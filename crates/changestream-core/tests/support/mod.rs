@@ -13,7 +13,7 @@ use changestream_core::connection::{
     ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Reply, Request,
 };
 use changestream_core::random::Random;
-use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
+use changestream_core::wire::{Flags, Message, compressor_of, decompress, encode_op_msg, encode_op_reply};
 use changestream_core::{Error, ServerAddress};
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ pub struct Sent {
     pub command: Document,
     pub is_legacy: bool,
     pub flags: Flags,
+    /// The number of the compressor that it came compressed by.
+    pub compressor: Option<u8>,
 }
 
 impl World {
@@ -210,7 +212,12 @@ impl World {
 
 impl Sent {
     pub fn read(bytes: Bytes) -> Self {
-        let (id, body, is_legacy, flags) = match Message::decode(&bytes).unwrap() {
+        let compressor = compressor_of(&bytes);
+        let plain = match compressor {
+            Some(_) => decompress(&bytes, 1 << 20).unwrap(),
+            None => bytes.clone(),
+        };
+        let (id, body, is_legacy, flags) = match Message::decode(&plain).unwrap() {
             Message::Msg(m) => (m.request_id, m.body, false, m.flags),
             Message::Query(m) => {
                 assert_eq!(m.namespace, "admin.$cmd");
@@ -224,6 +231,7 @@ impl Sent {
             command: document(&body),
             is_legacy,
             flags,
+            compressor,
         }
     }
 }
@@ -244,8 +252,11 @@ pub fn settings(credential: Option<Credential>) -> ConnectionSettings {
         app_name: None,
         credential,
         load_balanced: false,
+        tls: false,
         connect_timeout: CONNECT_TIMEOUT,
         metadata: ClientMetadata::new(),
+        compressors: Vec::new(),
+        zlib_level: None,
     }
 }
 

@@ -172,7 +172,7 @@ fn a_failed_selection_says_what_was_looked_for_and_what_each_server_said_last() 
             .topology
             .selection_error_message(&criteria(ReadPreferenceMode::Primary)),
         "looked for a server to read from with mode primary; the topology is ReplicaSetNoPrimary (replica set \"rs\"): \
-         a:27017 is Unknown (connection refused), b:27017 is RSSecondary, c:27017 is Unknown (not checked yet)"
+         a:27017 is Unknown (connection refused), b:27017 is RSSecondary, c:27017 is Unknown (has not answered yet)"
     );
 }
 

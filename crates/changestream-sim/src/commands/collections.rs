@@ -61,12 +61,7 @@ pub(super) fn drop_database(d: &mut Deployment, context: &Context<'_>) -> Result
         d.write(context, vec![op(context, &coll, uuid, Change::Drop)], None)?;
     }
     let db = context.db().to_owned();
-    let change = Op {
-        db,
-        coll: String::new(),
-        uuid: None,
-        change: Change::DropDatabase,
-    };
+    let change = Op::new(&db, "", None, Change::DropDatabase);
     write(d, context, change, &doc! { "dropped": context.db() })
 }
 
@@ -85,7 +80,7 @@ pub(super) fn rename(d: &mut Deployment, context: &Context<'_>) -> Result {
             .ok_or_else(|| CommandError::invalid_namespace(format!("Invalid namespace specified '{name}'")))
     };
     let ((db, coll), (to_db, to_coll)) = (split("renameCollection")?, split("to")?);
-    let catalog = d.view(context);
+    let catalog = d.view_of(context, &db);
     let uuid = catalog
         .and_then(|c| c.collection(&db, &coll))
         .map(|c| c.uuid)
@@ -111,12 +106,7 @@ pub(super) fn rename(d: &mut Deployment, context: &Context<'_>) -> Result {
     write(
         d,
         context,
-        Op {
-            db,
-            coll,
-            uuid: Some(uuid),
-            change,
-        },
+        Op::new(&db, &coll, Some(uuid), change),
         &Document::new(),
     )
 }
@@ -289,10 +279,7 @@ pub(super) fn list_databases(d: &mut Deployment, context: &Context<'_>) -> Resul
     let body = context.body();
     let filter = Filter::parse(&documents::document(body, "filter")?)?;
     let name_only = documents::flag(body, "nameOnly");
-    let names = d
-        .view(context)
-        .map(crate::catalog::Catalog::databases)
-        .unwrap_or_default();
+    let names = d.databases(context);
     let databases: Vec<Document> = names
         .into_iter()
         .map(|name| {

@@ -32,6 +32,7 @@ pub(super) fn get_more(d: &mut Deployment, context: &Context<'_>) -> Result {
 pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadline: Instant) -> Result {
     let id = cursor_id(context)?;
     let profile = d.profile.clone();
+    let merged = d.cluster.is_some();
     let Some(m) = d.members.get_mut(context.member) else {
         return Err(not_found(id));
     };
@@ -42,8 +43,14 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
         ));
     };
     cursor.last_used = context.now;
-    let mut batch = Batch::next(batch_size(context)?);
+    let limit = batch_size(context)?;
+    let mut batch = if merged {
+        Batch::merged(limit, &cursor.namespace)
+    } else {
+        Batch::next(limit)
+    };
     match &mut cursor.kind {
+        Kind::Merged(_) => get_more_merged(d, context, cursor, batch, deadline),
         Kind::Documents(documents) => {
             cursors::take(documents, &mut batch);
             let open = !documents.is_empty();
@@ -76,6 +83,34 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
         }
     }
+}
+
+/// The same of a mongos' change stream. The cursor is out of its place; an error leaves it there.
+fn get_more_merged(
+    d: &mut Deployment,
+    context: &Context<'_>,
+    mut cursor: Cursor,
+    mut batch: Batch,
+    deadline: Instant,
+) -> Result {
+    let (Some(cluster), Kind::Merged(stream)) = (&mut d.cluster, &mut cursor.kind) else {
+        return Err(not_found(cursor.id));
+    };
+    let continues = stream.fill(cluster, context.member, context.now, &d.profile, &mut batch)?;
+    let id = match continues {
+        Continues::Yes => cursor.id,
+        Continues::No => 0,
+    };
+    let waits = batch.is_empty() && id != 0 && context.now < deadline;
+    // A mongos knows no exhaust cursors: the flag is without effect.
+    let reply = batch.reply(Some(stream.token()), id, &cursor.namespace);
+    if let (Some(m), true) = (d.members.get_mut(context.member), id != 0) {
+        m.cursors.insert(id, cursor);
+    }
+    if waits {
+        return Ok(Answer::Wait(Wait::GetMore { deadline }));
+    }
+    Ok(Answer::MajorityRead(reply))
 }
 
 pub(super) fn kill_cursors(d: &mut Deployment, context: &Context<'_>) -> Result {

@@ -100,7 +100,7 @@ pub(super) fn server_status(d: &mut Deployment, context: &Context<'_>) -> Result
     let mut status = doc! {
         "host": m.address.as_str(),
         "version": d.profile.version.as_ref(),
-        "process": "mongod",
+        "process": if d.cluster.is_some() { "mongos" } else { "mongod" },
         "pid": 1_i64,
         "localTime": DateTime::from_millis(d.wall(context.now)),
         "metrics": { "cursor": { "open": { "total": i64::try_from(m.cursors.len()).unwrap_or(0) } } },

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use bson::{Bson, DateTime, Document, doc};
+use changestream_core::wire::Compressor;
 
 use super::{Answer, Context, Result, access};
 use crate::connection::Form;
@@ -98,10 +99,16 @@ fn version(d: &Deployment, context: &Context<'_>) -> (ObjectId, i64) {
 
 fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
     let client = context.body().get_document("client").ok();
+    let offered = offered(context.body());
+    let known = d.config.compressors.clone();
     let Some(connection) = d.connection_mut(context.connection) else {
         return;
     };
     connection.handshaken = true;
+    if let Some(offered) = offered {
+        // In the client's order, which is the server's answer too.
+        connection.compressors = offered.into_iter().filter(|c| known.contains(c)).collect();
+    }
     if let Some(name) = client
         .and_then(|c| c.get_document("application").ok())
         .and_then(|a| a.get_str("name").ok())
@@ -110,11 +117,24 @@ fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
     }
 }
 
+/// The compressors that a client offers, in its order; none where it does not speak of them.
+fn offered(body: &Document) -> Option<Vec<Compressor>> {
+    let names = body.get_array("compression").ok()?;
+    let known = names
+        .iter()
+        .filter_map(|name| Compressor::from_name(name.as_str()?));
+    Some(known.collect())
+}
+
 fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
     let Some(m) = d.members.get(context.member) else {
         return Reply::ok();
     };
     let body = context.body();
+    if m.role == Role::Mongos {
+        let hello = of_mongos(d, context, m);
+        return with_negotiated(d, context, hello);
+    }
     let mut reply = Document::new();
     let modern = context.request.name() == "hello";
     let writable = if modern { "isWritablePrimary" } else { "ismaster" };
@@ -142,6 +162,45 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         "maxWireVersion": d.profile.max_wire_version,
         "readOnly": false,
     });
+    with_negotiated(d, context, reply)
+}
+
+/// The fields of a mongos, in its own order.
+fn of_mongos(d: &Deployment, context: &Context<'_>, m: &Member) -> Document {
+    let mut reply = Document::new();
+    if d.profile.hello && super::documents::flag(context.body(), "helloOk") {
+        reply.insert("helloOk", true);
+    }
+    let modern = context.request.name() == "hello";
+    reply.insert(if modern { "isWritablePrimary" } else { "ismaster" }, true);
+    let number = d.connection(context.connection).map_or(0, |c| c.number);
+    reply.extend(doc! {
+        "msg": "isdbgrid",
+        "maxBsonObjectSize": 16 << 20,
+        "maxMessageSizeBytes": 48_000_000,
+        "maxWriteBatchSize": 100_000,
+        "localTime": DateTime::from_millis(d.wall(context.now)),
+        "logicalSessionTimeoutMinutes": 30,
+        "connectionId": number,
+        "maxWireVersion": d.profile.max_wire_version,
+        "minWireVersion": 0,
+    });
+    if d.profile.streams_hello {
+        reply.insert("topologyVersion", m.topology_version());
+    }
+    reply
+}
+
+/// The same, with what this connection has agreed on.
+fn with_negotiated(d: &mut Deployment, context: &Context<'_>, mut reply: Document) -> Reply {
+    let body = context.body();
+    let agreed = d
+        .connection(context.connection)
+        .map_or(&[][..], |c| &c.compressors);
+    if !agreed.is_empty() {
+        let names: Vec<&str> = agreed.iter().map(|compressor| compressor.as_str()).collect();
+        reply.insert("compression", names);
+    }
     if let Ok(name) = body.get_str("saslSupportedMechs")
         && let Some(mechanisms) = access::supported_mechanisms(d, name)
     {

@@ -35,7 +35,7 @@ pub(super) fn concerns_change_stream(d: &Deployment, context: &Context<'_>) -> b
             .get("getMore")
             .and_then(number)
             .and_then(|id| d.members.get(context.member)?.cursors.get(&id))
-            .is_some_and(|cursor| matches!(cursor.kind, Kind::ChangeStream(_))),
+            .is_some_and(|cursor| matches!(cursor.kind, Kind::ChangeStream(_) | Kind::Merged(_))),
         _ => false,
     }
 }

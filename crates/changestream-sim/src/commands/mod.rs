@@ -11,12 +11,14 @@ mod labels;
 mod read;
 mod replset;
 mod sessions;
+mod sharding;
+mod table;
 mod watch;
 mod write;
 mod write_concern;
 mod writer;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, Timestamp};
 
@@ -29,6 +31,8 @@ use crate::oplog::OpTime;
 use crate::reply::{Failure, Reply, Times};
 use crate::transactions;
 use crate::wait::Wait;
+
+use table::{COMMANDS, Command, Needs};
 
 /// What a command runs with.
 #[derive(Clone, Copy, Debug)]
@@ -73,273 +77,9 @@ pub(crate) enum Answer {
 
 pub(crate) type Result<T = Answer> = std::result::Result<T, CommandError>;
 
-/// A command that the server knows.
-struct Command {
-    name: &'static str,
-    needs: Needs,
-    run: fn(&mut Deployment, &Context<'_>) -> Result,
-}
-
-/// What must hold before a command runs.
-#[derive(Clone, Copy, PartialEq)]
-enum Needs {
-    /// Nothing, not even a user.
-    Nothing,
-    /// A user, where there are users.
-    User,
-    /// The same, and the database admin.
-    Admin,
-    /// A member that serves reads, or a read preference that allows a secondary.
-    Read,
-    /// A primary.
-    Write,
-}
-
-const COMMANDS: &[Command] = &[
-    Command {
-        name: "abortTransaction",
-        needs: Needs::Admin,
-        run: sessions::abort_transaction,
-    },
-    Command {
-        name: "aggregate",
-        needs: Needs::Read,
-        run: read::aggregate,
-    },
-    Command {
-        name: "buildInfo",
-        needs: Needs::Nothing,
-        run: diagnostics::build_info,
-    },
-    Command {
-        name: "buildinfo",
-        needs: Needs::Nothing,
-        run: diagnostics::build_info,
-    },
-    Command {
-        name: "collMod",
-        needs: Needs::Write,
-        run: collections::coll_mod,
-    },
-    Command {
-        name: "commitTransaction",
-        needs: Needs::Admin,
-        run: sessions::commit_transaction,
-    },
-    Command {
-        name: "configureFailPoint",
-        needs: Needs::Admin,
-        run: diagnostics::configure_fail_point,
-    },
-    Command {
-        name: "connectionStatus",
-        needs: Needs::Nothing,
-        run: access::connection_status,
-    },
-    Command {
-        name: "count",
-        needs: Needs::Read,
-        run: read::count,
-    },
-    Command {
-        name: "create",
-        needs: Needs::Write,
-        run: collections::create,
-    },
-    Command {
-        name: "createIndexes",
-        needs: Needs::Write,
-        run: collections::create_indexes,
-    },
-    Command {
-        name: "delete",
-        needs: Needs::Write,
-        run: write::delete,
-    },
-    Command {
-        name: "distinct",
-        needs: Needs::Read,
-        run: read::distinct,
-    },
-    Command {
-        name: "drop",
-        needs: Needs::Write,
-        run: collections::drop,
-    },
-    Command {
-        name: "dropDatabase",
-        needs: Needs::Write,
-        run: collections::drop_database,
-    },
-    Command {
-        name: "dropIndexes",
-        needs: Needs::Write,
-        run: collections::drop_indexes,
-    },
-    Command {
-        name: "endSessions",
-        needs: Needs::User,
-        run: sessions::end,
-    },
-    Command {
-        name: "find",
-        needs: Needs::Read,
-        run: read::find,
-    },
-    Command {
-        name: "findAndModify",
-        needs: Needs::Write,
-        run: find_and_modify::find_and_modify,
-    },
-    Command {
-        name: "findandmodify",
-        needs: Needs::Write,
-        run: find_and_modify::find_and_modify,
-    },
-    Command {
-        name: "getCmdLineOpts",
-        needs: Needs::Admin,
-        run: diagnostics::get_cmd_line_opts,
-    },
-    Command {
-        name: "getMore",
-        needs: Needs::User,
-        run: cursor::get_more,
-    },
-    Command {
-        name: "getParameter",
-        needs: Needs::Admin,
-        run: diagnostics::get_parameter,
-    },
-    Command {
-        name: "hello",
-        needs: Needs::Nothing,
-        run: hello::hello,
-    },
-    Command {
-        name: "hostInfo",
-        needs: Needs::Admin,
-        run: diagnostics::host_info,
-    },
-    Command {
-        name: "insert",
-        needs: Needs::Write,
-        run: write::insert,
-    },
-    Command {
-        name: "isMaster",
-        needs: Needs::Nothing,
-        run: hello::hello,
-    },
-    Command {
-        name: "ismaster",
-        needs: Needs::Nothing,
-        run: hello::hello,
-    },
-    Command {
-        name: "killAllSessions",
-        needs: Needs::User,
-        run: sessions::kill_all,
-    },
-    Command {
-        name: "killCursors",
-        needs: Needs::User,
-        run: cursor::kill_cursors,
-    },
-    Command {
-        name: "killSessions",
-        needs: Needs::User,
-        run: sessions::kill,
-    },
-    Command {
-        name: "listCollections",
-        needs: Needs::Read,
-        run: collections::list_collections,
-    },
-    Command {
-        name: "listDatabases",
-        needs: Needs::Read,
-        run: collections::list_databases,
-    },
-    Command {
-        name: "listIndexes",
-        needs: Needs::Read,
-        run: collections::list_indexes,
-    },
-    Command {
-        name: "logout",
-        needs: Needs::Nothing,
-        run: access::logout,
-    },
-    Command {
-        name: "ping",
-        needs: Needs::User,
-        run: diagnostics::ping,
-    },
-    Command {
-        name: "refreshSessions",
-        needs: Needs::User,
-        run: sessions::refresh,
-    },
-    Command {
-        name: "renameCollection",
-        needs: Needs::Write,
-        run: collections::rename,
-    },
-    Command {
-        name: "replSetFreeze",
-        needs: Needs::Admin,
-        run: replset::freeze,
-    },
-    Command {
-        name: "replSetGetConfig",
-        needs: Needs::Admin,
-        run: replset::get_config,
-    },
-    Command {
-        name: "replSetGetStatus",
-        needs: Needs::Admin,
-        run: replset::get_status,
-    },
-    Command {
-        name: "replSetStepDown",
-        needs: Needs::Admin,
-        run: replset::step_down,
-    },
-    Command {
-        name: "saslContinue",
-        needs: Needs::Nothing,
-        run: access::sasl_continue,
-    },
-    Command {
-        name: "saslStart",
-        needs: Needs::Nothing,
-        run: access::sasl_start,
-    },
-    Command {
-        name: "serverStatus",
-        needs: Needs::User,
-        run: diagnostics::server_status,
-    },
-    Command {
-        name: "startSession",
-        needs: Needs::User,
-        run: sessions::start,
-    },
-    Command {
-        name: "update",
-        needs: Needs::Write,
-        run: write::update,
-    },
-    Command {
-        name: "whatsmyuri",
-        needs: Needs::Nothing,
-        run: diagnostics::whats_my_uri,
-    },
-];
-
 /// Runs a request that has just arrived.
 pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
+    gossip(d, context);
     let app_name = d.connection(context.connection).and_then(|c| c.app_name.clone());
     let fault = d
         .members
@@ -360,7 +100,25 @@ pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
 
 /// Takes up a request that waited.
 pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> Outcome {
+    gossip(d, context);
     match wait {
+        Wait::Shards { deadline } => {
+            let stream = labels::concerns_change_stream(d, context);
+            let answer = match unreachable_shards(d, context) {
+                Some(_) if context.now < deadline => Ok(Answer::Wait(Wait::Shards { deadline })),
+                Some(error) => Err(error),
+                None => command(d, context).and_then(|command| (command.run)(d, context)),
+            };
+            conclude(d, context, answer, stream)
+        }
+        Wait::ShardWriteConcern {
+            reply,
+            points,
+            deadline,
+        } => match write_concern::check_shards(d, context, reply, points, deadline) {
+            Ok(reply) => Outcome::Reply(reply, times(d, context, false)),
+            Err(wait) => Outcome::Wait(wait),
+        },
         Wait::Blocked { until, fault } if until <= context.now => execute_faulty(d, context, &fault),
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
         Wait::Blocked { .. } | Wait::ClusterTime { .. } => Outcome::Wait(wait),
@@ -419,12 +177,17 @@ fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     conclude(d, context, answer, stream)
 }
 
-fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
+fn command(d: &Deployment, context: &Context<'_>) -> Result<&'static Command> {
     let name = context.request.name();
-    let command = COMMANDS
+    COMMANDS
         .iter()
         .find(|c| c.name == name && (name != "hello" || d.profile.hello))
-        .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))?;
+        .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))
+}
+
+fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
+    let name = context.request.name();
+    let command = command(d, context)?;
     if context.db().is_empty() {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
@@ -448,7 +211,31 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     {
         return Ok(Answer::Wait(Wait::ClusterTime { ts }));
     }
+    let needs_shards = matches!(command.needs, Needs::Read | Needs::Write);
+    if (needs_shards || ON_SHARDS.contains(&name)) && unreachable_shards(d, context).is_some() {
+        let deadline = context.now + FIND_HOST_TIMEOUT;
+        return Ok(Answer::Wait(Wait::Shards { deadline }));
+    }
     (command.run)(d, context)
+}
+
+/// Why a mongos cannot run the command now: it does not reach a primary that it needs.
+fn unreachable_shards(d: &Deployment, context: &Context<'_>) -> Option<CommandError> {
+    let cluster = d.cluster.as_ref()?;
+    let shards = crate::sharding::targets(cluster, context);
+    crate::sharding::reachable(cluster, context.member, &shards).err()
+}
+
+/// A mongos learns the time from its client and its shards, and tells them.
+fn gossip(d: &mut Deployment, context: &Context<'_>) {
+    if d.cluster.is_none() {
+        return;
+    }
+    let told = context.body().get_document("$clusterTime").ok();
+    let told = told.and_then(|t| t.get_timestamp("clusterTime").ok());
+    d.gossip(context.member, told);
+    // What an earlier command wrote without waiting for it.
+    d.take_written();
 }
 
 fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: bool) -> Outcome {
@@ -489,8 +276,23 @@ fn failure(d: &Deployment, context: &Context<'_>, error: CommandError) -> Reply 
 }
 
 fn times(d: &Deployment, context: &Context<'_>, majority: bool) -> Option<Times> {
-    d.set_name.as_ref()?;
     let m = d.members.get(context.member)?;
+    if let Some(cluster) = &d.cluster {
+        let of_shard = |shard| {
+            let primary = cluster.primary(context.member, shard)?;
+            Some(if majority {
+                primary.commit_ts()
+            } else {
+                primary.last_applied().ts
+            })
+        };
+        let operation = (0..cluster.shards.len()).filter_map(of_shard).max();
+        return Some(Times {
+            cluster: m.cluster_time,
+            operation: operation.unwrap_or(m.cluster_time),
+        });
+    }
+    d.set_name.as_ref()?;
     let operation = if majority {
         m.commit_ts()
     } else {
@@ -511,6 +313,10 @@ fn applied(d: &Deployment, context: &Context<'_>, ts: Timestamp) -> bool {
     let Some(m) = d.members.get(context.member) else {
         return true;
     };
+    if m.role == Role::Mongos {
+        // The shards that it reaches have the time from it.
+        return true;
+    }
     let newest = d.members.iter().map(|m| m.cluster_time).max();
     // A time that no member has reached would be waited for without end.
     m.last_applied().ts >= ts || newest.is_none_or(|newest| newest < ts)
@@ -562,3 +368,8 @@ fn allows_secondary(body: &Document) -> bool {
         _ => false,
     }
 }
+
+/// Commands of the database admin that go to shards.
+const ON_SHARDS: [&str; 2] = ["moveChunk", "shardCollection"];
+/// `defaultFindReplicaSetHostTimeoutMS`: how long a mongos looks for a shard's primary.
+const FIND_HOST_TIMEOUT: Duration = Duration::from_secs(15);

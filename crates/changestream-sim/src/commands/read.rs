@@ -136,10 +136,7 @@ pub(super) fn distinct(d: &mut Deployment, context: &Context<'_>) -> Result {
 }
 
 fn select(d: &Deployment, context: &Context<'_>, coll: &str, filter: &Filter) -> Vec<Arc<Document>> {
-    let collection = d.view(context).and_then(|c| c.collection(context.db(), coll));
-    collection
-        .map(|c| c.matching(filter).cloned().collect())
-        .unwrap_or_default()
+    d.matching(context, coll, filter, None)
 }
 
 /// The first batch of results, and a cursor if there are more.

@@ -125,7 +125,7 @@ fn state(role: Role) -> (i32, &'static str) {
         Role::Primary => (1, "PRIMARY"),
         Role::Secondary => (2, "SECONDARY"),
         Role::Down => (8, "(not reachable/healthy)"),
-        Role::Standalone => (0, "STARTUP"),
+        Role::Standalone | Role::Mongos => (0, "STARTUP"),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::CommandError;
 use crate::member::Role;
 use crate::query::pipeline::Pipeline;
 use crate::query::show;
+use crate::sharding::MergedStream;
 use crate::token::{EncodedToken, ResumeTokenData};
 use crate::transactions;
 
@@ -40,6 +41,9 @@ pub(super) fn open(
             "Unrecognized pipeline stage name: '$changeStreamSplitLargeEvent'",
         ));
     }
+    if d.cluster.is_some() {
+        return open_merged(d, context, &options, &pipeline, &start);
+    }
     let mut stream = ChangeStream::new(options, pipeline, start, &d.profile);
     let limit = batch_size.unwrap_or(DEFAULT_FIRST_BATCH);
     let mut batch = Batch::first(Some(limit));
@@ -53,6 +57,41 @@ pub(super) fn open(
         Continues::Yes => cursor::open(d, context, &namespace, Kind::ChangeStream(Box::new(stream))),
         Continues::No => 0,
     };
+    Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
+}
+
+/// The same on a mongos. It only opens the shards' cursors: the first batch is empty, and errors of reading come with
+/// the first getMore.
+fn open_merged(
+    d: &mut Deployment,
+    context: &Context<'_>,
+    options: &EventOptions,
+    pipeline: &Pipeline,
+    start: &Start,
+) -> Result {
+    let namespace = namespace(context);
+    let secondary = super::allows_secondary(context.body());
+    let Deployment {
+        cluster,
+        random,
+        profile,
+        ..
+    } = d;
+    let Some(cluster) = cluster else {
+        return Err(CommandError::illegal_operation("not a mongos"));
+    };
+    let merged = MergedStream::open(
+        cluster,
+        context.member,
+        context.now,
+        start,
+        secondary,
+        |start| ChangeStream::new(options.clone(), pipeline.clone(), start, profile),
+        || i64::try_from(random.next_u64() >> 1).unwrap_or(1).max(1),
+    )?;
+    let token = merged.token().clone();
+    let id = cursor::open(d, context, &namespace, Kind::Merged(Box::new(merged)));
+    let batch = Batch::first(Some(0));
     Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
 }
 
@@ -215,7 +254,14 @@ fn start(d: &Deployment, context: &Context<'_>, spec: &Document) -> Result<Start
             documents::type_name(other)
         ))),
         (None, None) => {
-            let last = d.members.get(context.member).map(|m| m.commit_ts());
+            let m = d.members.get(context.member);
+            let last = m.map(|m| {
+                if m.role == Role::Mongos {
+                    m.cluster_time
+                } else {
+                    m.commit_ts()
+                }
+            });
             let last = last.unwrap_or(Timestamp {
                 time: 0,
                 increment: 0,

@@ -11,11 +11,12 @@ use crate::failpoints::number;
 use crate::member::Role;
 use crate::oplog::OpTime;
 use crate::reply::{Reply, raw};
+use crate::sharding::Point;
 use crate::wait::Wait;
 
 /// The reply, if the write concern is met already, else what to wait for.
 pub(super) fn begin(
-    d: &Deployment,
+    d: &mut Deployment,
     context: &Context<'_>,
     reply: Reply,
     optime: OpTime,
@@ -32,7 +33,50 @@ pub(super) fn begin(
     let deadline = timeout
         .filter(|ms| *ms > 0)
         .map(|ms| context.now + Duration::from_millis(ms));
+    if d.cluster.is_some() {
+        let points = d.take_written();
+        return check_shards(d, context, reply, points, deadline);
+    }
     check(d, context, reply, optime, deadline)
+}
+
+/// The same of a write through a mongos: each shard that took part has to meet the concern.
+pub(super) fn check_shards(
+    d: &Deployment,
+    context: &Context<'_>,
+    mut reply: Reply,
+    mut points: Vec<Point>,
+    deadline: Option<std::time::Instant>,
+) -> Result<Reply, Wait> {
+    while let Some(point) = points.last().copied() {
+        let shard = d
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.shards.get(point.shard));
+        if let Some(shard) = shard {
+            let context = Context {
+                member: point.member,
+                ..*context
+            };
+            let failed_before = matches!(&reply, Reply::Success(body) if body.get("writeConcernError").is_ok_and(|e| e.is_some()));
+            if failed_before {
+                return Ok(reply);
+            }
+            reply = match check(shard, &context, reply, point.optime, deadline) {
+                Ok(reply) => reply,
+                Err(Wait::WriteConcern { reply, .. }) => {
+                    return Err(Wait::ShardWriteConcern {
+                        reply,
+                        points,
+                        deadline,
+                    });
+                }
+                Err(wait) => return Err(wait),
+            };
+        }
+        points.pop();
+    }
+    Ok(reply)
 }
 
 /// The same, later.

@@ -70,13 +70,12 @@ impl<'a> Writer<'a> {
         let Some((lsid, number)) = &self.retryable else {
             return Ok(());
         };
-        let m = self.d.members.get(self.context.member);
-        match m.map(|m| m.catalog.retried(lsid, *number, 0)) {
-            Some(Retried::TooOld(latest)) => Err(CommandError::transaction_too_old(format!(
+        match self.d.known_statement(self.context, lsid, *number, 0) {
+            Retried::TooOld(latest) => Err(CommandError::transaction_too_old(format!(
                 "Retryable write with txnNumber {number} is prohibited on session because a newer retryable write \
                  with txnNumber {latest} has already started on this session."
             ))),
-            Some(Retried::New | Retried::Done(_)) | None => Ok(()),
+            Retried::New | Retried::Done(_) => Ok(()),
         }
     }
 
@@ -89,12 +88,14 @@ impl<'a> Writer<'a> {
         let (lsid, number) = self.retryable.as_ref()?;
         let stmt_id = self.stmt_id(index);
         let m = self.d.members.get(self.context.member)?;
-        let Retried::Done(Bson::Document(outcome)) = m.catalog.retried(lsid, *number, stmt_id) else {
+        let known = self.d.known_statement(self.context, lsid, *number, stmt_id);
+        let Retried::Done(Bson::Document(outcome)) = known else {
             return None;
         };
+        let outcome = outcome.clone();
         self.retried.push(Bson::Int32(stmt_id));
         self.optime = Some(m.last_applied());
-        Some(outcome.clone())
+        Some(outcome)
     }
 
     fn stmt_id(&self, index: usize) -> i32 {
@@ -125,15 +126,9 @@ impl<'a> Writer<'a> {
         sort: Option<&SortPattern>,
         limit: Option<usize>,
     ) -> Vec<Arc<Document>> {
-        let catalog = self.d.view(self.context);
-        let Some(collection) = catalog.and_then(|c| c.collection(self.context.db(), self.coll)) else {
-            return Vec::new();
-        };
-        let matching = collection.matching(filter);
-        let mut found: Vec<Arc<Document>> = match (sort, limit) {
-            (None, Some(limit)) => matching.take(limit).cloned().collect(),
-            (Some(_), _) | (None, None) => matching.cloned().collect(),
-        };
+        let mut found = self
+            .d
+            .matching(self.context, self.coll, filter, limit.filter(|_| sort.is_none()));
         if let Some(sort) = sort {
             found.sort_by(|a, b| sort.compare(a, b));
         }
@@ -144,7 +139,7 @@ impl<'a> Writer<'a> {
     /// Inserts a document as [`prepare`](Self::prepare) made it.
     pub(super) fn insert(&mut self, document: Document, index: usize, outcome: Document) -> Result<()> {
         create_if_missing(self.d, self.context, self.coll)?;
-        let collection = self.collection()?;
+        let collection = self.collection(&document)?;
         unique::check(collection, self.context.db(), self.coll, &document, None)?;
         let uuid = collection.uuid;
         self.write(
@@ -195,7 +190,7 @@ impl<'a> Writer<'a> {
                 description,
             },
         };
-        let collection = self.collection()?;
+        let collection = self.collection(&after)?;
         unique::check(collection, self.context.db(), self.coll, &after, Some(&id))?;
         let uuid = collection.uuid;
         self.write(uuid, change, index, outcome)?;
@@ -209,7 +204,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn delete(&mut self, before: Arc<Document>, index: usize, outcome: Document) -> Result<()> {
-        let uuid = self.collection()?.uuid;
+        let uuid = self.collection(&before)?.uuid;
         self.write(uuid, Change::Delete { before }, index, outcome)
     }
 
@@ -246,6 +241,9 @@ impl<'a> Writer<'a> {
             return Ok(Answer::Reply(Reply::fields(&fields)));
         }
         let optime = self.optime.unwrap_or_else(|| m.last_applied());
+        if m.role == Role::Mongos {
+            return Ok(Answer::Written(Reply::fields(&fields), optime));
+        }
         fields.insert("opTime", optime.to_document());
         fields.insert("electionId", m.election_id());
         Ok(Answer::Written(Reply::fields(&fields), optime))
@@ -264,10 +262,10 @@ impl<'a> Writer<'a> {
         )
     }
 
-    fn collection(&self) -> Result<&Collection> {
+    /// The collection, where that document belongs.
+    fn collection(&self, document: &Document) -> Result<&Collection> {
         self.d
-            .view(self.context)
-            .and_then(|c| c.collection(self.context.db(), self.coll))
+            .collection_for(self.context, self.coll, document)
             .ok_or_else(|| CommandError::namespace_not_found("ns does not exist"))
     }
 
@@ -305,12 +303,7 @@ pub(super) fn create_if_missing(d: &mut Deployment, context: &Context<'_>, coll:
 }
 
 pub(super) fn op(context: &Context<'_>, coll: &str, uuid: [u8; 16], change: Change) -> Op {
-    Op {
-        db: context.db().to_owned(),
-        coll: coll.to_owned(),
-        uuid: Some(uuid),
-        change,
-    }
+    Op::new(context.db(), coll, Some(uuid), change)
 }
 
 fn check_size(document: &Document) -> Result<()> {

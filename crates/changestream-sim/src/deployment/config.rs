@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 
 use super::{BuildError, Deployment};
 use crate::auth::Credentials;
@@ -14,6 +15,9 @@ use crate::profile::Profile;
 pub struct Config {
     pub(crate) set_name: Option<String>,
     pub(crate) members: usize,
+    /// How many shards there are; the members are then mongos.
+    pub(crate) shards: Option<usize>,
+    pub(crate) shard_members: usize,
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
@@ -23,6 +27,7 @@ pub struct Config {
     pub(crate) handoff: Duration,
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
+    pub(crate) compressors: Vec<Compressor>,
 }
 
 /// A way to prove a password.
@@ -39,6 +44,8 @@ impl Config {
         Self {
             set_name: set_name.map(str::to_owned),
             members,
+            shards: None,
+            shard_members: 1,
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
@@ -48,6 +55,10 @@ impl Config {
             handoff: Duration::from_millis(200),
             noop_interval: Duration::from_secs(10),
             oplog_entries: 1_000_000,
+            compressors: DEFAULT_COMPRESSORS
+                .into_iter()
+                .filter(|compressor| compressor.is_built_in())
+                .collect(),
         }
     }
 
@@ -63,6 +74,12 @@ impl Config {
         if self.set_name.is_some() {
             self.set_name = Some(name.into());
         }
+        self
+    }
+
+    /// How many members each shard has, 1 by default. Without effect but on a sharded cluster.
+    pub fn shard_members(mut self, members: usize) -> Self {
+        self.shard_members = members;
         self
     }
 
@@ -116,6 +133,9 @@ impl Config {
     }
 
     /// How often an idle primary writes a no-op, which moves the resume tokens of idle streams; 10 s by default.
+    ///
+    /// In a sharded cluster this is how late events can be: a shard without writes holds back the events of all others
+    /// until its next no-op. Ten seconds is the server's own default.
     pub fn noop_interval(mut self, interval: Duration) -> Self {
         self.noop_interval = interval.max(Duration::from_millis(1));
         self
@@ -127,16 +147,29 @@ impl Config {
         self
     }
 
+    /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
+    pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
+        self.compressors = compressors.into_iter().collect();
+        self
+    }
+
     /// The pure machine, at this moment; its primary is elected, its members are to listen.
     ///
     /// # Errors
     /// The version is not modelled, there is no member or more than fifty, the number of addresses is not the number
-    /// of members, or a password cannot be prepared.
+    /// of members, a password cannot be prepared, or a compressor is not built in.
     pub fn build(self, now: Instant) -> Result<Deployment, BuildError> {
         let profile =
             Profile::for_version(&self.version).ok_or_else(|| BuildError::Version(self.version.clone()))?;
         if !(1..=MAX_MEMBERS).contains(&self.members) {
             return Err(BuildError::Members(self.members));
+        }
+        if let Some(absent) = self
+            .compressors
+            .iter()
+            .find(|compressor| !compressor.is_built_in())
+        {
+            return Err(BuildError::Compressor(*absent));
         }
         let addresses = if self.addresses.is_empty() {
             (0..self.members)
@@ -152,6 +185,7 @@ impl Config {
             });
         }
         let mut random = Random::new(self.seed.unwrap_or_default());
+        let shards = self.build_shards(&mut random, now)?;
         let credentials = self
             .users
             .iter()
@@ -166,12 +200,41 @@ impl Config {
             addresses,
             credentials,
             random,
+            shards,
             now,
         ))
+    }
+
+    fn build_shards(&self, random: &mut Random, now: Instant) -> Result<Vec<Deployment>, BuildError> {
+        let Some(shards) = self.shards else {
+            return Ok(Vec::new());
+        };
+        if !(1..=MAX_MEMBERS).contains(&shards) {
+            return Err(BuildError::Shards(shards));
+        }
+        (0..shards)
+            .map(|shard| {
+                let mut seed = [0; 32];
+                random.fill(&mut seed);
+                let addresses = (0..self.shard_members).map(|member| format!("sh{shard}-{member}:27018"));
+                Self {
+                    set_name: Some(format!("sh{shard}")),
+                    members: self.shard_members,
+                    shards: None,
+                    addresses: addresses.collect(),
+                    users: Vec::new(),
+                    seed: Some(seed),
+                    ..self.clone()
+                }
+                .build(now)
+            })
+            .collect()
     }
 }
 
 /// A replica set has at most this many members.
 const MAX_MEMBERS: usize = 50;
+/// `net.compression.compressors` of a server.
+const DEFAULT_COMPRESSORS: [Compressor; 3] = [Compressor::Snappy, Compressor::Zstd, Compressor::Zlib];
 /// 2024-01-01, an epoch for tests that do not care.
 const DEFAULT_EPOCH_MILLIS: i64 = 1_704_067_200_000;

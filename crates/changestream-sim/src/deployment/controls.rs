@@ -34,9 +34,12 @@ impl Deployment {
     }
 
     /// The primary steps down and does not stand again for a minute; the others elect after the handoff time. Its
-    /// connections and cursors live on, as in every server since 4.2.
+    /// connections and cursors live on, as in every server since 4.2. In a sharded cluster all shards' primaries do.
     pub fn step_down(&mut self, now: Instant) {
-        if let Some(primary) = self.primary_index() {
+        for shard in self.cluster.iter_mut().flat_map(|cluster| &mut cluster.shards) {
+            shard.step_down(now);
+        }
+        if let (Some(primary), None) = (self.primary_index(), &self.cluster) {
             self.step_down_member(now, primary, Duration::from_secs(60));
         }
         self.settle(now);
@@ -45,6 +48,9 @@ impl Deployment {
     /// This member becomes primary now, if it reaches a majority; what it lacks of the old primary's uncommitted
     /// writes is rolled back there. False if it cannot.
     pub fn elect(&mut self, now: Instant, member: usize) -> bool {
+        if self.cluster.is_some() {
+            return false;
+        }
         if self.primary_index() == Some(member) {
             return true;
         }
@@ -90,16 +96,17 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// A crashed member runs again, as a secondary (a standalone as what it was).
+    /// A crashed member runs again, as a secondary (a standalone or a mongos as what it was).
     pub fn restart(&mut self, now: Instant, member: usize) {
         let seconds = self.wall(now) / 1000;
         let alone = self.set_name.is_none();
+        let mongos = self.cluster.is_some();
         let Some(m) = self.members.get_mut(member).filter(|m| !m.is_up()) else {
             return;
         };
         m.start_again(seconds, &mut self.random);
         if alone {
-            m.role = Role::Standalone;
+            m.role = if mongos { Role::Mongos } else { Role::Standalone };
         }
         self.output(Output::Listen { member });
         self.settle(now);
@@ -117,9 +124,12 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// All members reach each other again.
+    /// All members reach each other again, and all mongos all shards.
     pub fn heal(&mut self, now: Instant) {
         self.cut.clear();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.cut.clear();
+        }
         self.settle(now);
     }
 
@@ -142,6 +152,9 @@ impl Deployment {
     /// All members forget the oplog before this moment; the last entry always stays. Streams that stand before it
     /// cannot go on, nor be resumed.
     pub fn lose_history(&mut self, now: Instant, before: Timestamp) {
+        for shard in self.cluster.iter_mut().flat_map(|cluster| &mut cluster.shards) {
+            shard.lose_history(now, before);
+        }
         for m in &mut self.members {
             m.log.forget_before(before);
         }
@@ -150,12 +163,48 @@ impl Deployment {
 
     /// When the primary last wrote.
     pub fn last_write(&self) -> Option<Timestamp> {
+        if let Some(cluster) = &self.cluster {
+            return cluster.shards.iter().filter_map(Self::last_write).max();
+        }
         Some(self.members.get(self.primary_index()?)?.last_applied().ts)
     }
 
     /// When the majority last wrote: what change streams are delivered up to.
     pub fn committed(&self) -> Option<Timestamp> {
+        if let Some(cluster) = &self.cluster {
+            return cluster.shards.iter().filter_map(Self::committed).min();
+        }
         Some(self.members.get(self.primary_index()?)?.commit_ts())
+    }
+
+    /// How many shards there are; none unless the deployment is a sharded cluster.
+    pub fn shard_count(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.shards.len())
+    }
+
+    /// Does something to a shard, which is a replica set with all its own controls; nothing if there is none such.
+    ///
+    /// ```
+    /// # use changestream_sim::Deployment;
+    /// # let now = std::time::Instant::now();
+    /// let mut cluster = Deployment::sharded(2, 1).shard_members(3).build(now)?;
+    /// let primary = cluster.on_shard(now, 1, |shard| shard.primary()).flatten();
+    /// assert_eq!(primary, Some(0));
+    /// # Ok::<(), changestream_sim::BuildError>(())
+    /// ```
+    pub fn on_shard<T>(&mut self, now: Instant, shard: usize, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let set = self.cluster.as_mut()?.shards.get_mut(shard)?;
+        let result = act(set);
+        self.settle(now);
+        Some(result)
+    }
+
+    /// Cuts a mongos off from a shard, until [`heal`](Self::heal).
+    pub fn cut_off(&mut self, now: Instant, mongos: usize, shard: usize) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.cut.insert((mongos, shard));
+        }
+        self.settle(now);
     }
 
     /// The ids of a member's open cursors.
@@ -209,6 +258,12 @@ impl Deployment {
                 && self.connected(member, i)
                 && other.last_applied() >= m.last_applied()
         })
+    }
+
+    /// A secondary that follows the set's primary.
+    pub(crate) fn secondary(&self) -> Option<usize> {
+        let primary = self.primary_index()?;
+        (0..self.members.len()).find(|member| *member != primary && self.connected(*member, primary))
     }
 
     pub(crate) fn step_down_member(&mut self, now: Instant, member: usize, frozen: Duration) {

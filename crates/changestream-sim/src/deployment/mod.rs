@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use changestream_core::random::Random;
+use changestream_core::wire::Compressor;
 
 pub use config::{Config, Mechanism};
 pub use observe::CommandRecord;
@@ -20,6 +21,7 @@ use crate::connection::{Activity, Connection, Form, Request, encode_reply};
 use crate::member::{Member, Role};
 use crate::profile::Profile;
 use crate::reply::{Reply, Times};
+use crate::sharding::Cluster;
 use crate::wait::Wait;
 
 /// A simulated deployment: a replica set, or a standalone.
@@ -47,6 +49,8 @@ pub struct Deployment {
     /// Pairs of members that do not reach each other, the lower index first.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     pub(crate) config: Config,
+    /// The shards, if the members are mongos.
+    pub(crate) cluster: Option<Box<Cluster>>,
     start: Instant,
     connections: BTreeMap<ConnectionId, Connection>,
     outputs: VecDeque<Output>,
@@ -124,6 +128,8 @@ pub enum BuildError {
     Version(String),
     /// No member, or too many.
     Members(usize),
+    /// No shard, or too many.
+    Shards(usize),
     /// One address a member is needed.
     Addresses {
         /// Members asked for.
@@ -133,6 +139,8 @@ pub enum BuildError {
     },
     /// The password of this user cannot be prepared (RFC 4013).
     Password(String),
+    /// The feature of this compressor is off.
+    Compressor(Compressor),
 }
 
 impl fmt::Display for BuildError {
@@ -145,6 +153,7 @@ impl fmt::Display for BuildError {
                 )
             }
             Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),
+            Self::Shards(n) => write!(f, "a cluster of {n} shards; take 1 to 50"),
             Self::Addresses { members, addresses } => {
                 write!(
                     f,
@@ -153,6 +162,13 @@ impl fmt::Display for BuildError {
             }
             Self::Password(user) => {
                 write!(f, "the password of user {user:?} has forbidden characters")
+            }
+            Self::Compressor(compressor) => {
+                let name = compressor.as_str();
+                write!(
+                    f,
+                    "compressor {name} is not built in: turn the feature `{name}` on"
+                )
             }
         }
     }
@@ -171,12 +187,33 @@ impl Deployment {
         Config::new(None, 1)
     }
 
+    /// A sharded cluster: this many shards `sh0`, `sh1`, ..., each a replica set of one member unless
+    /// [`shard_members`](Config::shard_members) says otherwise, and this many mongos, which are what clients connect
+    /// to and what the controls call members.
+    ///
+    /// Collections are unsharded, on their database's primary shard, until `enableSharding` and `shardCollection` are
+    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Not modelled are
+    /// transactions through a mongos, the balancer, `addShard` and failures of config servers.
+    ///
+    /// ```
+    /// # use changestream_sim::Deployment;
+    /// let mut cluster = Deployment::sharded(2, 2).build(std::time::Instant::now())?;
+    /// assert_eq!(cluster.uri(), "mongodb://127.0.0.1:27017,127.0.0.1:27018/");
+    /// # Ok::<(), changestream_sim::BuildError>(())
+    /// ```
+    pub fn sharded(shards: usize, mongos: usize) -> Config {
+        let mut config = Config::new(None, mongos);
+        config.shards = Some(shards);
+        config
+    }
+
     fn assemble(
         config: Config,
         profile: Profile,
         addresses: Vec<String>,
         users: Vec<Credentials>,
         mut random: Random,
+        shards: Vec<Self>,
         now: Instant,
     ) -> Self {
         let seconds = config.epoch_millis / 1000;
@@ -195,6 +232,7 @@ impl Deployment {
             members,
             cut: BTreeSet::new(),
             config,
+            cluster: (!shards.is_empty()).then(|| Box::new(Cluster::new(shards))),
             start: now,
             connections: BTreeMap::new(),
             outputs,
@@ -276,6 +314,10 @@ impl Deployment {
         for id in of_member {
             self.disconnect(id);
         }
+    }
+
+    pub(crate) fn forget_outputs(&mut self) {
+        self.outputs.clear();
     }
 
     pub(crate) fn output(&mut self, output: Output) {
@@ -432,8 +474,12 @@ impl Deployment {
             return None;
         }
         let id = self.members.get_mut(member)?.next_request_id();
-        let message = reply.message(&self.profile, times);
-        let bytes = encode_reply(id, request.id, request.form, more_to_come, message);
+        let message = if self.cluster.is_some() {
+            reply.merged_message(times)
+        } else {
+            reply.message(&self.profile, times)
+        };
+        let bytes = encode_reply(id, request, more_to_come, message);
         self.outputs.push_back(Output::Transmit { connection, bytes });
         Some(id)
     }

@@ -1,6 +1,7 @@
 //! What arrived, for tests to ask.
 
 use bson::Document;
+use changestream_core::wire::Compressor;
 
 use super::{ConnectionId, Deployment};
 use crate::commands::Context;
@@ -21,6 +22,8 @@ pub struct CommandRecord {
     pub body: Document,
     /// The application's name from the connection's handshake.
     pub app_name: Option<String>,
+    /// By what it came compressed.
+    pub compressor: Option<Compressor>,
 }
 
 impl Deployment {
@@ -51,6 +54,7 @@ impl Deployment {
             app_name: self
                 .connection(context.connection)
                 .and_then(|c| c.app_name.clone()),
+            compressor: context.request.compressor,
         });
     }
 }

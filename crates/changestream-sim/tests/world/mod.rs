@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bson::raw::RawDocumentBuf;
 use bson::{Document, doc};
 use bytes::Bytes;
-use changestream_core::wire::{Flags, Message, encode_op_msg};
+use changestream_core::wire::{Flags, Message, compressor_of, decompress, encode_op_msg};
 use changestream_sim::{Config, ConnectionId, Deployment, Input, Output};
 
 pub struct World {
@@ -135,7 +135,11 @@ impl World {
                 Output::Listen { .. } | Output::Close { .. } => {}
                 Output::Transmit { connection, bytes } => {
                     self.sent.push(bytes.clone());
-                    let (flags, body) = match Message::decode(&bytes).unwrap() {
+                    let plain = match compressor_of(&bytes) {
+                        Some(_) => decompress(&bytes, 1 << 20).unwrap(),
+                        None => bytes.clone(),
+                    };
+                    let (flags, body) = match Message::decode(&plain).unwrap() {
                         Message::Msg(m) => (m.flags, m.body),
                         Message::Reply(r) => (Flags::NONE, r.document),
                         other => panic!("{other:?}"),

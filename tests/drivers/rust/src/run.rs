@@ -272,6 +272,8 @@ impl<'a> Run<'a> {
         self.fail_point(data, "driver").await?;
         self.read_while(|run| run.commands.failed_get_mores() < failures)
             .await?;
+        say(doc! { "catchUp": "tail has the same events" })?;
+        heard()?;
         self.fail_point(data, "tail").await?;
         say(doc! { "wait": "tail resumes" })?;
         heard()?;
