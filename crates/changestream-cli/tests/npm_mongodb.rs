@@ -51,6 +51,7 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
                 "a cluster stream",
                 "step-down",
             ],
+            ..Server::default()
         });
     }
 }
@@ -64,7 +65,7 @@ fn compare(server: Server) {
     };
     let driver = || {
         let mut command = Command::new("node");
-        command.arg(official::script("node/run_scenarios.mjs"));
+        command.arg(official::drivers().join("node/run_scenarios.mjs"));
         command.env("NODE_DRIVER_FOLDER", &folder);
         command
     };

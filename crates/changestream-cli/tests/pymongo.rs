@@ -69,6 +69,7 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
                 "a cluster stream",
                 "step-down",
             ],
+            ..Server::default()
         });
     }
 }
@@ -82,7 +83,7 @@ fn compare(server: Server) {
         let mut command = Command::new(&python);
         command
             .arg("-B")
-            .arg(official::script("pymongo/run_scenarios.py"));
+            .arg(official::drivers().join("pymongo/run_scenarios.py"));
         command
     };
     official::compare(driver, server);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, doc};
 
-use crate::catalog::id_of;
+use crate::catalog::{Catalog, id_of};
 use crate::disambiguation::disambiguated_paths;
 use crate::error::CommandError;
 use crate::keys;
-use crate::member::Member;
 use crate::oplog::{Change, Entry, Op};
+use crate::plain_event::{self, PlainEvent};
 use crate::profile::Profile;
 use crate::token::{EncodedToken, ResumeTokenData, TokenType, TokenVersion};
 
@@ -46,9 +46,11 @@ pub(crate) enum Image {
 
 /// An event that is not built yet.
 pub(crate) struct Candidate<'a> {
-    pub(crate) token: EncodedToken,
-    pub(crate) data: ResumeTokenData,
+    pub(crate) token: Arc<EncodedToken>,
     pub(crate) invalidates: bool,
+    /// The whole event, where the stream has no wishes that concern it.
+    pub(crate) plain: Option<&'a PlainEvent>,
+    index: usize,
     entry: &'a Entry,
     op: &'a Op,
     kind: &'static str,
@@ -61,52 +63,120 @@ pub(crate) fn candidates<'a>(
     profile: &Profile,
 ) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
-    for (index, op) in entry.ops.iter().enumerate() {
-        let Some(kind) = kind(op, options) else {
+    let plain_events = plain_event::of(entry, profile);
+    for (index, (op, plain)) in entry.ops.iter().zip(plain_events).enumerate() {
+        let Some(kind) = kind(op, options.expanded) else {
             continue;
         };
         if !options.scope.contains(op) {
             continue;
         }
-        let token_of = |from_invalidate| ResumeTokenData {
-            cluster_time: entry.optime.ts,
-            version: profile.token_version,
-            token_type: TokenType::Event,
-            txn_op_index: u32::try_from(index).unwrap_or(u32::MAX),
-            from_invalidate,
-            uuid: op.uuid,
-            identifier: identifier(op, kind, profile),
-            fragment: None,
-        };
-        let data = token_of(false);
-        found.push(Candidate {
-            token: data.encode(),
-            data,
-            invalidates: false,
-            entry,
-            op,
-            kind,
-        });
-        if options.scope.is_invalidated_by(op) {
-            let data = token_of(true);
-            found.push(Candidate {
-                token: data.encode(),
-                data,
-                invalidates: true,
+        let candidate = match plain {
+            Some(plain) => Candidate {
+                token: Arc::clone(&plain.token),
+                invalidates: false,
+                plain: is_plain(op, options).then_some(plain),
+                index,
                 entry,
                 op,
-                kind: "invalidate",
-            });
+                kind,
+            },
+            None => Candidate::new(entry, index, op, kind, profile),
+        };
+        found.push(candidate);
+        if options.scope.is_invalidated_by(op) {
+            found.push(Candidate::new(entry, index, op, "invalidate", profile));
         }
     }
     found
+}
+
+/// The event of an entry that has but one, if that is the same for all streams.
+pub(crate) fn only_plain<'a>(
+    entry: &'a Entry,
+    options: &EventOptions,
+    profile: &Profile,
+) -> Option<&'a PlainEvent> {
+    let ([op], [Some(plain)]) = (entry.ops.as_slice(), plain_event::of(entry, profile)) else {
+        return None;
+    };
+    let same = options.scope.contains(op) && !options.scope.is_invalidated_by(op) && is_plain(op, options);
+    same.then_some(plain)
+}
+
+/// The event of one of an entry's operations that a stream without wishes tells; none if it tells nothing of it.
+pub(crate) fn plain<'a>(
+    entry: &'a Entry,
+    index: usize,
+    op: &'a Op,
+    profile: &Profile,
+) -> Option<Candidate<'a>> {
+    Some(Candidate::new(entry, index, op, kind(op, false)?, profile))
+}
+
+impl<'a> Candidate<'a> {
+    fn new(entry: &'a Entry, index: usize, op: &'a Op, kind: &'static str, profile: &Profile) -> Self {
+        let invalidates = kind == "invalidate";
+        let mut candidate = Self {
+            token: Arc::default(),
+            invalidates,
+            plain: None,
+            index,
+            entry,
+            op,
+            kind,
+        };
+        candidate.token = Arc::new(candidate.token_data(profile).encode());
+        candidate
+    }
+
+    /// What its token says.
+    pub(crate) fn token_data(&self, profile: &Profile) -> ResumeTokenData {
+        let Self { entry, op, kind, .. } = *self;
+        // An invalidate event is named after the event that it follows.
+        let of = if self.invalidates {
+            self::kind(op, true).unwrap_or(kind)
+        } else {
+            kind
+        };
+        ResumeTokenData {
+            cluster_time: entry.optime.ts,
+            version: profile.token_version,
+            token_type: TokenType::Event,
+            txn_op_index: u32::try_from(self.index).unwrap_or(u32::MAX),
+            from_invalidate: self.invalidates,
+            uuid: op.uuid,
+            identifier: identifier(op, of, profile),
+            fragment: None,
+        }
+    }
+}
+
+/// Whether none of the options adds to the events of an operation, or changes them.
+fn is_plain(op: &Op, options: &EventOptions) -> bool {
+    let images = match &op.change {
+        Change::Update { .. } => {
+            options.full_document == Image::Default && options.before_change == Image::Default
+        }
+        Change::Replace { .. } | Change::Delete { .. } => options.before_change == Image::Default,
+        Change::Noop
+        | Change::Insert { .. }
+        | Change::Create { .. }
+        | Change::Drop
+        | Change::Rename { .. }
+        | Change::DropDatabase
+        | Change::CreateIndexes { .. }
+        | Change::DropIndexes { .. }
+        | Change::Modify { .. } => true,
+    };
+    images && !options.expanded
 }
 
 /// Builds the event's document.
 pub(crate) fn build(
     candidate: &Candidate<'_>,
     options: &EventOptions,
-    member: &Member,
+    committed: &Catalog,
     profile: &Profile,
 ) -> Result<Document, CommandError> {
     let Candidate { entry, op, kind, .. } = candidate;
@@ -131,7 +201,7 @@ pub(crate) fn build(
     if candidate.invalidates {
         return Ok(event);
     }
-    if let Some(full) = full_document(op, options, member)? {
+    if let Some(full) = full_document(op, options, committed)? {
         event.insert("fullDocument", full);
     }
     let mut ns = doc! { "db": op.db.as_str() };
@@ -154,7 +224,7 @@ pub(crate) fn build(
     if let (true, Some(state)) = (options.expanded, state_before_change(op)) {
         event.insert("stateBeforeChange", state);
     }
-    if let Some(before) = before_change(op, options, member)? {
+    if let Some(before) = before_change(op, options, committed)? {
         event.insert("fullDocumentBeforeChange", before);
     }
     Ok(event)
@@ -197,11 +267,11 @@ impl Scope {
     }
 }
 
-fn kind(op: &Op, options: &EventOptions) -> Option<&'static str> {
+fn kind(op: &Op, expanded: bool) -> Option<&'static str> {
     if op.from_migrate {
         return None;
     }
-    let expanded = |kind| options.expanded.then_some(kind);
+    let expanded = |kind| expanded.then_some(kind);
     match &op.change {
         Change::Noop => None,
         Change::Insert { .. } => Some("insert"),
@@ -313,7 +383,7 @@ fn rename_target(op: &Op) -> Document {
     Document::new()
 }
 
-fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
+fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result<Option<Bson>, CommandError> {
     let after = match &op.change {
         Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
         Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
@@ -331,8 +401,7 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
     match options.full_document {
         Image::Default => Ok(None),
         Image::UpdateLookup => {
-            let now = member
-                .committed
+            let now = committed
                 .collection(&op.db, &op.coll)
                 .filter(|c| Some(c.uuid) == op.uuid)
                 .and_then(|c| c.by_id(&id_of(after)));
@@ -341,12 +410,12 @@ fn full_document(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
             ))
         }
         Image::WhenAvailable | Image::Required => {
-            image(op, after, options.full_document, member, "post-image")
+            image(op, after, options.full_document, committed, "post-image")
         }
     }
 }
 
-fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Option<Bson>, CommandError> {
+fn before_change(op: &Op, options: &EventOptions, committed: &Catalog) -> Result<Option<Bson>, CommandError> {
     let before = match &op.change {
         Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
         Change::Noop
@@ -361,7 +430,7 @@ fn before_change(op: &Op, options: &EventOptions, member: &Member) -> Result<Opt
     };
     match options.before_change {
         Image::Default | Image::UpdateLookup => Ok(None),
-        mode @ (Image::WhenAvailable | Image::Required) => image(op, before, mode, member, "pre-image"),
+        mode @ (Image::WhenAvailable | Image::Required) => image(op, before, mode, committed, "pre-image"),
     }
 }
 
@@ -370,11 +439,10 @@ fn image(
     op: &Op,
     document: &Arc<Document>,
     mode: Image,
-    member: &Member,
+    committed: &Catalog,
     what: &str,
 ) -> Result<Option<Bson>, CommandError> {
-    let kept = member
-        .committed
+    let kept = committed
         .collection(&op.db, &op.coll)
         .is_some_and(|c| c.keeps_images());
     match (kept, mode) {

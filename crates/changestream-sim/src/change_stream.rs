@@ -1,11 +1,15 @@
 //! A change stream on a member: from where it reads, and what it hands out next.
 
-use bson::raw::RawDocumentBuf;
+use std::sync::Arc;
+
 use bson::{Bson, Document, Timestamp};
+use bytes::Bytes;
 
 use crate::change_event::{self, Candidate, EventOptions};
 use crate::error::CommandError;
 use crate::member::Member;
+use crate::oplog::Entry;
+use crate::plain_event::PlainEvent;
 use crate::profile::Profile;
 use crate::query::pipeline::Pipeline;
 use crate::reply::raw;
@@ -21,7 +25,7 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) struct ChangeStream {
     options: EventOptions,
     pipeline: Pipeline,
-    floor: EncodedToken,
+    floor: Arc<EncodedToken>,
     floor_ts: Timestamp,
     /// The event that the client resumes after, until it is seen again.
     to_find: Option<String>,
@@ -49,7 +53,8 @@ pub(crate) trait Sink {
     fn is_full(&self) -> bool;
     /// Whether a further event of this many bytes belongs to the next batch.
     fn is_full_for(&self, bytes: usize) -> bool;
-    fn take(&mut self, token: &EncodedToken, event: RawDocumentBuf);
+    /// Adds an event, as BSON.
+    fn take(&mut self, token: &Arc<EncodedToken>, event: &Bytes);
 }
 
 /// Whether a stream goes on.
@@ -66,7 +71,7 @@ impl ChangeStream {
             Start::At(ts) => (mark(ts, profile), ts, None),
             Start::After { token, ts, is_event } => {
                 let to_find = is_event.then(|| token.data.clone());
-                (token, ts, to_find)
+                (Arc::new(token), ts, to_find)
             }
         };
         Self {
@@ -93,7 +98,7 @@ impl ChangeStream {
     }
 
     /// The postBatchResumeToken.
-    pub(crate) fn token(&self) -> &EncodedToken {
+    pub(crate) fn token(&self) -> &Arc<EncodedToken> {
         &self.floor
     }
 
@@ -106,10 +111,21 @@ impl ChangeStream {
     ) -> Result<Continues, CommandError> {
         self.check_history(member)?;
         let committed = member.commit_ts();
+        let mut passed = None;
         for entry in member.log.from(self.floor_ts) {
             if entry.optime.ts > committed {
                 break;
             }
+            if let Some(plain) = self.only_plain(entry, profile) {
+                if batch.is_full_for(plain.document.len()) {
+                    self.stand_at(passed);
+                    return Ok(Continues::Yes);
+                }
+                batch.take(&plain.token, &plain.document);
+                passed = Some((entry.optime.ts, &plain.token));
+                continue;
+            }
+            self.stand_at(passed.take());
             for candidate in change_event::candidates(entry, &self.options, profile) {
                 // Where events may be split, each fragment is placed by itself.
                 let splits = self.pipeline.splits_large_events();
@@ -123,10 +139,10 @@ impl ChangeStream {
                     if splits && !self.is_next(&token.data)? {
                         continue;
                     }
-                    if batch.is_full_for(event.as_bytes().len()) {
+                    if batch.is_full_for(event.len()) {
                         return Ok(Continues::Yes);
                     }
-                    batch.take(&token, event);
+                    batch.take(&token, &event);
                     self.floor_ts = entry.optime.ts;
                     self.floor = token;
                 }
@@ -137,12 +153,29 @@ impl ChangeStream {
                 }
             }
         }
+        self.stand_at(passed);
         let mark = mark(committed, profile);
         if mark.data > self.floor.data {
             self.floor = mark;
             self.floor_ts = committed;
         }
         Ok(Continues::Yes)
+    }
+
+    /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all.
+    fn only_plain<'a>(&self, entry: &'a Entry, profile: &Profile) -> Option<&'a PlainEvent> {
+        if self.to_find.is_some() || !self.pipeline.is_empty() || entry.optime.ts <= self.floor_ts {
+            return None;
+        }
+        change_event::only_plain(entry, &self.options, profile)
+            .filter(|plain| plain.document.len() <= MAX_EVENT)
+    }
+
+    fn stand_at(&mut self, event: Option<(Timestamp, &Arc<EncodedToken>)>) {
+        if let Some((ts, token)) = event {
+            self.floor_ts = ts;
+            self.floor = Arc::clone(token);
+        }
     }
 
     fn check_history(&mut self, member: &Member) -> Result<(), CommandError> {
@@ -191,8 +224,14 @@ impl ChangeStream {
         member: &Member,
         profile: &Profile,
         candidate: &Candidate<'_>,
-    ) -> Result<Vec<(EncodedToken, RawDocumentBuf)>, CommandError> {
-        let event = change_event::build(candidate, &self.options, member, profile)?;
+    ) -> Result<Vec<(Arc<EncodedToken>, Bytes)>, CommandError> {
+        if let Some(plain) = candidate.plain
+            && self.pipeline.is_empty()
+            && plain.document.len() <= MAX_EVENT
+        {
+            return Ok(vec![(Arc::clone(&plain.token), plain.document.clone())]);
+        }
+        let event = change_event::build(candidate, &self.options, &member.committed, profile)?;
         let id = event.get("_id").cloned().unwrap_or(Bson::Null);
         let Some(event) = self.pipeline.apply(event)? else {
             return Ok(Vec::new());
@@ -200,13 +239,13 @@ impl ChangeStream {
         if event.get("_id") != Some(&id) {
             return Err(id_modified(&candidate.token.data, event.get("_id")));
         }
-        let encoded = raw(&event);
-        let size = encoded.as_bytes().len();
+        let encoded = Bytes::from(raw(&event).into_bytes());
+        let size = encoded.len();
         if size <= MAX_EVENT {
-            return Ok(vec![(candidate.token.clone(), encoded)]);
+            return Ok(vec![(Arc::clone(&candidate.token), encoded)]);
         }
         if self.pipeline.splits_large_events() {
-            return split_event::split(event, &candidate.data);
+            return split_event::split(event, &candidate.token_data(profile));
         }
         Err(CommandError::bson_object_too_large(format!(
             "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {MAX_EVENT}(16MB) First element: \
@@ -216,8 +255,8 @@ impl ChangeStream {
     }
 }
 
-fn mark(ts: Timestamp, profile: &Profile) -> EncodedToken {
-    ResumeTokenData::high_water_mark(profile.token_version, ts).encode()
+fn mark(ts: Timestamp, profile: &Profile) -> Arc<EncodedToken> {
+    Arc::new(ResumeTokenData::high_water_mark(profile.token_version, ts).encode())
 }
 
 fn id_modified(expected: &str, found: Option<&Bson>) -> CommandError {

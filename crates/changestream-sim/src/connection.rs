@@ -20,7 +20,8 @@ pub(crate) struct Connection {
     /// The number that hello reports as `connectionId`.
     pub(crate) number: i32,
     reader: FrameReader,
-    queue: VecDeque<Request>,
+    /// Requests, each with the number of its arrival.
+    queue: VecDeque<(u64, Request)>,
     broken: bool,
     pub(crate) activity: Activity,
     pub(crate) app_name: Option<String>,
@@ -92,8 +93,8 @@ impl Connection {
         }
     }
 
-    /// Takes bytes from the socket. False where the server would close it.
-    pub(crate) fn receive(&mut self, mut bytes: &[u8]) -> bool {
+    /// Takes bytes from the socket, and counts the requests that they bring. False where the server would close it.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8], arrivals: &mut u64) -> bool {
         while !bytes.is_empty() && !self.broken {
             let space = self.reader.buffer();
             let n = space.len().min(bytes.len());
@@ -103,18 +104,19 @@ impl Connection {
             }
             self.reader.filled(n);
             bytes = later;
-            self.broken = self.take_frames().is_err();
+            self.broken = self.take_frames(arrivals).is_err();
         }
         !self.broken
     }
 
-    fn take_frames(&mut self) -> Result<(), WireError> {
+    fn take_frames(&mut self, arrivals: &mut u64) -> Result<(), WireError> {
         while let Some(frame) = self.reader.next_frame()? {
             let request = self.decode(&frame)?;
             if self.queue.len() >= MAX_QUEUED {
                 return Err(WireError::Malformed("too many requests ahead of their replies"));
             }
-            self.queue.push_back(request);
+            *arrivals += 1;
+            self.queue.push_back((*arrivals, request));
         }
         Ok(())
     }
@@ -138,14 +140,19 @@ impl Connection {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.broken && self.queue.is_empty()
+        self.broken && self.queue.is_empty() && matches!(self.activity, Activity::Idle)
+    }
+
+    /// When the request arrived that it can begin now.
+    pub(crate) fn next_arrival(&self) -> Option<u64> {
+        match self.activity {
+            Activity::Idle => self.queue.front().map(|(arrival, _)| *arrival),
+            Activity::Waiting(_) => None,
+        }
     }
 
     pub(crate) fn next_request(&mut self) -> Option<Request> {
-        match self.activity {
-            Activity::Idle => self.queue.pop_front(),
-            Activity::Waiting(_) => None,
-        }
+        self.queue.pop_front().map(|(_, request)| request)
     }
 }
 
@@ -241,18 +248,29 @@ fn depth_is_legal(document: &RawDocument) -> bool {
     true
 }
 
-/// Encodes a reply in the form that the request asks for, compressed as the request was.
-pub(crate) fn encode_reply(id: i32, request: &Request, more_to_come: bool, body: &RawDocumentBuf) -> Bytes {
+/// Encodes a reply in the form that the request asks for, compressed as the request was: `message` has room for a
+/// header before its document.
+pub(crate) fn encode_reply(id: i32, request: &Request, more_to_come: bool, mut message: Vec<u8>) -> Bytes {
     let to = request.id;
     let message = match request.form {
-        Form::Query => encode_op_reply(id, to, body),
+        Form::Query => {
+            let body = message.split_off(HEADROOM);
+            encode_op_reply(id, to, &RawDocumentBuf::from_bytes(body).unwrap_or_default())
+        }
+        // A batch is large, and lies where it belongs already.
         Form::Msg { .. } => {
             let flags = if more_to_come {
                 Flags::MORE_TO_COME
             } else {
                 Flags::NONE
             };
-            encode_op_msg(id, to, flags, body, &[])
+            let header = encode_op_msg(id, to, flags, &RawDocumentBuf::new(), &[]);
+            let length = i32::try_from(message.len()).unwrap_or(i32::MAX).to_le_bytes();
+            let bytes = length.iter().chain(header.iter().skip(length.len()));
+            for (space, byte) in message.iter_mut().take(HEADROOM).zip(bytes) {
+                *space = *byte;
+            }
+            Bytes::from(message)
         }
     };
     let compressed = request
@@ -261,6 +279,8 @@ pub(crate) fn encode_reply(id: i32, request: &Request, more_to_come: bool, body:
     compressed.unwrap_or(message)
 }
 
+/// Before the document of an OP_MSG: the header, the flags, and the kind of the section (OP_MSG specification).
+pub(crate) const HEADROOM: usize = 16 + 4 + 1;
 /// The nesting that the server accepts in a document (`BSONDepth::kDefaultMaxAllowableDepth`).
 const MAX_DEPTH: usize = 200;
 /// Requests that may lie decoded before the first of them is answered.

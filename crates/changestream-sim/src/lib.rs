@@ -47,6 +47,7 @@ mod failpoints;
 mod listener;
 mod member;
 mod oplog;
+mod plain_event;
 mod profile;
 mod replication;
 mod reply;

@@ -1,5 +1,7 @@
 //! What distinguishes one server version from another, as data.
 
+use std::borrow::Cow;
+
 use crate::query::update::Dialect;
 use crate::token::TokenVersion;
 
@@ -8,7 +10,7 @@ use crate::token::TokenVersion;
 #[non_exhaustive]
 pub struct Profile {
     /// The full version that buildInfo reports.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// `maxWireVersion` of its hello.
     pub max_wire_version: i32,
     /// The version written into resume tokens.
@@ -35,26 +37,42 @@ pub struct Profile {
     pub images: bool,
     /// Expanded events explain ambiguous paths in `disambiguatedPaths` (6.1 and later).
     pub disambiguated_paths: bool,
-    /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later).
+    /// `comment` is a field of every command, getMore included (4.4 and later).
+    pub generic_comment: bool,
+    /// `fullDocument` is an enumeration, of which unknown values are told so (4.4 and later).
+    pub enumerated_full_document: bool,
+    /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later, but for 6.1 to 6.3).
     pub split_large_event: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
 }
 
 impl Profile {
-    /// The profile of a version such as `4.4` or `7.0.1`: its first two numbers decide.
+    /// The profile of a version such as `4.4` or `6.0.8`. Without a third number it is that of a late patch release
+    /// (of 4.4, the 4.4.1 that the recorded conversations are with).
     ///
-    /// None for a version that is not modelled; modelled are 4.2, 4.4, 5.0, 6.0, 7.0 and 8.0.
+    /// None for a version that is not modelled; modelled are 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 and 8.0.
     pub fn for_version(version: &str) -> Option<Self> {
         let mut numbers = version.split('.');
         let (major, minor) = (numbers.next()?, numbers.next().unwrap_or("0"));
-        PROFILES
-            .iter()
-            .find(|p| {
-                let mut known = p.version.split('.');
-                known.next() == Some(major) && known.next() == Some(minor)
-            })
-            .cloned()
+        let mut profile = PROFILES.into_iter().find(|p| {
+            let mut known = p.version.split('.');
+            known.next() == Some(major) && known.next() == Some(minor)
+        })?;
+        let Some(patch) = numbers.next() else {
+            return Some(profile);
+        };
+        let patch: u16 = patch.parse().ok()?;
+        if numbers.next().is_some() {
+            return None;
+        }
+        profile.version = format!("{major}.{minor}.{patch}").into();
+        match (major, minor) {
+            ("4", "4") => profile.hello = patch >= 2,
+            ("6", "0") => profile.split_large_event = patch >= 9,
+            _ => {}
+        }
+        Some(profile)
     }
 
     /// The numbers of the version, for `versionArray`.
@@ -74,8 +92,10 @@ impl Profile {
     }
 
     /// The feature compatibility version.
-    pub(crate) fn fcv(&self) -> &'static str {
-        self.version.rsplit_once('.').map_or(self.version, |(fcv, _)| fcv)
+    pub(crate) fn fcv(&self) -> &str {
+        self.version
+            .rsplit_once('.')
+            .map_or(&self.version, |(fcv, _)| fcv)
     }
 }
 
@@ -87,15 +107,17 @@ impl Default for Profile {
 }
 
 const V4_2: Profile = Profile {
-    version: "4.2.24",
+    version: Cow::Borrowed("4.2.24"),
     max_wire_version: 8,
     streams_hello: false,
     labels_errors: false,
     exhaust: false,
+    generic_comment: false,
+    enumerated_full_document: false,
     ..V4_4
 };
 const V4_4: Profile = Profile {
-    version: "4.4.1",
+    version: Cow::Borrowed("4.4.1"),
     max_wire_version: 9,
     token_version: TokenVersion::V1,
     hello: false,
@@ -109,11 +131,13 @@ const V4_4: Profile = Profile {
     retried_stmt_ids: false,
     images: false,
     disambiguated_paths: false,
+    generic_comment: true,
+    enumerated_full_document: true,
     split_large_event: false,
     default_majority: false,
 };
 const V5_0: Profile = Profile {
-    version: "5.0.31",
+    version: Cow::Borrowed("5.0.31"),
     max_wire_version: 13,
     hello: true,
     says_primary: true,
@@ -125,22 +149,39 @@ const V5_0: Profile = Profile {
     ..V4_4
 };
 const V6_0: Profile = Profile {
-    version: "6.0.20",
+    version: Cow::Borrowed("6.0.20"),
     max_wire_version: 17,
     token_version: TokenVersion::V2,
     images: true,
     split_large_event: true,
     ..V5_0
 };
-const V7_0: Profile = Profile {
-    version: "7.0.16",
-    max_wire_version: 21,
+const V6_1: Profile = Profile {
+    version: Cow::Borrowed("6.1.1"),
+    max_wire_version: 18,
     disambiguated_paths: true,
+    split_large_event: false,
     ..V6_0
 };
+const V6_2: Profile = Profile {
+    version: Cow::Borrowed("6.2.1"),
+    max_wire_version: 19,
+    ..V6_1
+};
+const V6_3: Profile = Profile {
+    version: Cow::Borrowed("6.3.2"),
+    max_wire_version: 20,
+    ..V6_1
+};
+const V7_0: Profile = Profile {
+    version: Cow::Borrowed("7.0.16"),
+    max_wire_version: 21,
+    split_large_event: true,
+    ..V6_1
+};
 const V8_0: Profile = Profile {
-    version: "8.0.4",
+    version: Cow::Borrowed("8.0.4"),
     max_wire_version: 25,
     ..V7_0
 };
-const PROFILES: [Profile; 6] = [V4_2, V4_4, V5_0, V6_0, V7_0, V8_0];
+const PROFILES: [Profile; 9] = [V4_2, V4_4, V5_0, V6_0, V6_1, V6_2, V6_3, V7_0, V8_0];

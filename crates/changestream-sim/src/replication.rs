@@ -1,6 +1,6 @@
 //! Replication and elections: who is primary, who has which entries, and what is committed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bson::Timestamp;
@@ -9,6 +9,8 @@ use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::member::{Member, Role};
 use crate::oplog::{Change, Entry, Op, OpTime, Statement};
+use crate::plain_event;
+use crate::profile::Profile;
 
 impl Deployment {
     /// The set is initiated, its first member elected.
@@ -30,7 +32,7 @@ impl Deployment {
         }
         self.append(now, 0, vec![noop()], None, false);
         self.become_primary(now, 0);
-        self.replication_step(now);
+        self.replicate(now);
     }
 
     /// Writes an entry on a member that accepts writes.
@@ -73,6 +75,7 @@ impl Deployment {
             ops,
             statement,
             transaction,
+            plain_events: OnceLock::new(),
         });
         m.catalog.apply(&entry);
         if m.role != Role::Standalone {
@@ -104,8 +107,8 @@ impl Deployment {
         primaries.max_by_key(|(_, m)| m.term).map(|(i, _)| i)
     }
 
-    /// Moves entries, commits, and elects, as far as that is due.
-    pub(crate) fn replication_step(&mut self, now: Instant) {
+    /// Moves entries, commits, and elects, until nothing of that is due.
+    pub(crate) fn replicate(&mut self, now: Instant) {
         if let Some(cluster) = &mut self.cluster {
             cluster.step(now, &self.members);
             return;
@@ -113,6 +116,31 @@ impl Deployment {
         if self.set_name.is_none() {
             return;
         }
+        let standing = |d: &Self| -> Vec<_> {
+            let of = |m: &Member| {
+                (
+                    m.role,
+                    m.term,
+                    m.known_primary,
+                    m.log.last(),
+                    m.commit_point,
+                    m.cluster_time,
+                )
+            };
+            d.members.iter().map(of).collect()
+        };
+        let mut before = standing(self);
+        loop {
+            self.replication_step(now);
+            let after = standing(self);
+            if after == before {
+                return;
+            }
+            before = after;
+        }
+    }
+
+    fn replication_step(&mut self, now: Instant) {
         self.write_noops(now);
         self.learn_terms(now);
         self.hold_elections(now);
@@ -359,14 +387,14 @@ impl Deployment {
             let point = reached.filter(|point| point.term == term).max(p.commit_point);
             for i in 0..self.members.len() {
                 if self.connected(primary, i) {
-                    advance_commit(&mut self.members, i, point);
+                    advance_commit(&mut self.members, i, point, &self.profile);
                 }
             }
         }
     }
 }
 
-fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>) {
+fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>, profile: &Profile) {
     let Some(m) = members.get_mut(member) else {
         return;
     };
@@ -382,6 +410,8 @@ fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>) 
         .collect();
     for entry in newly {
         m.committed.apply(&entry);
+        // Now rather than when a reader waits for it.
+        plain_event::of(&entry, profile);
     }
     m.commit_point = point;
 }

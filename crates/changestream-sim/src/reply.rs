@@ -3,6 +3,8 @@
 use bson::raw::{CString, RawArrayBuf, RawBson, RawDocumentBuf, cstr};
 use bson::{Document, Timestamp, rawdoc};
 
+use crate::connection::HEADROOM;
+use crate::cursors::CursorReply;
 use crate::error::CommandError;
 use crate::profile::Profile;
 
@@ -11,6 +13,8 @@ use crate::profile::Profile;
 pub(crate) enum Reply {
     /// It succeeded, with these fields.
     Success(RawDocumentBuf),
+    /// It succeeded, with a batch of a cursor.
+    Cursor(Box<CursorReply>),
     /// It failed.
     Failure(Box<Failure>),
 }
@@ -42,36 +46,47 @@ impl Reply {
         Self::Success(raw(document))
     }
 
-    /// The document to send. A standalone's has no times.
-    pub(crate) fn finish(self, profile: &Profile, times: Option<Times>) -> RawDocumentBuf {
+    /// The message to send, still without its header. A standalone's has no times.
+    pub(crate) fn message(self, profile: &Profile, times: Option<Times>) -> Vec<u8> {
         match self {
             Self::Success(mut body) => {
-                body.append(cstr!("ok"), 1.0);
-                if let Some(times) = times {
-                    append_cluster_time(&mut body, times.cluster);
-                    body.append(cstr!("operationTime"), times.operation);
-                }
-                body
+                append_success(&mut body, times);
+                with_headroom(&body)
             }
-            Self::Failure(failure) => failure.finish(profile, times),
+            Self::Cursor(cursor) => {
+                let mut last = RawDocumentBuf::new();
+                append_success(&mut last, times);
+                cursor.message(&last)
+            }
+            Self::Failure(failure) => with_headroom(&failure.finish(profile, times)),
         }
     }
 
-    /// The document to send, as a mongos lays it out.
-    pub(crate) fn finish_merged(self, times: Option<Times>) -> RawDocumentBuf {
-        let mut body = match self {
+    /// The same, as a mongos lays it out.
+    pub(crate) fn merged_message(self, times: Option<Times>) -> Vec<u8> {
+        match self {
             Self::Success(mut body) => {
-                body.append(cstr!("ok"), 1.0);
-                body
+                append_merged_success(&mut body, times);
+                with_headroom(&body)
             }
-            Self::Failure(failure) => raw(&failure.error.to_reply()),
-        };
-        if let Some(times) = times {
-            body.append(cstr!("operationTime"), times.operation);
-            append_cluster_time(&mut body, times.cluster);
+            Self::Cursor(cursor) => {
+                let mut last = RawDocumentBuf::new();
+                append_merged_success(&mut last, times);
+                cursor.message(&last)
+            }
+            Self::Failure(failure) => {
+                let mut body = raw(&failure.error.to_reply());
+                append_merged_times(&mut body, times);
+                with_headroom(&body)
+            }
         }
-        body
     }
+}
+
+fn with_headroom(body: &RawDocumentBuf) -> Vec<u8> {
+    let mut message = vec![0; HEADROOM];
+    message.extend_from_slice(body.as_bytes());
+    message
 }
 
 impl Failure {
@@ -118,6 +133,26 @@ impl Failure {
 /// The same document, encoded. What came in as BSON goes out as BSON; a key with a NUL cannot have come in.
 pub(crate) fn raw(document: &Document) -> RawDocumentBuf {
     RawDocumentBuf::try_from(document).unwrap_or_default()
+}
+
+fn append_success(body: &mut RawDocumentBuf, times: Option<Times>) {
+    body.append(cstr!("ok"), 1.0);
+    if let Some(times) = times {
+        append_cluster_time(body, times.cluster);
+        body.append(cstr!("operationTime"), times.operation);
+    }
+}
+
+fn append_merged_success(body: &mut RawDocumentBuf, times: Option<Times>) {
+    body.append(cstr!("ok"), 1.0);
+    append_merged_times(body, times);
+}
+
+fn append_merged_times(body: &mut RawDocumentBuf, times: Option<Times>) {
+    if let Some(times) = times {
+        body.append(cstr!("operationTime"), times.operation);
+        append_cluster_time(body, times.cluster);
+    }
 }
 
 fn append_cluster_time(body: &mut RawDocumentBuf, ts: Timestamp) {

@@ -1,7 +1,9 @@
 //! Events too large for one document, in fragments (`$changeStreamSplitLargeEvent`).
 
-use bson::raw::RawDocumentBuf;
+use std::sync::Arc;
+
 use bson::{Bson, Document, doc};
+use bytes::Bytes;
 
 use crate::error::CommandError;
 use crate::reply::raw;
@@ -12,7 +14,7 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) fn split(
     mut event: Document,
     token: &ResumeTokenData,
-) -> Result<Vec<(EncodedToken, RawDocumentBuf)>, CommandError> {
+) -> Result<Vec<(Arc<EncodedToken>, Bytes)>, CommandError> {
     event.remove("_id");
     let mut fields: Vec<(usize, String, Bson)> = event
         .into_iter()
@@ -45,7 +47,7 @@ pub(crate) fn split(
             let mut fragment =
                 doc! { "_id": token.to_document(), "splitEvent": { "fragment": number, "of": of } };
             fragment.extend(fields);
-            (token, raw(&fragment))
+            (Arc::new(token), raw(&fragment).into_bytes().into())
         })
         .collect())
 }

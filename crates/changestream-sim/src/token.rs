@@ -60,7 +60,7 @@ pub enum TokenType {
 }
 
 /// A token as it goes over the wire.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EncodedToken {
     /// `_data`: upper-case hexadecimal digits, which compare as the tokens do.
     pub data: String,

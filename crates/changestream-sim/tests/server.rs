@@ -52,6 +52,7 @@ fn a_compressed_request_is_answered_so_if_that_was_agreed_upon_and_ends_the_conn
 
 #[cfg(not(feature = "zlib"))]
 #[test]
+#[allow(clippy::disallowed_methods, reason = "an epoch for a test")]
 fn a_compressor_that_is_not_built_in_is_refused() {
     let error = Deployment::replica_set(1)
         .compressors([changestream_sim::Compressor::Zlib])

@@ -11,11 +11,18 @@ use crate::connection::Form;
 use crate::cursors::{self, Batch, Cursor, Kind};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
+use crate::query::show;
 use crate::reply::Reply;
 use crate::wait::Wait;
 
 pub(super) fn get_more(d: &mut Deployment, context: &Context<'_>) -> Result {
     let id = cursor_id(context)?;
+    if !d.profile.generic_comment && context.body().contains_key("comment") {
+        return Err(CommandError::failed_to_parse(format!(
+            "Failed to parse: {}. Unrecognized field 'comment'.",
+            show::spaced(context.body())
+        )));
+    }
     check(d, context, id)?;
     let deadline = context.now + await_time(context)?;
     continue_get_more(d, context, deadline)
@@ -36,18 +43,18 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
         ));
     };
     cursor.last_used = context.now;
-    let mut batch = Batch::new(batch_size(context)?);
+    let limit = batch_size(context)?;
+    let mut batch = if merged {
+        Batch::merged(limit, &cursor.namespace)
+    } else {
+        Batch::next(limit)
+    };
     match &mut cursor.kind {
         Kind::Merged(_) => get_more_merged(d, context, cursor, batch, deadline),
         Kind::Documents(documents) => {
             cursors::take(documents, &mut batch);
             let open = !documents.is_empty();
-            let shown = if open { id } else { 0 };
-            let reply = if merged {
-                batch.merged_reply(None, shown, &cursor.namespace)
-            } else {
-                batch.reply(false, None, shown, &cursor.namespace)
-            };
+            let reply = batch.reply(None, if open { id } else { 0 }, &cursor.namespace);
             if open {
                 m.cursors.insert(id, cursor);
             }
@@ -62,7 +69,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
             let token = stream.token().clone();
             let open = if continues == Continues::Yes { id } else { 0 };
-            let reply = batch.reply(false, Some(&token), open, &cursor.namespace);
+            let reply = batch.reply(Some(&token), open, &cursor.namespace);
             if open == 0 {
                 return Ok(Answer::MajorityRead(reply));
             }
@@ -96,7 +103,7 @@ fn get_more_merged(
     };
     let waits = batch.is_empty() && id != 0 && context.now < deadline;
     // A mongos knows no exhaust cursors: the flag is without effect.
-    let reply = batch.merged_reply(Some(stream.token()), id, &cursor.namespace);
+    let reply = batch.reply(Some(stream.token()), id, &cursor.namespace);
     if let (Some(m), true) = (d.members.get_mut(context.member), id != 0) {
         m.cursors.insert(id, cursor);
     }

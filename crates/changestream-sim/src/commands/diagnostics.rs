@@ -19,7 +19,7 @@ pub(super) fn ping(_: &mut Deployment, _: &Context<'_>) -> Result {
 pub(super) fn build_info(d: &mut Deployment, _: &Context<'_>) -> Result {
     let version: Vec<Bson> = d.profile.version_array().into_iter().map(Bson::from).collect();
     fields(&doc! {
-        "version": d.profile.version,
+        "version": d.profile.version.as_ref(),
         "gitVersion": "0000000000000000000000000000000000000000",
         "modules": [],
         "allocator": "system",
@@ -99,7 +99,7 @@ pub(super) fn server_status(d: &mut Deployment, context: &Context<'_>) -> Result
     };
     let mut status = doc! {
         "host": m.address.as_str(),
-        "version": d.profile.version,
+        "version": d.profile.version.as_ref(),
         "process": if d.cluster.is_some() { "mongos" } else { "mongod" },
         "pid": 1_i64,
         "localTime": DateTime::from_millis(d.wall(context.now)),

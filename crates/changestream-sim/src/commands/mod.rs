@@ -158,16 +158,17 @@ fn execute_faulty(d: &mut Deployment, context: &Context<'_>, fault: &Fault) -> O
         }
         return Outcome::Reply(failure(d, context, error), times(d, context, false));
     }
-    match (run(d, context), &fault.write_concern_error) {
-        (Outcome::Reply(Reply::Success(body), times), Some(error)) => {
-            let labels = fault.error_labels.clone();
-            Outcome::Reply(
-                write_concern::with_error(d, context, body, error.clone(), labels),
-                times,
-            )
-        }
-        (outcome, _) => outcome,
-    }
+    let (reply, times, error) = match (run(d, context), &fault.write_concern_error) {
+        (Outcome::Reply(reply, times), Some(error)) => (reply, times, error.clone()),
+        (outcome, _) => return outcome,
+    };
+    let body = match reply {
+        Reply::Success(body) => body,
+        Reply::Cursor(cursor) => cursor.document(),
+        Reply::Failure(_) => return Outcome::Reply(reply, times),
+    };
+    let labels = fault.error_labels.clone();
+    Outcome::Reply(write_concern::with_error(d, context, body, error, labels), times)
 }
 
 fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {

@@ -148,12 +148,12 @@ pub(super) fn first_batch(
     single: bool,
     namespace: &str,
 ) -> Reply {
-    let mut batch = Batch::new(Some(size.unwrap_or(DEFAULT_FIRST_BATCH)));
+    let mut batch = Batch::first(Some(size.unwrap_or(DEFAULT_FIRST_BATCH)));
     cursors::take(&mut results, &mut batch);
     let id = if results.is_empty() || single {
         0
     } else {
         cursor::open(d, context, namespace, Kind::Documents(results))
     };
-    batch.reply(true, None, id, namespace)
+    batch.reply(None, id, namespace)
 }

@@ -46,7 +46,7 @@ pub(super) fn open(
     }
     let mut stream = ChangeStream::new(options, pipeline, start, &d.profile);
     let limit = batch_size.unwrap_or(DEFAULT_FIRST_BATCH);
-    let mut batch = Batch::new(Some(limit));
+    let mut batch = Batch::first(Some(limit));
     let mut continues = Continues::Yes;
     if let (Some(m), true) = (d.members.get(context.member), limit > 0) {
         continues = stream.fill(m, &d.profile, &mut batch)?;
@@ -57,12 +57,7 @@ pub(super) fn open(
         Continues::Yes => cursor::open(d, context, &namespace, Kind::ChangeStream(Box::new(stream))),
         Continues::No => 0,
     };
-    Ok(Answer::MajorityRead(batch.reply(
-        true,
-        Some(&token),
-        id,
-        &namespace,
-    )))
+    Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
 }
 
 /// The same on a mongos. It only opens the shards' cursors: the first batch is empty, and errors of reading come with
@@ -96,13 +91,8 @@ fn open_merged(
     )?;
     let token = merged.token().clone();
     let id = cursor::open(d, context, &namespace, Kind::Merged(Box::new(merged)));
-    let batch = Batch::new(Some(0));
-    Ok(Answer::MajorityRead(batch.reply(
-        true,
-        Some(&token),
-        id,
-        &namespace,
-    )))
+    let batch = Batch::first(Some(0));
+    Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
 }
 
 fn refuse_elsewhere(d: &Deployment, context: &Context<'_>) -> Result<()> {
@@ -220,9 +210,12 @@ fn image(d: &Deployment, spec: &Document, field: &str, legal: &[&str]) -> Result
         "whenAvailable" if !old => Ok(Image::WhenAvailable),
         "required" if !old => Ok(Image::Required),
         "default" | "off" if legal.contains(&value) => Ok(Image::Default),
-        _ if old => Err(CommandError::new(
+        _ if !d.profile.enumerated_full_document => Err(CommandError::new(
             40575,
-            format!("unrecognized value provided for the '{field}' option: {value}"),
+            format!(
+                "unrecognized value for the 'fullDocument' option to the $changeStream stage. Expected \"default\" or \
+                 \"updateLookup\", got \"{value}\""
+            ),
         )),
         _ => Err(CommandError::bad_value(format!(
             "Enumeration value '{value}' for field '$changeStream.{field}' is not a valid value."

@@ -92,6 +92,7 @@ pub(super) fn check(
     };
     let fail = |reply: Reply, error: Document| match reply {
         Reply::Success(body) => with_error(d, context, body, error, None),
+        Reply::Cursor(cursor) => with_error(d, context, cursor.document(), error, None),
         failure @ Reply::Failure(_) => failure,
     };
     if m.role == Role::Standalone {

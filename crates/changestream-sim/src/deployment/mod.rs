@@ -56,6 +56,8 @@ pub struct Deployment {
     outputs: VecDeque<Output>,
     records: VecDeque<CommandRecord>,
     next_connection: u64,
+    /// How many requests have arrived.
+    arrivals: u64,
 }
 
 /// Names a connection for its whole life. Whoever feeds the machine chooses the numbers, or takes them from
@@ -147,7 +149,7 @@ impl fmt::Display for BuildError {
             Self::Version(v) => {
                 write!(
                     f,
-                    "server version {v:?} is not modelled; take 4.2, 4.4, 5.0, 6.0, 7.0 or 8.0"
+                    "server version {v:?} is not modelled; take 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0"
                 )
             }
             Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),
@@ -236,6 +238,7 @@ impl Deployment {
             outputs,
             records: VecDeque::new(),
             next_connection: 1,
+            arrivals: 0,
         };
         deployment.initiate(now);
         deployment
@@ -335,63 +338,84 @@ impl Deployment {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if connection.receive(bytes) {
+        if connection.receive(bytes, &mut self.arrivals) {
             return;
         }
         // What came whole before the broken bytes is still executed, as the server does.
         connection.finish_then_close();
     }
 
-    /// Lets everything happen that can happen now.
+    /// Lets everything happen that can happen now. A request is begun when all that those before it set off is done:
+    /// so what it sees does not depend on whether it came together with them.
     pub(crate) fn settle(&mut self, now: Instant) {
         loop {
-            self.replication_step(now);
+            self.replicate(now);
             let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
             let mut moved = false;
-            for id in ids {
-                while self.advance(now, id) {
+            for id in &ids {
+                while self.resume(now, *id) {
                     moved = true;
                 }
             }
-            if !moved {
+            if !moved && !self.begin(now) {
                 return;
             }
         }
     }
 
-    /// Does one thing for a connection; false if there is nothing to do.
-    fn advance(&mut self, now: Instant, id: ConnectionId) -> bool {
+    /// Goes on with a connection's request that waits; false if it still does, or if there is none.
+    fn resume(&mut self, now: Instant, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
-        let member = connection.member;
-        let (request, wait) = match std::mem::replace(&mut connection.activity, Activity::Idle) {
-            Activity::Waiting(waiting) => (waiting.0, Some(waiting.1)),
-            Activity::Idle => match connection.next_request() {
-                Some(request) => (request, None),
-                None => {
-                    if connection.is_finished() {
-                        self.disconnect(id);
-                    }
-                    return false;
-                }
-            },
+        match std::mem::replace(&mut connection.activity, Activity::Idle) {
+            Activity::Idle => false,
+            Activity::Waiting(waiting) => {
+                let (request, wait) = *waiting;
+                let member = connection.member;
+                let context = Context {
+                    now,
+                    member,
+                    connection: id,
+                    request: &request,
+                };
+                let outcome = commands::resume(self, &context, wait);
+                self.finish(id, member, request, outcome, false)
+            }
+        }
+    }
+
+    /// Begins the request that arrived first; false if there is none.
+    fn begin(&mut self, now: Instant) -> bool {
+        let waiting = self.connections.iter_mut();
+        let first = waiting
+            .filter_map(|(id, c)| Some((c.next_arrival()?, *id, c)))
+            .min_by_key(|(at, ..)| *at);
+        let Some((_, id, connection)) = first else {
+            return self.end_broken();
         };
-        let fresh = wait.is_none();
+        let member = connection.member;
+        let Some(request) = connection.next_request() else {
+            return false;
+        };
         let context = Context {
             now,
             member,
             connection: id,
             request: &request,
         };
-        let outcome = match wait {
-            None => {
-                self.record(&context);
-                commands::execute(self, &context)
-            }
-            Some(wait) => commands::resume(self, &context, wait),
-        };
-        self.finish(id, member, request, outcome, fresh)
+        self.record(&context);
+        let outcome = commands::execute(self, &context);
+        self.finish(id, member, request, outcome, true)
+    }
+
+    /// Ends the connections that sent broken bytes, once all before them is answered; always false.
+    fn end_broken(&mut self) -> bool {
+        let finished = self.connections.iter().filter(|(_, c)| c.is_finished());
+        for id in finished.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.disconnect(id);
+        }
+        false
     }
 
     fn finish(
@@ -450,12 +474,12 @@ impl Deployment {
             return None;
         }
         let id = self.members.get_mut(member)?.next_request_id();
-        let body = if self.cluster.is_some() {
-            reply.finish_merged(times)
+        let message = if self.cluster.is_some() {
+            reply.merged_message(times)
         } else {
-            reply.finish(&self.profile, times)
+            reply.message(&self.profile, times)
         };
-        let bytes = encode_reply(id, request, more_to_come, &body);
+        let bytes = encode_reply(id, request, more_to_come, message);
         self.outputs.push_back(Output::Transmit { connection, bytes });
         Some(id)
     }

@@ -1,9 +1,10 @@
 //! A change stream on a mongos: the shards' streams, merged by their tokens.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
-use bson::raw::RawDocumentBuf;
+use bytes::Bytes;
 
 use super::Cluster;
 use crate::change_stream::{ChangeStream, Continues, Sink, Start};
@@ -20,7 +21,7 @@ use crate::token::EncodedToken;
 #[derive(Debug)]
 pub(crate) struct MergedStream {
     remotes: Vec<Remote>,
-    token: EncodedToken,
+    token: Arc<EncodedToken>,
     /// The event that the client resumes after, until a shard has seen it again.
     to_find: Option<String>,
 }
@@ -33,7 +34,7 @@ struct Remote {
     cursor: i64,
     fetched: Fetched,
     /// Nothing before this comes any more.
-    promised: EncodedToken,
+    promised: Arc<EncodedToken>,
     /// It has the event that the client resumes after.
     found: bool,
     over: bool,
@@ -41,7 +42,7 @@ struct Remote {
 
 #[derive(Debug, Default)]
 struct Fetched {
-    events: VecDeque<(EncodedToken, RawDocumentBuf)>,
+    events: VecDeque<(Arc<EncodedToken>, Bytes)>,
     bytes: usize,
 }
 
@@ -100,7 +101,7 @@ impl MergedStream {
             });
         }
         let token = match start {
-            Start::After { token, .. } => Some(token.clone()),
+            Start::After { token, .. } => Some(Arc::new(token.clone())),
             Start::At(_) => token,
         };
         let token = token.ok_or_else(|| CommandError::new(70, "the cluster has no shard"))?;
@@ -146,7 +147,7 @@ impl MergedStream {
                         return Ok(Continues::Yes);
                     }
                     if let Some((token, event)) = self.pop(index) {
-                        batch.push(event);
+                        batch.push(&event);
                         self.token = token;
                     }
                 }
@@ -177,19 +178,17 @@ impl MergedStream {
             .enumerate()
             .min_by(|(_, a), (_, b)| a.key().cmp(&b.key()))?;
         let next = match remote.fetched.events.front() {
-            Some((_, event)) => Next::Event {
-                bytes: event.as_bytes().len(),
-            },
+            Some((_, event)) => Next::Event { bytes: event.len() },
             None if remote.over => Next::Over(remote.promised.clone()),
             None => Next::Ask,
         };
         Some((index, next))
     }
 
-    fn pop(&mut self, index: usize) -> Option<(EncodedToken, RawDocumentBuf)> {
+    fn pop(&mut self, index: usize) -> Option<(Arc<EncodedToken>, Bytes)> {
         let fetched = &mut self.remotes.get_mut(index)?.fetched;
         let (token, event) = fetched.events.pop_front()?;
-        fetched.bytes = fetched.bytes.saturating_sub(event.as_bytes().len());
+        fetched.bytes = fetched.bytes.saturating_sub(event.len());
         Some((token, event))
     }
 
@@ -225,7 +224,7 @@ enum Next {
     /// Nothing yet.
     Ask,
     /// It was invalidated, up to this token.
-    Over(EncodedToken),
+    Over(Arc<EncodedToken>),
 }
 
 impl Remote {
@@ -317,9 +316,9 @@ impl Sink for Fetched {
         self.is_full() || (!self.events.is_empty() && self.bytes.saturating_add(bytes) > MAX_FETCHED_BYTES)
     }
 
-    fn take(&mut self, token: &EncodedToken, event: RawDocumentBuf) {
-        self.bytes += event.as_bytes().len();
-        self.events.push_back((token.clone(), event));
+    fn take(&mut self, token: &Arc<EncodedToken>, event: &Bytes) {
+        self.bytes += event.len();
+        self.events.push_back((Arc::clone(token), event.clone()));
     }
 }
 

@@ -1,0 +1,207 @@
+//! What each server version refuses of change streams, and with which words.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+use std::time::Instant;
+
+use bson::{Bson, Document, doc};
+use changestream_sim::{BuildError, Deployment};
+use world::World;
+
+/// All that is modelled, and the patch releases at which something changes; in order.
+const VERSIONS: [&str; 11] = [
+    "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
+];
+
+/// A wish, the versions that grant it, and what the others say.
+struct Case {
+    what: &'static str,
+    options: Document,
+    stages: Vec<Document>,
+    granted_by: &'static [&'static str],
+    refusal: fn(&str) -> (i32, &'static str),
+}
+
+const ALL: &[&str] = &VERSIONS;
+const NONE: &[&str] = &[];
+const SINCE_6_0: &[&str] = &["6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0"];
+
+fn cases() -> Vec<Case> {
+    let plain = |what, options, granted_by, refusal| Case {
+        what,
+        options,
+        stages: vec![],
+        granted_by,
+        refusal,
+    };
+    vec![
+        plain("nothing special", doc! {}, ALL, |_| (0, "")),
+        plain(
+            "updateLookup",
+            doc! { "fullDocument": "updateLookup" },
+            ALL,
+            |_| (0, ""),
+        ),
+        plain(
+            "expanded events",
+            doc! { "showExpandedEvents": true },
+            SINCE_6_0,
+            |_| {
+                (
+                    40415,
+                    "BSON field '$changeStream.showExpandedEvents' is an unknown field.",
+                )
+            },
+        ),
+        plain(
+            "pre-images",
+            doc! { "fullDocumentBeforeChange": "whenAvailable" },
+            SINCE_6_0,
+            |_| {
+                (
+                    40415,
+                    "BSON field '$changeStream.fullDocumentBeforeChange' is an unknown field.",
+                )
+            },
+        ),
+        plain(
+            "post-images",
+            doc! { "fullDocument": "whenAvailable" },
+            SINCE_6_0,
+            |version| {
+                if version == "4.2" {
+                    return (
+                        40575,
+                        "unrecognized value for the 'fullDocument' option to the $changeStream stage. Expected \"default\" \
+                     or \"updateLookup\", got \"whenAvailable\"",
+                    );
+                }
+                (
+                    2,
+                    "Enumeration value 'whenAvailable' for field '$changeStream.fullDocument' is not a valid value.",
+                )
+            },
+        ),
+        plain(
+            "required post-images",
+            doc! { "fullDocument": "required" },
+            SINCE_6_0,
+            |version| {
+                if version == "4.2" {
+                    return (
+                        40575,
+                        "unrecognized value for the 'fullDocument' option to the $changeStream stage. Expected \"default\" \
+                     or \"updateLookup\", got \"required\"",
+                    );
+                }
+                (
+                    2,
+                    "Enumeration value 'required' for field '$changeStream.fullDocument' is not a valid value.",
+                )
+            },
+        ),
+        plain(
+            "a field that no version knows",
+            doc! { "nonsense": 1 },
+            NONE,
+            |_| (40415, "BSON field '$changeStream.nonsense' is an unknown field."),
+        ),
+        Case {
+            what: "split events",
+            options: doc! {},
+            stages: vec![doc! { "$changeStreamSplitLargeEvent": {} }],
+            granted_by: &["6.0.9", "6.0", "7.0", "8.0"],
+            refusal: |_| {
+                (
+                    40324,
+                    "Unrecognized pipeline stage name: '$changeStreamSplitLargeEvent'",
+                )
+            },
+        },
+        Case {
+            what: "a stage that no version knows",
+            options: doc! {},
+            stages: vec![doc! { "$nonsense": {} }],
+            granted_by: NONE,
+            refusal: |_| (40324, "Unrecognized pipeline stage name: '$nonsense'"),
+        },
+    ]
+}
+
+#[test]
+fn each_version_grants_what_it_knows_and_refuses_the_rest_in_its_words() {
+    for version in VERSIONS {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let c = w.connect(0);
+        for case in cases() {
+            let mut pipeline = vec![doc! { "$changeStream": case.options.clone() }];
+            pipeline.extend(case.stages.clone());
+            let reply = w.run(c, doc! { "aggregate": "c", "pipeline": pipeline, "cursor": {} });
+            let expected = if case.granted_by.contains(&version) {
+                (None, None)
+            } else {
+                let (code, message) = (case.refusal)(version);
+                (Some(code), Some(message))
+            };
+            let told = (reply.get_i32("code").ok(), reply.get_str("errmsg").ok());
+            assert_eq!(told, expected, "{version}: {}", case.what);
+        }
+    }
+}
+
+#[test]
+fn a_comment_on_a_get_more_is_refused_before_4_4() {
+    for version in VERSIONS {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let c = w.connect(0);
+        let (cursor, _) = w.watch(c, doc! {}, vec![]);
+        w.insert(c, 1);
+        let reply = w.run(c, doc! { "getMore": cursor, "collection": "c", "comment": "why" });
+        if version == "4.2" {
+            assert_eq!(reply.get_i32("code").ok(), Some(9), "{reply}");
+            assert_eq!(reply.get_str("codeName").ok(), Some("FailedToParse"));
+            let message = reply.get_str("errmsg").unwrap();
+            assert!(message.starts_with("Failed to parse: { getMore: "), "{message}");
+            assert!(message.ends_with("Unrecognized field 'comment'."), "{message}");
+        } else {
+            assert_eq!(reply.get_f64("ok").ok(), Some(1.0), "{version}: {reply}");
+        }
+    }
+}
+
+#[test]
+fn start_after_is_known_to_all_versions_that_are_modelled() {
+    for version in VERSIONS {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let c = w.connect(0);
+        let (_, opened) = w.watch(c, doc! {}, vec![]);
+        w.watch(c, doc! { "startAfter": world::token(&opened) }, vec![]);
+    }
+    #[allow(clippy::disallowed_methods, reason = "an epoch for a test")]
+    let now = Instant::now();
+    for version in ["3.6", "4.0", "4.0.28", "6.0.x", "6.0.1.2", "9.0", ""] {
+        let built = Deployment::replica_set(1).server_version(version).build(now);
+        assert_eq!(built.err(), Some(BuildError::Version(version.to_owned())));
+    }
+}
+
+#[test]
+fn a_patch_release_is_the_version_that_build_info_tells() {
+    for (version, told, wire) in [
+        ("6.0.9", "6.0.9", 17),
+        ("6.2", "6.2.1", 19),
+        ("4.4.29", "4.4.29", 9),
+    ] {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let c = w.connect(0);
+        let info = w.admin(c, doc! { "buildInfo": 1 });
+        assert_eq!(info.get_str("version").ok(), Some(told));
+        let numbers: Vec<i32> = told.split('.').map(|n| n.parse().unwrap()).chain([0]).collect();
+        let array = info.get_array("versionArray").unwrap();
+        assert_eq!(array, &numbers.into_iter().map(Bson::from).collect::<Vec<_>>());
+        let hello = w.admin(c, doc! { "isMaster": 1 });
+        assert_eq!(hello.get_i32("maxWireVersion").ok(), Some(wire));
+    }
+}
