@@ -268,7 +268,7 @@ fn an_unknown_value_of_full_document_is_the_servers_to_refuse() {
     let mut options = exact();
     options.full_document = Some(FullDocument::from("notValidatedByTheClient"));
     let (code, message) = refusal(&mut world, options);
-    assert_eq!(code, 40575);
+    assert_eq!(code, 2);
     assert!(message.contains("notValidatedByTheClient"));
 }
 
