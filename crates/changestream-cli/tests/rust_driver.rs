@@ -14,54 +14,28 @@ use official::Server;
 
 #[test]
 fn the_same_events_from_version_7_0() {
-    compare(Server {
-        version: "7.0",
-        ..Server::default()
-    });
+    compare(Server::of("7.0"));
 }
 
 #[test]
 fn the_same_events_from_version_8_0() {
-    compare(Server {
-        version: "8.0",
-        quick: true,
-        ..Server::default()
-    });
+    compare(Server::quick("8.0"));
 }
 
 #[test]
 fn the_same_events_from_version_5_0() {
-    compare(Server {
-        version: "5.0",
-        quick: true,
-        ..Server::default()
-    });
+    compare(Server::quick("5.0"));
 }
 
 #[test]
 fn the_same_events_from_version_4_4() {
-    compare(Server {
-        version: "4.4",
-        quick: true,
-        ..Server::default()
-    });
+    compare(Server::quick("4.4"));
 }
 
 #[test]
 fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
-    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-1", ""] {
-        compare(Server {
-            version: "7.0",
-            mechanism: Some(mechanism),
-            quick: true,
-            only: &[
-                "every kind of write",
-                "a database stream tells",
-                "a cluster stream",
-                "step-down",
-            ],
-            ..Server::default()
-        });
+    for server in Server::with_passwords() {
+        compare(server);
     }
 }
 

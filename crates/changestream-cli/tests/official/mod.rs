@@ -28,6 +28,38 @@ pub(crate) struct Server {
     pub(crate) without: &'static [(&'static str, &'static str)],
 }
 
+impl Server {
+    /// All scenarios.
+    pub(crate) fn of(version: &'static str) -> Self {
+        Self {
+            version,
+            ..Self::default()
+        }
+    }
+
+    /// All that do not take long.
+    pub(crate) fn quick(version: &'static str) -> Self {
+        Self {
+            quick: true,
+            ..Self::of(version)
+        }
+    }
+
+    /// Each scope, and a step-down, with a password: by either mechanism, and by the negotiated one.
+    pub(crate) fn with_passwords() -> [Self; 3] {
+        ["SCRAM-SHA-256", "SCRAM-SHA-1", ""].map(|mechanism| Self {
+            mechanism: Some(mechanism),
+            only: &[
+                "every kind of write",
+                "a database stream tells",
+                "a cluster stream",
+                "step-down",
+            ],
+            ..Self::quick("7.0")
+        })
+    }
+}
+
 /// Runs the scenarios that this server version knows; every one that differs is told of.
 pub(crate) fn compare(driver: impl Fn() -> Command, server: Server) {
     let (_deployment, uri) = deployment(server);

@@ -20,7 +20,7 @@ pub(super) struct Closing {
     /// What is to be sent once the connection is ready.
     commands: Vec<RawDocumentBuf>,
     /// The requests that are not answered yet.
-    awaited: BTreeSet<i32>,
+    unanswered: BTreeSet<i32>,
 }
 
 impl ClientMachine {
@@ -51,7 +51,7 @@ impl ClientMachine {
             deadline,
             connection,
             commands: farewell.commands,
-            awaited: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
         });
         if connection == attached {
             self.send_farewell(connection);
@@ -81,8 +81,8 @@ impl ClientMachine {
             .filter_map(|command| self.send_on(id, command, None))
             .collect();
         if let Phase::Closing(closing) = &mut self.phase {
-            closing.awaited.extend(requests);
-            if closing.awaited.is_empty() {
+            closing.unanswered.extend(requests);
+            if closing.unanswered.is_empty() {
                 self.finish_closing();
             }
         }
@@ -92,8 +92,8 @@ impl ClientMachine {
         let Phase::Closing(closing) = &mut self.phase else {
             return;
         };
-        closing.awaited.remove(&request);
-        if closing.awaited.is_empty() && closing.commands.is_empty() {
+        closing.unanswered.remove(&request);
+        if closing.unanswered.is_empty() && closing.commands.is_empty() {
             self.finish_closing();
         }
     }
