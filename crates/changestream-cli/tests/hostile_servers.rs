@@ -61,6 +61,19 @@ fn a_hello_of_a_million_fields() {
         .is(10, &[&address, "legal are 16 to"]);
 }
 
+/// `is` sees to it that there is one line.
+#[test]
+fn an_error_that_would_write_over_the_terminal() {
+    let address = member("aggregate", |mut socket, id, request| {
+        let error = doc! { "ok": 0, "code": 13, "codeName": "\u{1b}[2J", "errmsg": "a\r\nall is well \u{1b}]0;b\u{7}" };
+        let _ = socket.write_all(&reply(id, request, &error));
+        wait_for_the_end(socket);
+    });
+    let outcome = tail(&address, "", &[]);
+    outcome.is(14, &[&address, "a\\r\\nall is well"]);
+    assert!(!outcome.said.contains(['\u{1b}', '\u{7}', '\r']), "{outcome:?}");
+}
+
 #[test]
 fn an_endless_stream_of_replies_to_one_request() {
     let address = member("aggregate", |mut socket, id, _| {

@@ -117,6 +117,7 @@ mod depth;
 pub mod error;
 pub mod event;
 pub mod options;
+mod printable;
 pub mod random;
 pub mod read_preference;
 pub mod session;
