@@ -233,11 +233,12 @@ fn a_refusal_is_a_failure_with_what_the_server_said() {
 fn the_commands_of_a_stream_are_one_operation_also_on_another_server() {
     let mut network = attached();
     network.demand(Demand::Next);
+    network.demand(Demand::Next);
+    network.pass(700);
     let get_more = network.expect("a:1", "getMore");
     network.answer(&get_more, &failure(10107, RESUMABLE));
     let kill = network.expect("a:1", "killCursors");
     network.answer(&kill, &ok());
-    network.demand(Demand::Next);
     network.answer_hello("a:1", &secondary("a:1"));
     network.answer_hello("b:1", &primary("b:1", 2));
     network.open_at("b:1");
