@@ -98,7 +98,7 @@
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! Authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
 //! sockets: bytes come in and go out in the clear.
 //!
 //! # Features
@@ -114,6 +114,7 @@ pub mod auth;
 pub mod client;
 pub mod connection;
 mod depth;
+pub mod dns;
 pub mod error;
 pub mod event;
 pub mod options;
