@@ -9,6 +9,7 @@ use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
+use crate::dns::DnsServers;
 use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
@@ -63,6 +64,26 @@ impl<M: Mode> Client<M> {
     /// As [`with_options`](Self::with_options).
     pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
         Inner::with_settings(mode, settings).map(Self::from)
+    }
+
+    /// The same client, that asks these DNS servers for the records of a `mongodb+srv://` connection string, in this order,
+    /// in place of the system's. It has learned nothing of the deployment yet. Without effect on how hosts' addresses
+    /// are looked up, and on `mongodb://`.
+    #[cfg(feature = "dns")]
+    #[must_use]
+    pub fn with_dns_servers(&self, servers: impl IntoIterator<Item = std::net::SocketAddr>) -> Self
+    where
+        M: Clone,
+    {
+        let inner = &*self.inner;
+        Self::from(Inner {
+            mode: inner.mode.clone(),
+            settings: inner.settings.clone(),
+            security: inner.security.clone(),
+            servers: DnsServers::Given(servers.into_iter().collect()),
+            warnings: inner.warnings.clone(),
+            knowledge: Knowledge::default(),
+        })
     }
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
@@ -134,7 +155,13 @@ impl<M: Mode> Client<M> {
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        let stream = ChangeStream::new(runtime, machine, inner.security.clone(), inner.knowledge.clone());
+        let stream = ChangeStream::new(
+            runtime,
+            machine,
+            inner.security.clone(),
+            inner.servers.clone(),
+            inner.knowledge.clone(),
+        );
         Ok(M::stream(stream))
     }
 }
@@ -143,6 +170,7 @@ struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
     security: Security,
+    servers: DnsServers,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
 }
@@ -154,6 +182,7 @@ impl<M: Mode> Inner<M> {
     }
 
     fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+        crate::dns::check(settings.options())?;
         let security = Security::new(settings.options())?;
         let warnings = security.warnings(settings.options());
         for warning in &warnings {
@@ -162,6 +191,7 @@ impl<M: Mode> Inner<M> {
         Ok(Self {
             mode,
             security,
+            servers: DnsServers::default(),
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),

@@ -250,7 +250,7 @@ impl ClientMachine {
             Err(fault) => return self.fail_resolving(RecordType::Srv, fault),
         };
         let resolved = dns::txt_options(options)
-            .and_then(|defaults| self.settings.resolved(listed.clone(), defaults.as_deref()));
+            .and_then(|defaults| self.settings.resolved(listed.clone(), defaults));
         let settings = match resolved {
             Ok(settings) => Arc::new(settings),
             Err(fault) => return self.fail_resolving(RecordType::Txt, fault),

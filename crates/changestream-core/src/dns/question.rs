@@ -70,6 +70,6 @@ pub struct SrvRecord {
 /// One TXT record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxtRecord {
-    /// Its strings, in the record's order.
-    pub strings: Vec<Vec<u8>>,
+    /// Its strings, put together in the record's order.
+    pub text: String,
 }

@@ -128,18 +128,13 @@ pub(crate) fn rescan_interval(records: &[SrvRecord]) -> Duration {
 
 /// The options in the TXT records, as they stand in a connection string; none if there is no record.
 ///
-/// "A Client MUST NOT allow multiple TXT records for the same host name"; the strings of one record belong together.
-pub(crate) fn txt_options(records: &[TxtRecord]) -> Result<Option<String>, DnsFault> {
-    let record = match records {
-        [] => return Ok(None),
-        [record] => record,
-        [_, _, ..] => return Err(DnsFault::SeveralTxtRecords),
-    };
-    String::from_utf8(record.strings.concat())
-        .map(Some)
-        .map_err(|_| DnsFault::TxtOptions {
-            message: "it is not UTF-8".to_owned(),
-        })
+/// "A Client MUST NOT allow multiple TXT records for the same host name".
+pub(crate) fn txt_options(records: &[TxtRecord]) -> Result<Option<&str>, DnsFault> {
+    match records {
+        [] => Ok(None),
+        [record] => Ok(Some(&record.text)),
+        [_, _, ..] => Err(DnsFault::SeveralTxtRecords),
+    }
 }
 
 fn each_once(mut servers: Vec<ServerAddress>) -> Result<Vec<ServerAddress>, DnsFault> {
