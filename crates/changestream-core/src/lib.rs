@@ -16,6 +16,7 @@
 //!
 //! use changestream_core::client::{ClientMachine, ClientSettings, Demand, Disconnected, Input, Output};
 //! use changestream_core::connection::ClientMetadata;
+//! use changestream_core::dns::DnsFault;
 //! use changestream_core::{ConnectionString, Scope, Update, WatchOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +31,12 @@
 //! machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //! loop {
 //!     let deadline = match machine.poll_output() {
+//!         Output::Resolve { lookup, .. } => {
+//!             // With a `mongodb+srv://` connection string: ask a name server.
+//!             let result = Err(DnsFault::no_server("not here"));
+//!             machine.handle_input(Instant::now(), Input::Resolved { lookup, result });
+//!             continue;
+//!         }
 //!         Output::Connect { connection, address } => {
 //!             let port = address.port().unwrap_or(27017);
 //!             let input = match TcpStream::connect((address.host(), port)) {

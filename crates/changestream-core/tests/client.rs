@@ -10,7 +10,11 @@ mod network;
 mod closing;
 #[path = "client/contract.rs"]
 mod contract;
+#[path = "client/rescanning.rs"]
+mod rescanning;
 #[path = "client/resuming.rs"]
 mod resuming;
+#[path = "client/seedlist.rs"]
+mod seedlist;
 #[path = "client/selecting.rs"]
 mod selecting;

@@ -22,7 +22,8 @@ mod settings;
 mod snapshot;
 
 pub use io::{
-    ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, LookupId, Output, Resuming, Update,
+    ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, LookupId, Output, Resuming,
+    Update,
 };
 pub use machine::ClientMachine;
 pub use settings::ClientSettings;

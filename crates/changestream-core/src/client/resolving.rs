@@ -116,7 +116,10 @@ impl Seeds {
     }
 
     /// The settings and the topology that a machine starts with.
-    pub(super) fn start(&self, settings: Arc<ClientSettings>) -> Result<(Arc<ClientSettings>, Topology), Error> {
+    pub(super) fn start(
+        &self,
+        settings: Arc<ClientSettings>,
+    ) -> Result<(Arc<ClientSettings>, Topology), Error> {
         if let Self::Unresolved(_) = self {
             let topology = Topology::without_seeds(settings.topology.clone());
             return Ok((settings, topology));
@@ -249,8 +252,8 @@ impl ClientMachine {
             Ok(verified) => dns::choose(verified, &BTreeSet::new(), max, &mut self.random),
             Err(fault) => return self.fail_resolving(RecordType::Srv, fault),
         };
-        let resolved = dns::txt_options(options)
-            .and_then(|defaults| self.settings.resolved(listed.clone(), defaults));
+        let resolved =
+            dns::txt_options(options).and_then(|defaults| self.settings.resolved(listed.clone(), defaults));
         let settings = match resolved {
             Ok(settings) => Arc::new(settings),
             Err(fault) => return self.fail_resolving(RecordType::Txt, fault),

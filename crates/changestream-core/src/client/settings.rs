@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::auth::{Credential, Mechanism};
 use crate::connection::{ClientMetadata, ConnectionSettings};
-use crate::topology::{Topology, TopologySettings};
 use crate::dns::DnsFault;
+use crate::topology::{Topology, TopologySettings};
 use crate::uri::{self, AuthMechanism, ClientOptions};
 use crate::{Error, ServerAddress};
 

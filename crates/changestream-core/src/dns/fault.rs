@@ -107,7 +107,9 @@ impl DnsFault {
             Self::TxtOptions { .. } => {
                 "have whoever runs this domain correct its TXT record, which may set authSource, replicaSet and loadBalanced"
             }
-            Self::Contradiction { .. } => "take the option out of the connection string, or correct the records",
+            Self::Contradiction { .. } => {
+                "take the option out of the connection string, or correct the records"
+            }
         }
     }
 }

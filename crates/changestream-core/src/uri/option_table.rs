@@ -25,11 +25,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(
-        hosts: Vec<ServerAddress>,
-        srv_host: Option<String>,
-        database: Option<String>,
-    ) -> Self {
+    pub(super) fn new(hosts: Vec<ServerAddress>, srv_host: Option<String>, database: Option<String>) -> Self {
         Self {
             options: ClientOptions {
                 hosts,
@@ -93,7 +89,12 @@ impl Draft {
     /// What of it a TXT record may say: `authSource`, `replicaSet` and `loadBalanced`; and the warnings.
     pub(super) fn into_defaults(self) -> (Option<String>, Option<String>, bool, Vec<Warning>) {
         let options = self.options;
-        (self.source, options.replica_set, options.load_balanced, self.warnings)
+        (
+            self.source,
+            options.replica_set,
+            options.load_balanced,
+            self.warnings,
+        )
     }
 
     /// The options, with the credential made of all that concerns it, and the warnings.

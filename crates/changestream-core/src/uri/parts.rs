@@ -64,7 +64,10 @@ impl<'a> Parts<'a> {
         } else if let Some(rest) = text.strip_prefix(SRV_SCHEME) {
             (Scheme::Srv, rest)
         } else {
-            return Err(UriError::new(UriPlace::Scheme, "it must begin with mongodb:// or mongodb+srv://"));
+            return Err(UriError::new(
+                UriPlace::Scheme,
+                "it must begin with mongodb:// or mongodb+srv://",
+            ));
         };
         let (authority, tail) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),

@@ -42,10 +42,18 @@ impl ClientOptions {
             return Err(UriError::option(option, "needs the mongodb+srv scheme"));
         };
         check_host(host).map_err(|reason| UriError::new(UriPlace::Host { number: 1 }, reason))?;
-        if self.srv_service_name.as_deref().is_some_and(|name| !is_service(name)) {
+        if self
+            .srv_service_name
+            .as_deref()
+            .is_some_and(|name| !is_service(name))
+        {
             return Err(UriError::option("srvServiceName", SERVICE));
         }
-        if !crate::dns::is_host_name(&SrvName::new(host, self.srv_service_name.as_deref()).servers().name) {
+        if !crate::dns::is_host_name(
+            &SrvName::new(host, self.srv_service_name.as_deref())
+                .servers()
+                .name,
+        ) {
             return Err(UriError::new(UriPlace::Host { number: 1 }, "it is too long"));
         }
         if self.direct_connection == Some(true) {
@@ -105,7 +113,9 @@ fn check_host(host: &str) -> Result<(), &'static str> {
         return Err("write a name with letters beyond ASCII in its encoded form (xn--)");
     }
     if !crate::dns::is_host_name(name) {
-        return Err("it must be a host name: letters, digits and hyphens, in parts of at most 63 separated by dots");
+        return Err(
+            "it must be a host name: letters, digits and hyphens, in parts of at most 63 separated by dots",
+        );
     }
     Ok(())
 }
