@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use changestream_core::uri::{
-    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError, UriPlace,
+    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError,
 };
 use changestream_core::{
     AuthMechanism, ClientOptions, ConnectionString, Credential, ReadPreference, ReadPreferenceMode,
@@ -412,7 +412,7 @@ fn a_string_that_leaves_the_servers_to_dns_names_one_host_and_turns_tls_on() {
 #[test]
 fn a_host_that_is_too_long_to_be_looked_up_is_refused() {
     let label = "a".repeat(63);
-    let host = format!("{label}.{label}.{label}.{}", "a".repeat(46));
+    let host = format!("{label}.{label}.{label}.{}", "a".repeat(47));
     parse(&format!("mongodb+srv://{host}"));
     let error = refused(&format!("mongodb+srv://{host}a"));
     assert_eq!(error.reason(), "it is too long");
