@@ -39,8 +39,10 @@ fn client<A: Adapter>(options: &str, servers: impl IntoIterator<Item = SocketAdd
 /// A stream opens by that client, and follows.
 async fn follows<A: Adapter>(client: &Client<A::Mode>, deployment: &RunningDeployment) {
     let mut stream = A::open(client.collection("shop", "orders").watch()).await.unwrap();
-    insert(deployment, "shop", "orders", 1..3);
-    assert_eq!(take(&mut stream, 2).await, [1, 2]);
+    let next = deployment.commands().iter().filter(|c| c.name == "insert").count();
+    let next = i32::try_from(next).unwrap();
+    insert(deployment, "shop", "orders", next..next + 1);
+    assert_eq!(take(&mut stream, 1).await, [next]);
 }
 
 /// What opening fails with, where DNS says that.
@@ -176,8 +178,7 @@ pub async fn a_server_of_another_domain_is_not_connected_to<A: Adapter>() {
     let error = error_of::<A>("", zone).await;
     assert!(error.to_string().contains("127.0.0.2"), "{error}");
     assert!(error.to_string().contains("not below 0.0.1"), "{error}");
-    let greeted = deployment.with(|deployment, _| deployment.log().len());
-    assert_eq!(greeted, 0, "nobody came to a server");
+    assert!(deployment.commands().is_empty(), "somebody came to a server");
 }
 
 pub async fn a_name_server_that_says_nothing_is_waited_for_as_long_as_for_a_server<A: Adapter>() {
