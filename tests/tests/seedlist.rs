@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 
 #[test]
 fn every_seed_list_of_the_specification_is_read_as_it_says() {
-    spec_files::run_suite("initial-dns-seedlist-discovery/tests", 40, &[], |_, file| check(file));
+    spec_files::run_suite("initial-dns-seedlist-discovery/tests", 40, &[], |_, file| {
+        check(file)
+    });
 }
 
 fn check(file: &Value) -> Result<(), String> {
@@ -65,7 +67,10 @@ fn find(uri: &str) -> Result<Found, String> {
     loop {
         match machine.poll_output() {
             Output::Resolve { lookup, question } => {
-                assert!(seeds.is_empty(), "a server is connected to before all is looked up");
+                assert!(
+                    seeds.is_empty(),
+                    "a server is connected to before all is looked up"
+                );
                 let result = zone.answer(&question);
                 machine.handle_input(now, Input::Resolved { lookup, result });
             }
@@ -164,7 +169,11 @@ fn records() -> Zone {
         .srv("_customname._tcp.test22.test.build.10gen.cc", LOCALHOST, 27017)
         .txt("test20.test.build.10gen.cc", &["loadBalanced=true"]);
     for (number, target, port) in servers {
-        zone = zone.srv(&format!("_mongodb._tcp.test{number}.test.build.10gen.cc"), target, port);
+        zone = zone.srv(
+            &format!("_mongodb._tcp.test{number}.test.build.10gen.cc"),
+            target,
+            port,
+        );
     }
     for (number, strings) in options {
         zone = zone.txt(&format!("test{number}.test.build.10gen.cc"), strings);

@@ -124,6 +124,7 @@ mod depth;
 pub mod dns;
 pub mod error;
 pub mod event;
+pub mod monitoring;
 pub mod options;
 pub mod random;
 pub mod read_preference;

@@ -10,6 +10,8 @@ mod network;
 mod closing;
 #[path = "client/contract.rs"]
 mod contract;
+#[path = "client/monitoring.rs"]
+mod monitoring;
 #[path = "client/rescanning.rs"]
 mod rescanning;
 #[path = "client/resuming.rs"]

@@ -11,6 +11,7 @@ use changestream_core::{Error, ServerAddress};
 use crate::Runtime;
 use crate::alarm::Alarm;
 use crate::dns::{DnsServers, Lookups};
+use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::socket::Socket;
 
@@ -27,6 +28,7 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     lookups: Lookups<R>,
     alarm: Alarm<R>,
@@ -38,11 +40,18 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, servers: DnsServers) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        servers: DnsServers,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             runtime,
             machine,
             security,
+            monitor,
             sockets: BTreeMap::new(),
             lookups: Lookups::new(servers),
             alarm: Alarm::new(),
@@ -146,7 +155,9 @@ impl<R: Runtime> Driver<R> {
     /// leave now, and not when the consumer comes back.
     fn carry_out(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
-            match self.machine.poll_output() {
+            let output = self.machine.poll_output();
+            self.monitor.tell(&mut self.machine);
+            match output {
                 Output::Resolve { lookup, question } => self.lookups.start(lookup, &question),
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),

@@ -32,11 +32,7 @@ impl<R> Lookups<R> {
         self.failed.push(id);
     }
 
-    pub(crate) fn poll(
-        &mut self,
-        _: &R,
-        _: &mut Context<'_>,
-    ) -> Poll<(LookupId, Result<Answer, DnsFault>)> {
+    pub(crate) fn poll(&mut self, _: &R, _: &mut Context<'_>) -> Poll<(LookupId, Result<Answer, DnsFault>)> {
         match self.failed.pop() {
             Some(id) => Poll::Ready((id, Err(DnsFault::no_server(ABSENT)))),
             None => Poll::Pending,

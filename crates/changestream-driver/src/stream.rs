@@ -14,6 +14,7 @@ use futures_core::Stream;
 use crate::Runtime;
 use crate::dns::DnsServers;
 use crate::driver::Driver;
+use crate::monitor::Monitor;
 use crate::security::Security;
 
 /// A change stream, open or about to open.
@@ -59,10 +60,11 @@ impl<R: Runtime> ChangeStream<R> {
         machine: ClientMachine,
         security: Security,
         servers: DnsServers,
+        monitor: Monitor,
         knowledge: Knowledge,
     ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security, servers),
+            driver: Driver::new(runtime, machine, security, servers, monitor),
             knowledge,
             phase: Phase::Opening,
             told: false,

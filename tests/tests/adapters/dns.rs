@@ -38,8 +38,14 @@ fn client<A: Adapter>(options: &str, servers: impl IntoIterator<Item = SocketAdd
 
 /// A stream opens by that client, and follows.
 async fn follows<A: Adapter>(client: &Client<A::Mode>, deployment: &RunningDeployment) {
-    let mut stream = A::open(client.collection("shop", "orders").watch()).await.unwrap();
-    let next = deployment.commands().iter().filter(|c| c.name == "insert").count();
+    let mut stream = A::open(client.collection("shop", "orders").watch())
+        .await
+        .unwrap();
+    let next = deployment
+        .commands()
+        .iter()
+        .filter(|c| c.name == "insert")
+        .count();
     let next = i32::try_from(next).unwrap();
     insert(deployment, "shop", "orders", next..next + 1);
     assert_eq!(take(&mut stream, 1).await, [next]);
@@ -86,7 +92,11 @@ pub async fn an_answer_that_does_not_fit_is_asked_for_over_tcp<A: Adapter>() {
     asked.sort();
     let expected = ["tcp SRV ", "tcp TXT ", "udp SRV ", "udp TXT "];
     assert!(
-        asked.len() == 4 && asked.iter().zip(expected).all(|(asked, begin)| asked.starts_with(begin)),
+        asked.len() == 4
+            && asked
+                .iter()
+                .zip(expected)
+                .all(|(asked, begin)| asked.starts_with(begin)),
         "{asked:?}"
     );
 }
@@ -154,9 +164,15 @@ pub async fn what_dns_lacks_is_told_with_the_name<A: Adapter>() {
         (there().habit(SERVERS, Habit::Fails), "SERVFAIL"),
         (there().habit(SERVERS, Habit::Mangles), "malformed"),
         (there().habit(HOST, Habit::Fails), "SERVFAIL"),
-        (there().txt(HOST, &["replicaSet=a"]).txt(HOST, &["authSource=b"]), "more than one TXT"),
+        (
+            there().txt(HOST, &["replicaSet=a"]).txt(HOST, &["authSource=b"]),
+            "more than one TXT",
+        ),
         (there().txt(HOST, &["tls=false"]), "option tls"),
-        (there().txt(HOST, &["loadBalanced=true&replicaSet=rs"]), "loadBalanced"),
+        (
+            there().txt(HOST, &["loadBalanced=true&replicaSet=rs"]),
+            "loadBalanced",
+        ),
     ] {
         let error = error_of::<A>("", zone).await;
         assert!(matches!(error.kind(), ErrorKind::Dns { .. }), "{error:?}");
@@ -182,7 +198,9 @@ pub async fn a_server_of_another_domain_is_not_connected_to<A: Adapter>() {
 }
 
 pub async fn a_name_server_that_says_nothing_is_waited_for_as_long_as_for_a_server<A: Adapter>() {
-    let zone = Zone::default().habit(SERVERS, Habit::Silent).habit(HOST, Habit::Silent);
+    let zone = Zone::default()
+        .habit(SERVERS, Habit::Silent)
+        .habit(HOST, Habit::Silent);
     let error = error_of::<A>("&serverSelectionTimeoutMS=200", zone).await;
     assert!(error.to_string().contains("in time"), "{error}");
 }

@@ -66,6 +66,7 @@ macro_rules! suite {
             dns::a_server_of_another_domain_is_not_connected_to,
             dns::a_name_server_that_says_nothing_is_waited_for_as_long_as_for_a_server,
             tls::tls_loses_and_repeats_nothing,
+            tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
             tls::each_tls_version_is_spoken_and_the_host_is_named,
             tls::an_expired_certificate_is_told,

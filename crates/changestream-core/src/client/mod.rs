@@ -14,6 +14,7 @@
 
 mod closing;
 mod io;
+mod journal;
 mod links;
 mod machine;
 mod resolving;

@@ -41,6 +41,15 @@ pub(super) struct Resolution {
 }
 
 impl Resolution {
+    /// The settings for a stream that is told of events, or is not, by its own.
+    fn settings_for(&self, own: &ClientSettings) -> Arc<ClientSettings> {
+        let mut settings = Arc::clone(&self.settings);
+        if settings.topology.record_events != own.topology.record_events {
+            Arc::make_mut(&mut settings).topology.record_events = own.topology.record_events;
+        }
+        settings
+    }
+
     pub(super) fn newer(one: Option<Arc<Self>>, other: Option<Arc<Self>>) -> Option<Arc<Self>> {
         match (one, other) {
             (Some(one), Some(other)) if other.looked_up > one.looked_up => Some(other),
@@ -124,9 +133,10 @@ impl Seeds {
             let topology = Topology::without_seeds(settings.topology.clone());
             return Ok((settings, topology));
         }
-        let settings = self
-            .resolution()
-            .map_or(settings, |resolution| Arc::clone(&resolution.settings));
+        let settings = match self.resolution() {
+            Some(resolution) => resolution.settings_for(&settings),
+            None => settings,
+        };
         let topology = Topology::new(settings.topology.clone())
             .map_err(|error| Error::invalid_argument(error.to_string()))?;
         Ok((settings, topology))

@@ -211,18 +211,15 @@ impl<R: Runtime> Attempt<R> {
     }
 
     /// What the server says. A datagram that is not meant is passed over: anyone can send one.
-    fn poll(
-        &mut self,
-        runtime: &R,
-        cx: &mut Context<'_>,
-        question: &Question,
-    ) -> Poll<io::Result<Reply>> {
+    fn poll(&mut self, runtime: &R, cx: &mut Context<'_>, question: &Question) -> Poll<io::Result<Reply>> {
         loop {
             let now = runtime.now();
             match &mut self.wire {
                 Wire::Udp(datagram) => {
                     for _ in 0..MAX_FOREIGN {
-                        let Some(bytes) = datagram.receive(now)? else { break };
+                        let Some(bytes) = datagram.receive(now)? else {
+                            break;
+                        };
                         match message::decode(&bytes, self.id, question) {
                             Reply::Foreign => tracing::debug!("a datagram that answers nothing"),
                             reply => return Poll::Ready(Ok(reply)),

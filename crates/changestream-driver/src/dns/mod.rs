@@ -51,12 +51,13 @@ impl<R: Runtime> Lookups<R> {
         runtime: &R,
         cx: &mut Context<'_>,
     ) -> Poll<(LookupId, Result<Answer, DnsFault>)> {
-        let ended = self.running.iter_mut().find_map(|(id, lookup)| {
-            match lookup.poll(runtime, cx) {
+        let ended = self
+            .running
+            .iter_mut()
+            .find_map(|(id, lookup)| match lookup.poll(runtime, cx) {
                 Poll::Ready(result) => Some((*id, result)),
                 Poll::Pending => None,
-            }
-        });
+            });
         let Some((id, result)) = ended else {
             return Poll::Pending;
         };

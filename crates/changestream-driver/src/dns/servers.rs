@@ -130,17 +130,24 @@ mod tests {
     #[test]
     fn settings_without_a_server_mean_the_local_machine() {
         let settings = settings(b"").unwrap();
-        assert_eq!(settings.servers, ["127.0.0.1:53", "[::1]:53"].map(|a| a.parse().unwrap()));
+        assert_eq!(
+            settings.servers,
+            ["127.0.0.1:53", "[::1]:53"].map(|a| a.parse().unwrap())
+        );
         assert_eq!((settings.timeout, settings.attempts), (TIMEOUT, ATTEMPTS));
     }
 
     #[test]
     fn settings_beyond_the_systems_limits_are_cut() {
-        let text = b"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n\
+        let text =
+            b"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n\
             options timeout:4000000000 attempts:0\n";
         let settings = settings(text).unwrap();
         assert_eq!(settings.servers.len(), 3);
-        assert_eq!((settings.timeout, settings.attempts), (Duration::from_secs(30), 1));
+        assert_eq!(
+            (settings.timeout, settings.attempts),
+            (Duration::from_secs(30), 1)
+        );
     }
 
     #[test]

@@ -128,8 +128,6 @@ fn address(server: SocketAddr) -> ServerAddress {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
             ServerAddress::tcp(&format!("{}%{}", v6.ip(), v6.scope_id()), v6.port())
         }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => {
-            ServerAddress::tcp(&server.ip().to_string(), server.port())
-        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => ServerAddress::tcp(&server.ip().to_string(), server.port()),
     }
 }
