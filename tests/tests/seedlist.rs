@@ -3,7 +3,12 @@
 //! The records that the files speak of are those of its README, as [`records`] has them. What a client makes of them is
 //! checked without a network, on a machine whose look-ups are answered by that table. That adapters read such answers from
 //! a name server is among their scenarios.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::expect_used,
+    reason = "tests"
+)]
 #![allow(clippy::wildcard_enum_match_arm, reason = "tests panic on all else")]
 
 mod spec_files;

@@ -127,11 +127,8 @@ impl Shared {
         };
         let name = question.qname.to_string();
         let protocol = if is_udp { "udp" } else { "tcp" };
-        let kind = match question.qtype {
-            QTYPE::TYPE(TYPE::SRV) => "SRV",
-            QTYPE::TYPE(TYPE::TXT) => "TXT",
-            _ => "other",
-        };
+        let asks_for_servers = question.qtype == QTYPE::TYPE(TYPE::SRV);
+        let kind = if asks_for_servers { "SRV" } else { "TXT" };
         locked(&self.asked).push(format!("{protocol} {kind} {name}"));
         let zone = locked(&self.zone);
         let habit = zone.habit_of(&name);

@@ -220,10 +220,11 @@ impl<R: Runtime> Attempt<R> {
                         let Some(bytes) = datagram.receive(now)? else {
                             break;
                         };
-                        match message::decode(&bytes, self.id, question) {
-                            Reply::Foreign => tracing::debug!("a datagram that answers nothing"),
-                            reply => return Poll::Ready(Ok(reply)),
+                        let reply = message::decode(&bytes, self.id, question);
+                        if reply != Reply::Foreign {
+                            return Poll::Ready(Ok(reply));
                         }
+                        tracing::debug!(server = %self.server, "a datagram that answers nothing");
                     }
                 }
                 Wire::Tcp(exchange) => {

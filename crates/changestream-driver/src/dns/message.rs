@@ -78,7 +78,12 @@ pub fn decode(bytes: &[u8], id: u16, question: &Question) -> Reply {
         RCODE::NoError => records(&packet.answers, name, question),
         RCODE::ServerFailure => Reply::Fault(DnsFault::refused("SERVFAIL")),
         RCODE::Refused => Reply::Fault(DnsFault::refused("REFUSED")),
-        other => Reply::Fault(DnsFault::refused(format!("{other:?}"))),
+        code @ (RCODE::YXDOMAIN
+        | RCODE::YXRRSET
+        | RCODE::NXRRSET
+        | RCODE::NOTAUTH
+        | RCODE::NOTZONE
+        | RCODE::Reserved) => Reply::Fault(DnsFault::refused(format!("{code:?}"))),
     }
 }
 
@@ -124,11 +129,12 @@ fn records<'a>(answers: &'a [ResourceRecord<'a>], mut name: Name<'a>, question: 
 }
 
 fn alias_of<'a>(answers: &'a [ResourceRecord<'a>], name: &Name<'_>) -> Option<(Name<'a>, u32)> {
-    answers.iter().find_map(|record| match &record.rdata {
-        RData::CNAME(alias) if record.class == CLASS::IN && record.name == *name => {
-            Some((alias.0.clone(), time_to_live(record)))
-        }
-        _ => None,
+    answers.iter().find_map(|record| {
+        let RData::CNAME(alias) = &record.rdata else {
+            return None;
+        };
+        let is_its = record.class == CLASS::IN && record.name == *name;
+        is_its.then(|| (alias.0.clone(), time_to_live(record)))
     })
 }
 
