@@ -121,7 +121,7 @@ impl<R: Runtime> Lookup<R> {
             Ok(Reply::NotUnderstood) if attempt.edns => {
                 self.ask(runtime, attempt.server, timeout, over_tcp, false);
             }
-            Ok(Reply::NotUnderstood) => self.fault = DnsFault::refused("FORMERR"),
+            Ok(Reply::NotUnderstood) => self.fault = DnsFault::refused("FORMERR or NOTIMP"),
             Ok(Reply::Alias { name, time_to_live }) => {
                 self.aliases += 1;
                 if self.aliases > MAX_ALIASES {

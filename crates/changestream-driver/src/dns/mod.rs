@@ -1,8 +1,8 @@
 //! Looks SRV and TXT records up, for `mongodb+srv://`.
 //!
 //! What to ask, and what to make of the records, is decided by the machine. Here is what any DNS client does: it asks the
-//! name servers in turn by UDP, and by TCP what does not fit into a datagram ([`lookup`]), in messages that say what
-//! they should ([`message`]); whom to ask stands in the system's settings ([`servers`]).
+//! name servers in turn by UDP, and by TCP what does not fit into a datagram (`lookup`), in messages that say what
+//! they should (`message`); whom to ask stands in the system's settings (`servers`).
 
 mod datagram;
 mod lookup;

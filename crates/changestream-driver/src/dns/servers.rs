@@ -64,7 +64,7 @@ fn system() -> Result<Settings, DnsFault> {
 
 /// Lines that cannot be understood are passed over, as the system's own resolver does. Search lists and `ndots` do not
 /// apply: the names are absolute.
-#[cfg_attr(not(unix), expect(dead_code, reason = "other platforms have no resolv.conf"))]
+#[cfg_attr(not(unix), allow(dead_code, reason = "other platforms have no resolv.conf"))]
 fn settings(text: &[u8]) -> Result<Settings, DnsFault> {
     let (mut config, errors) = Config::parse_with_errors(text);
     for error in errors {
