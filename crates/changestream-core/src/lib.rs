@@ -121,6 +121,7 @@ pub mod error;
 pub mod event;
 pub mod monitoring;
 pub mod options;
+mod printable;
 pub mod random;
 pub mod read_preference;
 pub mod server_api;
