@@ -21,6 +21,7 @@ mod resolving;
 mod selecting;
 mod settings;
 mod snapshot;
+mod work;
 
 pub use io::{
     ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, LookupId, Output, Resuming,

@@ -271,7 +271,6 @@ impl ClientMachine {
         let stale_at = self.now + dns::rescan_interval(servers);
         let (name, deadline) = (resolving.name.clone(), resolving.deadline);
         let deprioritized = resolving.deprioritized.clone();
-        tracing::info!(host = %name.host(), servers = ?listed, "seeds found in DNS");
         self.seeds = Seeds::Listed {
             name,
             rescan: Rescan::From(stale_at),
@@ -347,8 +346,7 @@ impl ClientMachine {
             .and_then(|records| Ok((name.verify_some(&records)?, records)));
         let (verified, records) = match verified {
             Ok(verified) => verified,
-            Err(fault) => {
-                tracing::warn!(host = %name.host(), %fault, "the list of servers in DNS could not be read anew");
+            Err(_) => {
                 *rescan = Rescan::From(self.now + self.settings.topology.heartbeat_frequency);
                 return self.advance_selection();
             }
@@ -375,9 +373,6 @@ impl ClientMachine {
     /// Brings the topology in line with the list, where it follows DNS.
     pub(super) fn take_list(&mut self, servers: &[ServerAddress]) {
         let changes = self.topology.update_mongos(self.now, servers);
-        if !changes.added.is_empty() || !changes.removed.is_empty() {
-            tracing::info!(added = ?changes.added, removed = ?changes.removed, "the list of servers in DNS has changed");
-        }
         self.drop_links_to(&changes.removed);
     }
 

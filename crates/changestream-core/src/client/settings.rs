@@ -41,6 +41,7 @@ impl ClientSettings {
             tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
+            server_api: options.server_api.clone(),
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
         };
@@ -67,14 +68,11 @@ impl ClientSettings {
         let options = &mut resolved.options;
         options.hosts = hosts;
         if let Some(defaults) = defaults {
-            let warnings = options
+            options
                 .add_defaults(defaults)
                 .map_err(|error| DnsFault::TxtOptions {
                     message: error.to_string(),
                 })?;
-            for warning in warnings {
-                tracing::warn!("TXT record: {warning}");
-            }
         }
         options
             .validate()

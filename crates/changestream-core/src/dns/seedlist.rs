@@ -53,10 +53,7 @@ impl SrvName {
         for record in records {
             match self.verify(record) {
                 Ok(server) => verified.push(server),
-                Err(error) => {
-                    tracing::warn!(host = %self.host, %error, "an SRV record was passed over");
-                    fault = error;
-                }
+                Err(error) => fault = error,
             }
         }
         each_once(verified).map_err(|_| fault)

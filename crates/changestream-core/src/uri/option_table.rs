@@ -86,15 +86,10 @@ impl Draft {
         }
     }
 
-    /// What of it a TXT record may say: `authSource`, `replicaSet` and `loadBalanced`; and the warnings.
-    pub(super) fn into_defaults(self) -> (Option<String>, Option<String>, bool, Vec<Warning>) {
+    /// What of it a TXT record may say: `authSource`, `replicaSet` and `loadBalanced`.
+    pub(super) fn into_defaults(self) -> (Option<String>, Option<String>, bool) {
         let options = self.options;
-        (
-            self.source,
-            options.replica_set,
-            options.load_balanced,
-            self.warnings,
-        )
+        (self.source, options.replica_set, options.load_balanced)
     }
 
     /// The options, with the credential made of all that concerns it, and the warnings.

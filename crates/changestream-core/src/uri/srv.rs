@@ -1,7 +1,7 @@
 //! What is particular to `mongodb+srv://` (Initial DNS Seedlist Discovery specification).
 
 use super::ClientOptions;
-use super::error::{UriError, UriPlace, Warning};
+use super::error::{UriError, UriPlace};
 use super::option_table::Draft;
 use super::parts::{Pairs, decode};
 use crate::dns::SrvName;
@@ -73,7 +73,7 @@ impl ClientOptions {
     /// Connection String to override options provided through TXT records".
     ///
     /// `authSource` does not concern a mechanism that knows users by `$external` only.
-    pub(crate) fn add_defaults(&mut self, text: &str) -> Result<Vec<Warning>, UriError> {
+    pub(crate) fn add_defaults(&mut self, text: &str) -> Result<(), UriError> {
         let pairs = Pairs::parse(text)?;
         if let Some(pair) = pairs
             .list
@@ -84,7 +84,7 @@ impl ClientOptions {
         }
         let mut draft = Draft::new(Vec::new(), None, None);
         draft.apply(&pairs)?;
-        let (auth_source, replica_set, load_balanced, warnings) = draft.into_defaults();
+        let (auth_source, replica_set, load_balanced) = draft.into_defaults();
         if self.replica_set.is_none() {
             self.replica_set = replica_set;
         }
@@ -97,7 +97,7 @@ impl ClientOptions {
         {
             credential.source = source;
         }
-        Ok(warnings)
+        Ok(())
     }
 }
 

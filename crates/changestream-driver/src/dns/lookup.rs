@@ -61,6 +61,11 @@ impl<R: Runtime> Lookup<R> {
         }
     }
 
+    /// What is looked up: the name asked for, or what that is an alias of.
+    pub(super) fn question(&self) -> &Question {
+        &self.question
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.attempt.as_ref().map(Attempt::wake_at)
     }

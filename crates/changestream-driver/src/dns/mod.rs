@@ -61,7 +61,12 @@ impl<R: Runtime> Lookups<R> {
         let Some((id, result)) = ended else {
             return Poll::Pending;
         };
-        self.running.remove(&id);
+        if let Some(lookup) = self.running.remove(&id) {
+            match &result {
+                Ok(answer) => tracing::debug!(question = %lookup.question(), ?answer, "looked up in DNS"),
+                Err(fault) => tracing::warn!(question = %lookup.question(), %fault, "not found in DNS"),
+            }
+        }
         Poll::Ready((id, result))
     }
 
