@@ -344,12 +344,9 @@ impl ClientMachine {
         let verified = result
             .and_then(srv_records)
             .and_then(|records| Ok((name.verify_some(&records)?, records)));
-        let (verified, records) = match verified {
-            Ok(verified) => verified,
-            Err(_) => {
-                *rescan = Rescan::From(self.now + self.settings.topology.heartbeat_frequency);
-                return self.advance_selection();
-            }
+        let Ok((verified, records)) = verified else {
+            *rescan = Rescan::From(self.now + self.settings.topology.heartbeat_frequency);
+            return self.advance_selection();
         };
         let stale_at = self.now + dns::rescan_interval(&records);
         let follows = self.topology.description().topology_type.follows_dns();
