@@ -9,9 +9,12 @@ use changestream_core::client::LookupId;
 use changestream_core::dns::{Answer, DnsFault, Question};
 use changestream_core::uri::ClientOptions;
 
-/// No name servers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct DnsServers;
+/// The name servers of a client: of any, those of the system, which nobody asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum DnsServers {
+    #[default]
+    System,
+}
 
 /// Look-ups that have failed.
 #[derive(Debug)]
