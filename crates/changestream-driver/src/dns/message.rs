@@ -225,3 +225,116 @@ const LEAST_ENTRY: usize = 5;
 
 /// More than anyone has.
 pub(super) const MAX_ALIASES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use simple_dns::rdata::{CNAME, SRV};
+
+    use super::*;
+
+    const NAME: &str = "_mongodb._tcp.cluster.example.com";
+
+    fn question() -> Question {
+        Question::new(RecordType::Srv, NAME)
+    }
+
+    fn alias(from: &'static str, to: &'static str, ttl: u32) -> ResourceRecord<'static> {
+        let alias = RData::CNAME(CNAME(Name::new_unchecked(to)));
+        ResourceRecord::new(Name::new_unchecked(from), CLASS::IN, ttl, alias)
+    }
+
+    fn server(of: &'static str, ttl: u32) -> ResourceRecord<'static> {
+        let srv = SRV {
+            priority: 3,
+            weight: 4,
+            port: 27017,
+            target: Name::new_unchecked("db.example.com"),
+        };
+        ResourceRecord::new(Name::new_unchecked(of), CLASS::IN, ttl, RData::SRV(srv))
+    }
+
+    /// What these records say in answer to the question, whose case the server has changed.
+    fn decoded(answers: Vec<ResourceRecord<'_>>) -> Reply {
+        let mut reply = Packet::new_reply(7);
+        let name = Name::new_unchecked("_MongoDB._TCP.Cluster.Example.COM");
+        let (kind, class) = (QTYPE::TYPE(TYPE::SRV), QCLASS::CLASS(CLASS::IN));
+        reply
+            .questions
+            .push(simple_dns::Question::new(name, kind, class, false));
+        reply.answers = answers;
+        decode(&reply.build_bytes_vec_compressed().unwrap(), 7, &question())
+    }
+
+    fn holds_for(reply: &Reply) -> u64 {
+        let Reply::Records(Answer::Srv(records)) = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(records.len(), 1);
+        assert_eq!(
+            (records[0].target.as_str(), records[0].port),
+            ("db.example.com", 27017)
+        );
+        records[0].time_to_live.as_secs()
+    }
+
+    #[test]
+    fn a_question_asks_for_recursion_and_tells_what_fits() {
+        let bytes = encode(0x1234, &question(), true).unwrap();
+        assert_eq!(bytes[..6], [0x12, 0x34, 0x01, 0x00, 0, 1]);
+        let packet = Packet::parse(&bytes).unwrap();
+        assert_eq!(packet.opt().unwrap().udp_packet_size, UDP_SIZE);
+        let without = encode(0x1234, &question(), false).unwrap();
+        assert!(Packet::parse(&without).unwrap().opt().is_none());
+        assert_eq!(decode(&bytes, 0x1234, &question()), Reply::Foreign, "no response");
+        encode(1, &Question::new(RecordType::Srv, "a".repeat(64)), true).unwrap_err();
+    }
+
+    #[test]
+    fn names_compare_without_case_and_records_of_others_do_not_count() {
+        let answers = vec![
+            server("other.example.com", 9),
+            server("_mongodb._tcp.CLUSTER.example.com", 60),
+        ];
+        assert_eq!(holds_for(&decoded(answers)), 60);
+        let fault = decoded(vec![server("other.example.com", 9)]);
+        assert_eq!(fault, Reply::Fault(DnsFault::NoRecords));
+    }
+
+    #[test]
+    fn a_record_holds_no_longer_than_the_aliases_that_lead_to_it() {
+        let chain = vec![
+            server("b.example", 60),
+            alias("a.example", "b.example", 30),
+            alias(NAME, "a.example", 90),
+        ];
+        assert_eq!(holds_for(&decoded(chain)), 30);
+        let open = decoded(vec![
+            alias(NAME, "a.example", 90),
+            alias("a.example", "b.example", 30),
+        ]);
+        let Reply::Alias { name, time_to_live } = open else {
+            panic!("{open:?}")
+        };
+        assert_eq!((name.as_str(), time_to_live.as_secs()), ("b.example", 30));
+    }
+
+    #[test]
+    fn a_time_to_live_with_its_first_bit_set_is_zero() {
+        assert_eq!(holds_for(&decoded(vec![server(NAME, 1 << 31)])), 0);
+        assert_eq!(
+            holds_for(&decoded(vec![server(NAME, i32::MAX.unsigned_abs())])),
+            u64::from(u32::MAX / 2)
+        );
+    }
+
+    #[test]
+    fn a_circle_of_aliases_is_malformed() {
+        let circle = decoded(vec![alias(NAME, "a.example", 1), alias("a.example", NAME, 1)]);
+        assert!(
+            matches!(circle, Reply::Fault(DnsFault::Malformed { .. })),
+            "{circle:?}"
+        );
+    }
+}
