@@ -6,7 +6,7 @@
 //! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: client backpressure is not carried out.
 //! - retryable reads 1 (PoolClearedError), CMAP 5 (checkOutFailed): a stream has no pool, hence no such error or event.
 //! - CSOT 4 and 5: `timeoutMS` is not carried out.
-//! - DNS 1 to 4, SRV polling 1 to 13: `mongodb+srv` is not resolved yet.
+//! - DNS 1 to 4, SRV polling 1 to 13: in `changestream-core`, `tests/client/seedlist.rs` and `rescanning.rs`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;

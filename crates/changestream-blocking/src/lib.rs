@@ -32,12 +32,15 @@
 //! `connectTimeoutMS` says.
 //!
 //! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//!
 //! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
 //! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
 //! connection string, and is not offered to servers.
 
 mod reactor;
+mod run;
 mod socket;
 mod stream;
 
@@ -68,6 +71,7 @@ impl Mode for Blocking {
     type Runtime = Reactor;
     type Stream = ChangeStream;
     type Opening = Result<ChangeStream, Error>;
+    type Running = Result<bson::Document, Error>;
 
     fn platform(&self) -> &str {
         "blocking"
@@ -85,5 +89,9 @@ impl Mode for Blocking {
         let mut stream = stream?;
         stream.opened()?;
         Ok(stream)
+    }
+
+    fn run(command: changestream_driver::Running<Reactor>) -> Result<bson::Document, Error> {
+        run::block_on(command)
     }
 }

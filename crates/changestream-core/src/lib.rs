@@ -16,6 +16,7 @@
 //!
 //! use changestream_core::client::{ClientMachine, ClientSettings, Demand, Disconnected, Input, Output};
 //! use changestream_core::connection::ClientMetadata;
+//! use changestream_core::dns::DnsFault;
 //! use changestream_core::{ConnectionString, Scope, Update, WatchOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +31,12 @@
 //! machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //! loop {
 //!     let deadline = match machine.poll_output() {
+//!         Output::Resolve { lookup, .. } => {
+//!             // With a `mongodb+srv://` connection string: ask a name server.
+//!             let result = Err(DnsFault::no_server("not here"));
+//!             machine.handle_input(Instant::now(), Input::Resolved { lookup, result });
+//!             continue;
+//!         }
 //!         Output::Connect { connection, address } => {
 //!             let port = address.port().unwrap_or(27017);
 //!             let input = match TcpStream::connect((address.host(), port)) {
@@ -62,6 +69,7 @@
 //!             machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //!             continue;
 //!         }
+//!         Output::Reply(_) => continue, // to a command, and none was sent
 //!         Output::Closed(result) => return Ok(result?),
 //!         Output::Wait(deadline) => deadline,
 //!     };
@@ -92,13 +100,14 @@
 //! # The parts
 //!
 //! Three machines, one inside the other, each usable alone: [`stream`] (commands out, replies in: the rules of change
-//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`topology`] is what
+//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`command`] takes the
+//! stream machine's place where a single command is to be run. [`monitoring`] tells what happens. [`topology`] is what
 //! is known of a deployment, [`uri`] reads connection strings, [`wire`] is the codec, [`event`] and [`token`] are what a
 //! stream yields.
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! Authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
 //! sockets: bytes come in and go out in the clear.
 //!
 //! # Features
@@ -112,8 +121,10 @@
 pub mod address;
 pub mod auth;
 pub mod client;
+pub mod command;
 pub mod connection;
 mod depth;
+pub mod dns;
 pub mod error;
 pub mod event;
 pub mod monitoring;
@@ -121,6 +132,7 @@ pub mod options;
 mod printable;
 pub mod random;
 pub mod read_preference;
+pub mod server_api;
 pub mod session;
 pub mod stream;
 pub mod token;
@@ -130,10 +142,12 @@ pub mod wire;
 
 pub use address::ServerAddress;
 pub use client::Update;
+pub use command::{CommandOptions, RunCommand};
 pub use error::{Error, ErrorKind, ServerError};
 pub use event::ChangeEvent;
 pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, WatchOptions};
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
+pub use server_api::{ServerApi, ServerApiVersion};
 pub use session::Session;
 pub use token::ResumeToken;
 pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};

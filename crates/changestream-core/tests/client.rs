@@ -8,11 +8,17 @@ mod network;
 
 #[path = "client/closing.rs"]
 mod closing;
+#[path = "client/commands.rs"]
+mod commands;
 #[path = "client/contract.rs"]
 mod contract;
 #[path = "client/monitoring.rs"]
 mod monitoring;
+#[path = "client/rescanning.rs"]
+mod rescanning;
 #[path = "client/resuming.rs"]
 mod resuming;
+#[path = "client/seedlist.rs"]
+mod seedlist;
 #[path = "client/selecting.rs"]
 mod selecting;

@@ -5,11 +5,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
-use changestream_core::{Error, ServerAddress};
+use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Snapshot, Update};
+use changestream_core::stream::CommandReply;
+use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
 use crate::security::Security;
@@ -30,25 +32,36 @@ pub(crate) struct Driver<R: Runtime> {
     security: Security,
     monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
+    lookups: Lookups<R>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
     demand: Demand,
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
+    /// The answer to a command, until it is taken.
+    reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, monitor: Monitor) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        servers: DnsServers,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             runtime,
             machine,
             security,
             monitor,
             sockets: BTreeMap::new(),
+            lookups: Lookups::new(servers),
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::new(),
+            reply: None,
             end: None,
         }
     }
@@ -68,7 +81,7 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at()
+        self.alarm.at().into_iter().chain(self.lookups.deadline()).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -95,6 +108,27 @@ impl<R: Runtime> Driver<R> {
             Poll::Pending if !self.machine.is_open() => Poll::Pending,
             Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
         }
+    }
+
+    /// Runs a command. What the sockets have to tell comes first: a connection may be gone that stood when the last
+    /// command was done.
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand, known: Snapshot) {
+        let _ = self.drive(cx);
+        self.machine.learn(known);
+        self.machine
+            .handle_input(self.runtime.now(), Input::Command(Box::new(command)));
+    }
+
+    /// The answer to the command.
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandReply, Error>> {
+        ready!(self.drive(cx));
+        let gone = || Err(Error::new(ErrorKind::Closed));
+        Poll::Ready(self.reply.take().unwrap_or_else(gone))
+    }
+
+    /// Nobody polls it for a while, and then perhaps on another executor: a timer would be none there.
+    pub(crate) fn rest(&mut self) {
+        self.alarm = Alarm::new();
     }
 
     /// Asks the machine to end.
@@ -129,7 +163,7 @@ impl<R: Runtime> Driver<R> {
         for _ in 0..TURNS {
             self.carry_out(cx);
             self.write(cx);
-            if !self.updates.is_empty() || self.end.is_some() {
+            if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
                 return Poll::Ready(());
             }
             let more = self.read(cx);
@@ -150,6 +184,7 @@ impl<R: Runtime> Driver<R> {
             let output = self.machine.poll_output();
             self.monitor.tell(&mut self.machine);
             match output {
+                Output::Resolve { lookup, question } => self.lookups.start(lookup, &question),
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
@@ -160,6 +195,7 @@ impl<R: Runtime> Driver<R> {
                     }
                     self.updates.push_back(update);
                 }
+                Output::Reply(result) => self.reply = Some(result),
                 Output::Wait(deadline) => {
                     self.alarm.set(deadline);
                     return;
@@ -189,6 +225,7 @@ impl<R: Runtime> Driver<R> {
     fn finish(&mut self, result: Result<(), Error>, cx: &mut Context<'_>) {
         self.end = Some(result);
         self.alarm = Alarm::new();
+        self.lookups.clear();
         while let Some((_, socket)) = self.sockets.pop_first() {
             if let Socket::Open(open) = socket {
                 open.leave(cx);
@@ -204,7 +241,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Polls every socket once, so that none waits for another, however busy. None if no socket had anything, else how
+    /// Polls every socket and look-up once, so that none waits for another, however busy. None if no socket had anything, else how
     /// many bytes there were.
     fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         let mut progress = None;
@@ -221,6 +258,11 @@ impl<R: Runtime> Driver<R> {
         }
         for connection in gone {
             self.sockets.remove(&connection);
+        }
+        while let Poll::Ready((lookup, result)) = self.lookups.poll(&self.runtime, cx) {
+            self.machine
+                .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
+            progress = Some(progress.unwrap_or(0));
         }
         progress
     }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use bson::Document;
 use changestream_driver::{
     ChangeEvent, ChangeStream, Error, Mode, ResumeToken, Runtime, StreamStats, Update, Watch,
 };
@@ -14,12 +15,14 @@ use changestream_driver::{
 /// An adapter under test.
 pub trait Adapter: 'static {
     /// What its clients are made of.
-    type Mode: Mode<Stream = Self::Stream> + Default;
+    type Mode: Mode<Stream = Self::Stream> + Clone + Default;
     type Stream: Follow;
     /// The name that servers log.
     const PLATFORM: &'static str;
 
     async fn open(watch: Watch<Self::Mode>) -> Result<Self::Stream, Error>;
+
+    async fn run(running: <Self::Mode as Mode>::Running) -> Result<Document, Error>;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T;
 }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use bson::Timestamp;
 use bytes::Bytes;
 
+use crate::command::RunCommand;
+use crate::dns::{Answer, DnsFault, Question};
 use crate::event::ChangeEvent;
+use crate::stream::CommandReply;
 use crate::token::ResumeToken;
 use crate::{Error, ServerAddress};
 
@@ -20,6 +23,10 @@ impl fmt::Display for ConnectionId {
         self.0.fmt(f)
     }
 }
+
+/// One look-up that the machine has asked for. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub(crate) u64);
 
 /// What happens to the machine. Every input is accepted at any time; one that makes no sense, such as bytes of a
 /// connection that is already given up, is ignored.
@@ -44,9 +51,19 @@ pub enum Input {
         /// Why.
         reason: Disconnected,
     },
+    /// A look-up has ended.
+    Resolved {
+        /// Which one.
+        lookup: LookupId,
+        /// The records, or why there are none.
+        result: Result<Answer, DnsFault>,
+    },
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
     Timeout,
+    /// A command is to be run, after those before it. For a machine [made for it](super::ClientMachine::for_commands); one
+    /// of a stream ignores it.
+    Command(Box<RunCommand>),
     /// What the consumer wants now. Holds until it is said anew.
     Demand(Demand),
     /// The consumer is done: kill the cursor, end the session, disconnect. [`Output::Closed`] follows, at the latest
@@ -82,6 +99,15 @@ pub struct Disconnected {
 
 /// What the machine wants. Match exhaustively: each variant is an order.
 pub enum Output {
+    /// Look these records up in DNS: answer with [`Input::Resolved`]. The machine gives up by itself when it takes too
+    /// long, and ignores the answer then. Comes only where the connection string is a `mongodb+srv://` one. The addresses
+    /// of hosts are not asked for so: they belong to connecting.
+    Resolve {
+        /// The name by which the input calls it.
+        lookup: LookupId,
+        /// What to look up.
+        question: Question,
+    },
     /// Open a connection: answer with [`Input::Connected`] or [`Input::Disconnected`]. The machine gives up by itself
     /// when it takes too long.
     Connect {
@@ -105,6 +131,8 @@ pub enum Output {
     },
     /// Something for the consumer. Comes only while there is a [`Demand`].
     Update(Update),
+    /// How the oldest [`Input::Command`] that is not answered has ended: `Ok` if the server has answered with `ok: 1`.
+    Reply(Result<CommandReply, Error>),
     /// Nothing until an input comes; [`Input::Timeout`] is due at the deadline, if there is one.
     Wait(Option<Deadline>),
     /// The end: nothing but this comes any more. `Ok` after the stream's own end (an invalidate event, or `Close`).
@@ -115,6 +143,11 @@ pub enum Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Resolve { lookup, question } => f
+                .debug_struct("Resolve")
+                .field("lookup", lookup)
+                .field("question", question)
+                .finish(),
             Self::Connect { connection, address } => f
                 .debug_struct("Connect")
                 .field("connection", connection)
@@ -130,6 +163,10 @@ impl fmt::Debug for Output {
                 .field("connection", connection)
                 .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
+            Self::Reply(result) => f
+                .debug_tuple("Reply")
+                .field(&result.as_ref().map(|_| ()))
+                .finish(),
             Self::Wait(deadline) => f.debug_tuple("Wait").field(deadline).finish(),
             Self::Closed(result) => f.debug_tuple("Closed").field(result).finish(),
         }
@@ -149,6 +186,9 @@ pub struct Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlineReason {
+    /// The seed list should be found in DNS by then (`serverSelectionTimeoutMS`), or it is waited for no longer before
+    /// servers are checked.
+    Resolve,
     /// A connection should be open by then (`connectTimeoutMS`).
     Connect,
     /// The handshake should be answered by then (`connectTimeoutMS`).

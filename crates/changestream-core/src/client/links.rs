@@ -99,14 +99,34 @@ impl ClientMachine {
         }
     }
 
+    /// A server is attached to: what else was opened to find it is of no use any more.
+    pub(super) fn drop_unneeded_links(&mut self, attached: ConnectionId) {
+        if self.work.has_one_server() {
+            return self.drop_links_but(Some(attached), &ClosedReason::Unused);
+        }
+        let unready: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(id, link)| **id != attached && link.stage != Stage::Ready)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unready {
+            self.drop_link(id, ClosedReason::Unused);
+        }
+    }
+
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
-    fn drop_links_to(&mut self, removed: &[ServerAddress]) {
+    pub(super) fn drop_links_to(&mut self, removed: &[ServerAddress]) {
         self.knows_hello.retain(|address| !removed.contains(address));
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),
-            Phase::Parked | Phase::Selecting(_) | Phase::Authenticating(..) | Phase::Closed(_) => None,
+            Phase::Parked
+            | Phase::Resolving(_)
+            | Phase::Selecting(_)
+            | Phase::Authenticating(..)
+            | Phase::Closed(_) => None,
         };
         let gone: Vec<_> = self
             .links
@@ -207,6 +227,7 @@ impl ClientMachine {
             Phase::Closing(_) => self.continue_closing(id),
             Phase::Authenticating(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}
@@ -233,11 +254,12 @@ impl ClientMachine {
         match &mut self.phase {
             Phase::Attached(attached, awaited) if *attached == id && *awaited == Some(reply.request_id) => {
                 *awaited = None;
-                self.stream.handle_input(self.now, StreamInput::Reply(parsed));
+                self.work.handle_input(self.now, StreamInput::Reply(parsed));
             }
             // The answer to a killCursors.
             Phase::Attached(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Authenticating(..)
             | Phase::Closing(_)
@@ -270,7 +292,7 @@ impl ClientMachine {
         match &self.phase {
             Phase::Attached(attached, _) if *attached == id => {
                 self.phase = Phase::Parked;
-                self.stream.handle_input(self.now, StreamInput::Failed(error));
+                self.work.handle_input(self.now, StreamInput::Failed(error));
             }
             Phase::Authenticating(chosen, selection) if *chosen == id => {
                 if looks_on {
@@ -285,6 +307,7 @@ impl ClientMachine {
             Phase::Closing(closing) if closing.connection == id => self.finish_closing(),
             Phase::Closing(_)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Authenticating(..)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}

@@ -45,14 +45,22 @@ impl ClientMachine {
             journal.given_back();
         }
         self.drop_outdated_links();
+        let deadline = self.now
+            + self
+                .settings
+                .options
+                .server_selection_timeout
+                .min(LONGEST_SELECTION);
+        if !self.start_resolving(deprioritized.as_ref(), deadline) {
+            self.select_until(deprioritized, deadline);
+        }
+    }
+
+    /// Selects a server, within what is left of the time.
+    pub(super) fn select_until(&mut self, deprioritized: Option<ServerAddress>, deadline: Instant) {
         self.phase = Phase::Selecting(Selection {
             started: self.now,
-            deadline: self.now
-                + self
-                    .settings
-                    .options
-                    .server_selection_timeout
-                    .min(LONGEST_SELECTION),
+            deadline,
             deprioritized: deprioritized.into_iter().collect(),
             suitable_since: None,
             settled: false,
@@ -85,7 +93,9 @@ impl ClientMachine {
         if found.is_none() {
             self.topology.mark_stale();
         }
-        self.scan();
+        if !self.rescan_first() {
+            self.scan();
+        }
         let (checking, settling_time) = (self.is_checking(), self.settling_time());
         let only_primary = self.only_primary();
         let is_best_kind = found.as_ref().is_some_and(|address| self.is_best_kind(address));
@@ -128,7 +138,7 @@ impl ClientMachine {
     }
 
     fn criteria(&self) -> SelectionCriteria {
-        let mut criteria = SelectionCriteria::read(self.stream.read_preference().clone());
+        let mut criteria = SelectionCriteria::read(self.work.read_preference().clone());
         if let Phase::Selecting(selection) = &self.phase {
             criteria.deprioritized.clone_from(&selection.deprioritized);
         }
@@ -162,9 +172,11 @@ impl ClientMachine {
     }
 
     fn is_checking(&self) -> bool {
-        self.links
-            .values()
-            .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
+        self.rescan_deadline().is_some()
+            || self
+                .links
+                .values()
+                .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
     }
 
     /// A server is chosen: over to its connection.
@@ -194,7 +206,7 @@ impl ClientMachine {
     pub(super) fn fail_selection(&mut self, error: Error) {
         self.drop_links_but(None, &ClosedReason::Unused);
         self.phase = Phase::Parked;
-        self.stream.handle_input(self.now, StreamInput::Failed(error));
+        self.work.handle_input(self.now, StreamInput::Failed(error));
     }
 
     /// Connections of a pool that was cleared since are not used any more (Connection Monitoring and Pooling
@@ -225,9 +237,11 @@ impl ClientMachine {
                 at,
                 reason: DeadlineReason::Scan,
             });
-        let scan = self.topology.next_check_at(self.now).map(|at| Deadline {
-            at,
-            reason: DeadlineReason::Scan,
+        let scan = self.rescan_deadline().or_else(|| {
+            self.topology.next_check_at(self.now).map(|at| Deadline {
+                at,
+                reason: DeadlineReason::Scan,
+            })
         });
         let looks_once = checking && self.settings.options.server_selection_timeout.is_zero();
         let end = (!selection.over && !looks_once).then_some(Deadline {
@@ -245,6 +259,9 @@ impl ClientMachine {
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Phase::Selecting(selection) = &mut self.phase {
             selection.deadline += by.min(LONGEST_SELECTION);
+        }
+        if let Phase::Resolving(resolving) = &mut self.phase {
+            resolving.deadline += by.min(LONGEST_SELECTION);
         }
         for link in self.links.values_mut() {
             link.connection.postpone(by);
@@ -270,7 +287,7 @@ impl ClientMachine {
         ) {
             return true;
         }
-        match self.stream.read_preference().mode {
+        match self.work.read_preference().mode {
             ReadPreferenceMode::Primary | ReadPreferenceMode::Secondary | ReadPreferenceMode::Nearest => true,
             ReadPreferenceMode::PrimaryPreferred => is_primary,
             ReadPreferenceMode::SecondaryPreferred => !is_primary,
@@ -278,7 +295,7 @@ impl ClientMachine {
     }
 
     fn only_primary(&self) -> bool {
-        self.stream.read_preference().mode == ReadPreferenceMode::Primary
+        self.work.read_preference().mode == ReadPreferenceMode::Primary
             && self.topology.description().topology_type == TopologyType::ReplicaSetWithPrimary
     }
 

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use changestream_core::client::{
-    ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Disconnected, Input, Output, Snapshot,
+    ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Disconnected, Input, LookupId, Output,
+    Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
+use changestream_core::dns::{Answer, DnsFault, Question};
 use changestream_core::monitoring::Event;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
-use changestream_core::{ConnectionString, Error, Scope, Update, WatchOptions};
+use changestream_core::{
+    ClientOptions, CommandOptions, ConnectionString, Error, RunCommand, Scope, ServerApi, Update,
+    WatchOptions,
+};
 
 pub(crate) struct Network {
     pub(crate) machine: ClientMachine,
@@ -21,11 +26,15 @@ pub(crate) struct Network {
     /// What the machine waits for.
     pub(crate) deadline: Option<Deadline>,
     pub(crate) updates: Vec<Update>,
+    /// The answers to commands.
+    pub(crate) replies: Vec<Result<Document, Error>>,
     pub(crate) closed: Option<Result<(), Error>>,
     /// Every output, in words and bytes.
     pub(crate) transcript: Vec<String>,
     /// Connections that were ordered and not given up.
     pub(crate) links: BTreeMap<ConnectionId, Link>,
+    /// Look-ups that are not answered.
+    pub(crate) lookups: BTreeMap<LookupId, Question>,
     /// Requests that no server has taken yet.
     requests: Vec<Request>,
     /// Requests that are not answered.
@@ -82,6 +91,14 @@ impl Network {
         Self::by(settings(uri).with_monitoring(), epoch(), None, without_prefetch())
     }
 
+    /// A stream of a client that declares an API version.
+    pub(crate) fn declaring(uri: &str, api: ServerApi) -> Self {
+        let mut uri: ConnectionString = uri.parse().unwrap();
+        uri.options.server_api = Some(api);
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+        Self::by(settings, epoch(), None, without_prefetch())
+    }
+
     fn by(settings: ClientSettings, now: Instant, snapshot: Option<Snapshot>, options: WatchOptions) -> Self {
         let scope = Scope::Collection {
             database: "shop".into(),
@@ -94,15 +111,35 @@ impl Network {
         network
     }
 
+    /// A machine that runs commands, watched.
+    pub(crate) fn for_commands(uri: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
+        let now = epoch();
+        let mut uri: ConnectionString = uri.parse().unwrap();
+        change(&mut uri.options);
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+        let settings = Arc::new(settings.with_monitoring());
+        let machine = ClientMachine::for_commands(settings, None, [3; 32], now).unwrap();
+        let mut network = Self::around(machine, now);
+        network.settle();
+        network
+    }
+
+    pub(crate) fn run(&mut self, command: Document, options: CommandOptions) {
+        let command = RunCommand::new("shop", &command, options).unwrap();
+        self.input(Input::Command(Box::new(command)));
+    }
+
     fn around(machine: ClientMachine, now: Instant) -> Self {
         Self {
             machine,
             now,
             deadline: None,
             updates: Vec::new(),
+            replies: Vec::new(),
             closed: None,
             transcript: Vec::new(),
             links: BTreeMap::new(),
+            lookups: BTreeMap::new(),
             requests: Vec::new(),
             awaited: BTreeSet::new(),
             demanding: false,
@@ -191,6 +228,9 @@ impl Network {
                 self.transcript.push(words);
             }
             match output {
+                Output::Resolve { lookup, question } => {
+                    self.lookups.insert(lookup, question);
+                }
                 Output::Connect { connection, address } => {
                     let address = address.to_string();
                     self.links.insert(connection, Link { address, open: false });
@@ -206,6 +246,10 @@ impl Network {
                     assert!(self.demanding, "{update:?} comes uncalled");
                     self.demanding = self.try_goes_on(&update);
                     self.updates.push(update);
+                }
+                Output::Reply(result) => {
+                    self.replies
+                        .push(result.map(|reply| reply.to_document().unwrap()));
                 }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;
@@ -256,6 +300,20 @@ impl Network {
             id,
             is_legacy,
         });
+    }
+
+    /// Answers the look-up of these records, the oldest first, such as `SRV records of _mongodb._tcp.host`.
+    #[track_caller]
+    pub(crate) fn resolve(&mut self, question: &str, result: Result<Answer, DnsFault>) {
+        let mut found = self
+            .lookups
+            .iter()
+            .filter(|(_, asked)| asked.to_string() == question);
+        let Some((&lookup, _)) = found.next() else {
+            panic!("no look-up of {question}: {:?}", self.lookups)
+        };
+        self.lookups.remove(&lookup);
+        self.input(Input::Resolved { lookup, result });
     }
 
     /// The connection that leads there; the only one.
