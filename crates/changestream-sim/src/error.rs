@@ -258,6 +258,7 @@ const CODE_NAMES: &[(i32, &str)] = &[
     (186, "MechanismUnavailable"),
     (189, "PrimarySteppedDown"),
     (190, "MasterSlaveConnectionFailure"),
+    (191, "FailPointSetFailed"),
     (193, "SSLHandshakeFailed"),
     (206, "NoSuchSession"),
     (211, "KeyNotFound"),

@@ -32,7 +32,10 @@ enum Mode {
 /// What a fail point does to a command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fault {
+    /// The command is not even begun.
     pub(crate) error_code: Option<i32>,
+    /// A getMore fails once it has its cursor.
+    pub(crate) checked_out_error: Option<i32>,
     pub(crate) close_connection: bool,
     pub(crate) block: Option<Duration>,
     pub(crate) error_labels: Option<Vec<String>>,
@@ -46,10 +49,7 @@ impl FailPoints {
             .get_str("configureFailPoint")
             .map_err(|_| CommandError::new(14, "configureFailPoint takes a name"))?;
         if !KNOWN.contains(&name) {
-            return Err(CommandError::new(
-                249,
-                format!("{name} is not a registered failpoint"),
-            ));
+            return Err(CommandError::new(191, format!("{name} not found")));
         }
         let hits = self.active.iter().find(|f| f.name == name).map_or(0, |f| f.hits);
         let mode = parse_mode(command.get("mode"))?;
@@ -159,8 +159,9 @@ fn parse_fault(name: &str, data: &Document) -> Fault {
         .and_then(number)
         .and_then(|n| i32::try_from(n).ok());
     Fault {
-        // `failGetMoreAfterCursorCheckout` takes its code from the same field (InternalError where it is missing).
-        error_code: if name == GET_MORE { code.or(Some(1)) } else { code },
+        error_code: code.filter(|_| name != GET_MORE),
+        // InternalError where no code is given.
+        checked_out_error: (name == GET_MORE).then(|| code.unwrap_or(1)),
         close_connection: flag("closeConnection"),
         block: flag("blockConnection").then(|| Duration::from_millis(millis.unwrap_or(0).min(MAX_BLOCK))),
         error_labels: data.get_array("errorLabels").ok().map(|labels| {

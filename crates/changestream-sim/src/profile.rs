@@ -25,7 +25,7 @@ pub struct Profile {
     pub streams_hello: bool,
     /// It labels resumable change-stream errors and retryable writes (4.4 and later).
     pub labels_errors: bool,
-    /// The oldest versions label what is *not* resumable; 4.2 and 4.4 do.
+    /// It labels what is *not* resumable too, for the clients of 4.2 (4.2 and later).
     pub labels_non_resumable: bool,
     /// It answers exhaust getMore by `moreToCome` (4.4 and later).
     pub exhaust: bool,
@@ -142,7 +142,6 @@ const V5_0: Profile = Profile {
     hello: true,
     says_primary: true,
     error_starts_with_ok: true,
-    labels_non_resumable: false,
     truncated_arrays: true,
     retried_stmt_ids: true,
     default_majority: true,

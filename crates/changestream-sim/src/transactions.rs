@@ -284,7 +284,8 @@ fn conflict(now: &Catalog, base: &Catalog, op: &Op) -> Option<CommandError> {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return None,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return None,
     };
     let id = id_of(document);
     let find = |catalog: &Catalog| {

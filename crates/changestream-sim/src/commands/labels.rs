@@ -13,11 +13,21 @@ pub(super) fn add(d: &Deployment, context: &Context<'_>, error: &mut CommandErro
     if change_stream && d.profile.labels_errors && is_resumable(error.code) {
         label(error, "ResumableChangeStreamError");
     }
-    if change_stream && d.profile.labels_non_resumable && matches!(error.code, 280 | 286) {
+    if d.profile.labels_non_resumable && matches!(error.code, 280 | 286) {
         label(error, "NonResumableChangeStreamError");
     }
     if d.profile.labels_errors && is_retryable_write(context) && is_retriable(error.code) {
-        label(error, "RetryableWriteError");
+        label(error, RETRYABLE_WRITE);
+    }
+}
+
+/// Adds the same to an error that a fail point gives, before the command has done anything: it knows no cursor yet, and
+/// a mongos labels no retryable writes but those that its own shutdown ends.
+pub(super) fn add_before_the_command(d: &Deployment, context: &Context<'_>, error: &mut CommandError) {
+    let change_stream = context.request.name() == "aggregate" && concerns_change_stream(d, context);
+    add(d, context, error, change_stream);
+    if d.cluster.is_some() {
+        error.labels.retain(|label| label != RETRYABLE_WRITE);
     }
 }
 
@@ -65,3 +75,5 @@ fn label(error: &mut CommandError, label: &str) {
         error.labels.push(label.to_owned());
     }
 }
+
+const RETRYABLE_WRITE: &str = "RetryableWriteError";

@@ -146,29 +146,39 @@ fn execute_faulty(d: &mut Deployment, context: &Context<'_>, fault: &Fault) -> O
     if fault.close_connection {
         return Outcome::Disconnect;
     }
+    if let Some(code) = fault.checked_out_error {
+        let stream = labels::concerns_change_stream(d, context);
+        let answer = cursor::fail_checked_out(d, context, code);
+        return conclude(d, context, answer, stream);
+    }
     if let Some(code) = fault.error_code {
         let mut error = CommandError::new(code, "Failing command due to 'failCommand' failpoint");
         error.code_name = name_of(d, code);
         match &fault.error_labels {
             Some(given) => error.labels.clone_from(given),
-            None => {
-                let stream = labels::concerns_change_stream(d, context);
-                labels::add(d, context, &mut error, stream);
-            }
+            None => labels::add_before_the_command(d, context, &mut error),
         }
         return Outcome::Reply(failure(d, context, error), times(d, context, false));
     }
-    let (reply, times, error) = match (run(d, context), &fault.write_concern_error) {
-        (Outcome::Reply(reply, times), Some(error)) => (reply, times, error.clone()),
+    let (reply, told_times, error) = match (run(d, context), &fault.write_concern_error) {
+        (Outcome::Reply(reply, told_times), Some(error)) => (reply, told_times, error.clone()),
+        // The error comes in the place of waiting for the write concern.
+        (
+            Outcome::Wait(Wait::WriteConcern { reply, .. } | Wait::ShardWriteConcern { reply, .. }),
+            Some(error),
+        ) => (reply, times(d, context, false), error.clone()),
         (outcome, _) => return outcome,
     };
     let body = match reply {
         Reply::Success(body) => body,
         Reply::Cursor(cursor) => cursor.document(),
-        Reply::Failure(_) => return Outcome::Reply(reply, times),
+        Reply::Failure(_) => return Outcome::Reply(reply, told_times),
     };
     let labels = fault.error_labels.clone();
-    Outcome::Reply(write_concern::with_error(d, context, body, error, labels), times)
+    Outcome::Reply(
+        write_concern::with_error(d, context, body, error, labels),
+        told_times,
+    )
 }
 
 fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
