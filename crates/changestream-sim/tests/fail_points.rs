@@ -92,3 +92,26 @@ fn an_unknown_fail_point_is_refused_by_the_servers_code() {
     assert_eq!(code(&refused), 191);
     assert_eq!(refused.get_str("codeName").unwrap(), "FailPointSetFailed");
 }
+
+#[test]
+fn a_fail_point_for_an_application_meets_its_handshake_too_since_4_9() {
+    for (version, meets) in [("4.4", false), ("8.0", true)] {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let admin = w.connect(0);
+        let data = doc! { "failCommands": ["isMaster"], "appName": "a", "errorCode": 91 };
+        fail_once(&mut w, admin, "failCommand", data);
+        let fresh = w.connect(0);
+        let client = doc! { "application": { "name": "a" } };
+        let hello = doc! { "isMaster": 1, "client": client, "$db": "admin" };
+        assert_eq!(
+            w.run(fresh, hello.clone()).get_f64("ok").unwrap() == 0.0,
+            meets,
+            "{version}"
+        );
+        assert_eq!(
+            w.run(fresh, hello).get_f64("ok").unwrap() == 1.0,
+            meets,
+            "{version}"
+        );
+    }
+}

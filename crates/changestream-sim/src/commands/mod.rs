@@ -1,6 +1,7 @@
 //! Commands: the table, and what is the same for all of them before and after they run.
 
 mod access;
+mod api;
 mod collections;
 mod cursor;
 mod diagnostics;
@@ -13,6 +14,7 @@ mod replset;
 mod sessions;
 mod sharding;
 mod table;
+mod users;
 mod watch;
 mod write;
 mod write_concern;
@@ -32,6 +34,7 @@ use crate::reply::{Failure, Reply, Times};
 use crate::transactions;
 use crate::wait::Wait;
 
+pub(crate) use labels::is_retriable;
 use table::{COMMANDS, Command, Needs};
 
 /// What a command runs with.
@@ -80,7 +83,7 @@ pub(crate) type Result<T = Answer> = std::result::Result<T, CommandError>;
 /// Runs a request that has just arrived.
 pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     gossip(d, context);
-    let app_name = d.connection(context.connection).and_then(|c| c.app_name.clone());
+    let app_name = app_name(d, context);
     let fault = d
         .members
         .get_mut(context.member)
@@ -96,6 +99,15 @@ pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
         Some(fault) => execute_faulty(d, context, &fault),
         None => run(d, context),
     }
+}
+
+/// The name that the client gave in its handshake; servers since 4.9 heed one in the handshake itself.
+fn app_name(d: &Deployment, context: &Context<'_>) -> Option<String> {
+    let known = d.connection(context.connection).and_then(|c| c.app_name.clone());
+    if known.is_some() || !d.profile.versioned_api {
+        return known;
+    }
+    hello::application(context.body()).map(str::to_owned)
 }
 
 /// Takes up a request that waited.
@@ -202,7 +214,7 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
     let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if command.needs != Needs::Nothing && !d.users.is_empty() && user.is_none() {
+    if command.needs != Needs::Nothing && d.requires_users() && user.is_none() {
         return Err(CommandError::new(
             13,
             format!("command {name} requires authentication"),
@@ -214,7 +226,10 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
             format!("{name} may only be run against the admin database."),
         ));
     }
+    api::check(d, context)?;
     d.check_role(context, command.needs)?;
+    sessions::touch(d, context)?;
+    transactions::check_read_concern(context)?;
     transactions::begin(d, context)?;
     if let Some(ts) = after_cluster_time(context)
         && !applied(d, context, ts)
