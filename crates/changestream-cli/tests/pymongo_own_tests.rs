@@ -38,6 +38,26 @@ fn pymongos_own_tests_pass_on_a_replica_set_of_version_4_4() {
     .run();
 }
 
+/// What other suites of the drivers' specifications say of change streams: retryable reads, timeouts, sessions.
+#[test]
+fn pymongos_own_tests_of_what_surrounds_a_stream_pass_on_a_replica_set_of_version_8_0() {
+    Suite {
+        server: &["--server-version", "8.0"],
+        files: &[
+            "test/test_retryable_reads_unified.py",
+            "test/test_csot.py",
+            "test/test_versioned_api.py",
+            "test/test_connections_survive_primary_stepdown_spec.py",
+            "test/test_comment.py",
+            "-k",
+            "change or stepdown or versioned or comment",
+        ],
+        at_least: 60,
+        without: &[],
+    }
+    .run();
+}
+
 #[test]
 fn pymongos_own_tests_pass_on_a_sharded_cluster_of_version_8_0() {
     // A mongos that waits ten seconds for idle shards, as is the default, would be too slow for a test.

@@ -115,3 +115,34 @@ fn a_fail_point_for_an_application_meets_its_handshake_too_since_4_9() {
         );
     }
 }
+
+#[test]
+fn a_retryable_write_is_lost_before_or_after_it_is_made_and_its_retry_tells_which() {
+    let (mut w, admin) = server("8.0");
+    let lsid = doc! { "id": bson::Uuid::from_bytes([1; 16]) };
+    for (id, data) in [
+        (1_i64, doc! {}),
+        (2, doc! { "failBeforeCommitExceptionCode": 1 }),
+        (
+            3,
+            doc! { "failBeforeCommitExceptionCode": 1, "closeConnection": false },
+        ),
+    ] {
+        let kept = data.contains_key("failBeforeCommitExceptionCode");
+        let open = data.contains_key("closeConnection");
+        fail_once(&mut w, admin, "onPrimaryTransactionalWrite", data);
+        let insert =
+            doc! { "insert": "c", "documents": [{ "_id": id }], "lsid": lsid.clone(), "txnNumber": id };
+        let c = w.connect(0);
+        w.send(c, insert.clone());
+        assert_eq!(w.ended.contains(&c), !open, "{id}");
+        if let Some(reply) = w.reply(c) {
+            assert!(open && reply.contains_key("writeErrors"), "{reply}");
+        }
+        let made = w.ok(admin, doc! { "count": "c", "query": { "_id": id } });
+        assert_eq!(made.get_i32("n").unwrap(), i32::from(!kept), "{id}");
+        let retried = w.ok(admin, insert);
+        assert_eq!(retried.get_i32("n").unwrap(), 1, "{retried}");
+        assert_eq!(retried.contains_key("retriedStmtIds"), !kept, "{retried}");
+    }
+}

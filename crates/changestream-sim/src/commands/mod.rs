@@ -193,9 +193,33 @@ fn execute_faulty(d: &mut Deployment, context: &Context<'_>, fault: &Fault) -> O
     )
 }
 
+/// What the fail point `onPrimaryTransactionalWrite` does: the connection ends with the command, the write may fail.
+fn fail_retryable_write(d: &mut Deployment, context: &Context<'_>) -> Result<()> {
+    let Some(fault) = d
+        .members
+        .get_mut(context.member)
+        .and_then(|m| m.fail_points.retryable_write())
+    else {
+        return Ok(());
+    };
+    if let (true, Some(connection)) = (fault.close_connection, d.connection_mut(context.connection)) {
+        connection.hangs_up = true;
+    }
+    match fault.error_code {
+        None => Ok(()),
+        Some(code) => Err(CommandError::new(
+            code,
+            "Failing write due to failpoint. The write must not be reflected.",
+        )),
+    }
+}
+
 fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     let stream = labels::concerns_change_stream(d, context);
     let answer = checked(d, context);
+    if d.connection(context.connection).is_some_and(|c| c.hangs_up) {
+        return Outcome::Disconnect;
+    }
     conclude(d, context, answer, stream)
 }
 
