@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) known_primary: Option<usize>,
     pub(crate) process_id: ObjectId,
     pub(crate) topology_counter: i64,
+    /// What the last change of its role passed through.
+    passing: Vec<Passing>,
     /// How late it applies what others wrote.
     pub(crate) lag: Duration,
     /// It does not stand for election before this.
@@ -41,6 +43,14 @@ pub(crate) struct Member {
     pub(crate) fail_points: FailPoints,
     connections: i32,
     requests: i32,
+}
+
+/// A standing that lasts no time, between secondary and primary. Only hellos that wait are told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passing {
+    pub(crate) counter: i64,
+    pub(crate) secondary: bool,
+    pub(crate) election_id: ObjectId,
 }
 
 /// What a member is.
@@ -75,6 +85,7 @@ impl Member {
             known_primary: None,
             process_id: object_id(seconds, random),
             topology_counter: 0,
+            passing: Vec::new(),
             lag: Duration::ZERO,
             frozen_until: None,
             election_due: None,
@@ -91,6 +102,7 @@ impl Member {
         self.role = Role::Secondary;
         self.process_id = object_id(seconds, random);
         self.topology_counter = 0;
+        self.passing.clear();
         self.known_primary = None;
         self.frozen_until = None;
         self.election_due = None;
@@ -147,6 +159,26 @@ impl Member {
 
     pub(crate) fn topology_changed(&mut self) {
         self.topology_counter += 1;
+    }
+
+    /// A change of role, through standings that are already secondary or not.
+    pub(crate) fn role_changed(&mut self, through: &[bool]) {
+        let election_id = self.election_id();
+        let counters = self.topology_counter + 1..;
+        let passing = counters.zip(through).map(|(counter, secondary)| Passing {
+            counter,
+            secondary: *secondary,
+            election_id,
+        });
+        self.passing = passing.collect();
+        self.topology_counter += i64::try_from(through.len()).unwrap_or(0) + 1;
+    }
+
+    /// The standing that came next after that version, if it lasted no time.
+    pub(crate) fn passed_after(&self, seen: (ObjectId, i64)) -> Option<Passing> {
+        let (process, counter) = seen;
+        let next = self.passing.iter().find(|p| p.counter == counter + 1);
+        next.filter(|_| process == self.process_id).copied()
     }
 
     pub(crate) fn next_connection_number(&mut self) -> i32 {
