@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::cursors::Cursor;
 use crate::failpoints::FailPoints;
 use crate::oplog::{Log, OpTime};
+use crate::sharding::Routed;
 use crate::transactions::Transaction;
 
 /// A mongod.
@@ -40,6 +41,8 @@ pub(crate) struct Member {
     pub(crate) election_due: Option<Instant>,
     pub(crate) cursors: BTreeMap<i64, Cursor>,
     pub(crate) transactions: BTreeMap<Vec<u8>, Transaction>,
+    /// The transactions that clients run through this mongos, by session.
+    pub(crate) routed: BTreeMap<Vec<u8>, Routed>,
     pub(crate) fail_points: FailPoints,
     connections: i32,
     requests: i32,
@@ -91,6 +94,7 @@ impl Member {
             election_due: None,
             cursors: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            routed: BTreeMap::new(),
             fail_points: FailPoints::default(),
             connections: 0,
             requests: 0,
@@ -115,6 +119,7 @@ impl Member {
     pub(crate) fn forget_volatile(&mut self) {
         self.cursors.clear();
         self.transactions.clear();
+        self.routed.clear();
     }
 
     pub(crate) fn is_up(&self) -> bool {

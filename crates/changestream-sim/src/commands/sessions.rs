@@ -34,6 +34,7 @@ pub(super) fn kill(d: &mut Deployment, context: &Context<'_>) -> Result {
 pub(super) fn kill_all(d: &mut Deployment, context: &Context<'_>) -> Result {
     if let Some(m) = d.members.get_mut(context.member) {
         m.transactions.clear();
+        m.routed.clear();
         m.cursors.retain(|_, cursor| cursor.session.is_none());
     }
     Ok(Answer::Reply(Reply::ok()))
@@ -53,8 +54,9 @@ pub(super) fn abort_transaction(d: &mut Deployment, context: &Context<'_>) -> Re
 
 /// A session's end takes its cursors and its transaction with it.
 fn forget(d: &mut Deployment, context: &Context<'_>, sessions: &[Document]) -> Result {
-    if let Some(m) = d.members.get_mut(context.member) {
-        for key in sessions.iter().map(session_key) {
+    for key in sessions.iter().map(session_key) {
+        d.forget_routed(context, &key);
+        if let Some(m) = d.members.get_mut(context.member) {
             m.transactions.remove(&key);
             m.cursors
                 .retain(|_, cursor| cursor.session.as_ref() != Some(&key));

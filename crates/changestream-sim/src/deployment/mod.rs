@@ -192,8 +192,8 @@ impl Deployment {
     /// to and what the controls call members.
     ///
     /// Collections are unsharded, on their database's primary shard, until `enableSharding` and `shardCollection` are
-    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Not modelled are
-    /// transactions through a mongos, the balancer, `addShard` and failures of config servers.
+    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Transactions may span
+    /// shards. Not modelled are the balancer, `addShard` and failures of config servers.
     ///
     /// ```
     /// # use changestream_sim::Deployment;
