@@ -73,6 +73,11 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
         ));
     }
     if d.cluster.is_some() {
+        if !d.profile.sharded_transactions {
+            return Err(CommandError::illegal_operation(
+                "Transaction numbers are only allowed on a replica set member or mongos",
+            ));
+        }
         return d.begin_routed(context, txn_number);
     }
     let Some(m) = d.members.get_mut(context.member) else {
