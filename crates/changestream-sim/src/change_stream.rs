@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, Document, Timestamp};
+use bson::{Bson, Document, RawDocument, Timestamp};
 use bytes::Bytes;
 
 use crate::change_event::{self, Candidate, EventOptions};
@@ -11,6 +11,7 @@ use crate::member::Member;
 use crate::oplog::Entry;
 use crate::plain_event::PlainEvent;
 use crate::profile::Profile;
+use crate::query::needs::Needs;
 use crate::query::pipeline::Pipeline;
 use crate::reply::raw;
 use crate::split_event;
@@ -25,6 +26,8 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) struct ChangeStream {
     options: EventOptions,
     pipeline: Pipeline,
+    /// What the pipeline looks at, if it only lets events through or not.
+    needs: Option<Needs>,
     floor: Arc<EncodedToken>,
     floor_ts: Timestamp,
     /// The event that the client resumes after, until it is seen again.
@@ -76,6 +79,7 @@ impl ChangeStream {
         };
         Self {
             options,
+            needs: pipeline.needs(),
             pipeline,
             floor,
             floor_ts,
@@ -116,7 +120,10 @@ impl ChangeStream {
             if entry.optime.ts > committed {
                 break;
             }
-            if let Some(plain) = self.only_plain(entry, profile) {
+            if let Some(plain) = self.only_plain(entry, member, profile) {
+                if !self.lets_through(plain) {
+                    continue;
+                }
                 if batch.is_full_for(plain.document.len()) {
                     self.stand_at(passed);
                     return Ok(Continues::Yes);
@@ -126,7 +133,7 @@ impl ChangeStream {
                 continue;
             }
             self.stand_at(passed.take());
-            for candidate in change_event::candidates(entry, &self.options, profile) {
+            for candidate in change_event::candidates(entry, &self.options, &member.committed, profile) {
                 // Where events may be split, each fragment is placed by itself.
                 let splits = self.pipeline.splits_large_events();
                 if !splits && !self.is_next(&candidate.token.data)? {
@@ -162,13 +169,24 @@ impl ChangeStream {
         Ok(Continues::Yes)
     }
 
-    /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all.
-    fn only_plain<'a>(&self, entry: &'a Entry, profile: &Profile) -> Option<&'a PlainEvent> {
-        if self.to_find.is_some() || !self.pipeline.is_empty() || entry.optime.ts <= self.floor_ts {
+    /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all
+    /// with the same wishes.
+    fn only_plain<'a>(&self, entry: &'a Entry, member: &Member, profile: &Profile) -> Option<&'a PlainEvent> {
+        if self.to_find.is_some() || self.needs.is_none() || entry.optime.ts <= self.floor_ts {
             return None;
         }
-        change_event::only_plain(entry, &self.options, profile)
+        change_event::only_plain(entry, &self.options, &member.committed, profile)
             .filter(|plain| plain.document.len() <= MAX_EVENT)
+    }
+
+    /// Whether the pipeline lets an event through, by the fields that it looks at.
+    fn lets_through(&self, plain: &PlainEvent) -> bool {
+        if self.pipeline.is_empty() {
+            return true;
+        }
+        let raw = RawDocument::from_bytes(&plain.document).ok();
+        let needed = raw.and_then(|raw| self.needs.as_ref()?.of(raw));
+        needed.is_some_and(|needed| self.pipeline.lets_through(&needed))
     }
 
     fn stand_at(&mut self, event: Option<(Timestamp, &Arc<EncodedToken>)>) {

@@ -1,6 +1,6 @@
 //! Replication and elections: who is primary, who has which entries, and what is committed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bson::Timestamp;
@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::member::{Member, Role};
 use crate::oplog::{Change, Entry, Op, OpTime, Statement};
-use crate::plain_event;
+use crate::plain_event::{self, Telling, Told};
 use crate::profile::Profile;
 
 impl Deployment {
@@ -78,7 +78,7 @@ impl Deployment {
             ops,
             statement,
             transaction,
-            plain_events: OnceLock::new(),
+            told: Told::default(),
         });
         m.catalog.apply(&entry);
         if m.role != Role::Standalone {
@@ -442,7 +442,7 @@ fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>, 
     for entry in newly {
         m.committed.apply(&entry);
         // Now rather than when a reader waits for it.
-        plain_event::of(&entry, profile);
+        plain_event::of(&entry, Telling::default(), profile);
     }
     m.commit_point = point;
 }

@@ -8,6 +8,7 @@ use bson::{Bson, DateTime, Document};
 
 use super::expression::{Expression, Scope};
 use super::filter::Filter;
+use super::needs::Needs;
 use super::projection::{AddFields, Projection};
 use super::show;
 use super::sort::SortPattern;
@@ -112,6 +113,31 @@ impl Pipeline {
     /// Whether there is no stage to run.
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty()
+    }
+
+    /// What the pipeline looks at, if it only lets documents through or not.
+    pub(crate) fn needs(&self) -> Option<Needs> {
+        let mut needs = Needs::default();
+        let plain = self.stages.iter().all(|stage| match stage {
+            Stage::Each(EachStage::Match(filter)) => filter.collect_needs(&mut needs),
+            Stage::Each(
+                EachStage::Project(_)
+                | EachStage::Unset(_)
+                | EachStage::AddFields(_)
+                | EachStage::ReplaceRoot(_)
+                | EachStage::Redact(_),
+            )
+            | Stage::All(_) => false,
+        });
+        (plain && !self.splits_large_events).then_some(needs)
+    }
+
+    /// Whether a pipeline that only lets documents through does so with this one.
+    pub(crate) fn lets_through(&self, document: &Document) -> bool {
+        self.stages.iter().all(|stage| match stage {
+            Stage::Each(EachStage::Match(filter)) => filter.matches(document),
+            Stage::Each(_) | Stage::All(_) => true,
+        })
     }
 
     /// What becomes of one document; none if a stage drops it.
