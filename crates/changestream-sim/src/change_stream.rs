@@ -26,7 +26,7 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) struct ChangeStream {
     options: EventOptions,
     pipeline: Pipeline,
-    /// What the pipeline looks at, if it only lets events through or not.
+    /// What the pipeline looks at, if it can do with encoded events.
     needs: Option<Needs>,
     floor: Arc<EncodedToken>,
     floor_ts: Timestamp,
@@ -121,14 +121,14 @@ impl ChangeStream {
                 break;
             }
             if let Some(plain) = self.only_plain(entry, member, profile) {
-                if !self.lets_through(plain) {
+                let Some(event) = self.selected(plain) else {
                     continue;
-                }
-                if batch.is_full_for(plain.document.len()) {
+                };
+                if batch.is_full_for(event.len()) {
                     self.stand_at(passed);
                     return Ok(Continues::Yes);
                 }
-                batch.take(&plain.token, &plain.document);
+                batch.take(&plain.token, &event);
                 passed = Some((entry.optime.ts, &plain.token));
                 continue;
             }
@@ -179,14 +179,20 @@ impl ChangeStream {
             .filter(|plain| plain.document.len() <= MAX_EVENT)
     }
 
-    /// Whether the pipeline lets an event through, by the fields that it looks at.
-    fn lets_through(&self, plain: &PlainEvent) -> bool {
+    /// What the pipeline leaves of an event, decoding no more than it looks at; none if it drops it.
+    fn selected(&self, plain: &PlainEvent) -> Option<Bytes> {
         if self.pipeline.is_empty() {
-            return true;
+            return Some(plain.document.clone());
         }
-        let raw = RawDocument::from_bytes(&plain.document).ok();
-        let needed = raw.and_then(|raw| self.needs.as_ref()?.of(raw));
-        needed.is_some_and(|needed| self.pipeline.lets_through(&needed))
+        let raw = RawDocument::from_bytes(&plain.document).ok()?;
+        let needed = self.needs.as_ref()?.of(raw)?;
+        if !self.pipeline.lets_through(&needed) {
+            return None;
+        }
+        let Some(projection) = self.pipeline.projection() else {
+            return Some(plain.document.clone());
+        };
+        Some(projection.apply_encoded(raw)?.into_bytes().into())
     }
 
     fn stand_at(&mut self, event: Option<(Timestamp, &Arc<EncodedToken>)>) {

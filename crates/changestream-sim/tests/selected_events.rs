@@ -72,3 +72,38 @@ fn a_match_on_encoded_events_selects_what_a_match_on_whole_ones_does() {
         assert_eq!(quick, whole, "{filter}");
     }
 }
+
+#[test]
+fn a_project_of_encoded_events_leaves_what_a_project_of_whole_ones_does() {
+    let stages = [
+        doc! { "$project": { "fullDocument": 1 } },
+        doc! { "$project": { "ns": 1, "operationType": true, "nothing": 1 } },
+        doc! { "$project": { "fullDocument": 0, "clusterTime": 0 } },
+        doc! { "$unset": ["ns", "documentKey"] },
+        doc! { "$project": { "fullDocument.a": 1 } },
+        doc! { "$project": { "kind": "$operationType" } },
+    ];
+    let mut w = World::new(Deployment::replica_set(1).server_version("8.0"));
+    let c = w.connect(0);
+    w.ok(c, doc! { "create": "c" });
+    let cursors = stages.map(|stage| {
+        let found = doc! { "$match": { "operationType": "insert" } };
+        let (quick, _) = w.watch(c, doc! {}, vec![found.clone(), stage.clone()]);
+        let whole = doc! { "$addFields": { "_id": "$_id" } };
+        let (whole, _) = w.watch(c, doc! {}, vec![found, whole, stage.clone()]);
+        (stage, quick, whole)
+    });
+    w.ok(
+        c,
+        doc! { "insert": "c", "documents": [{ "_id": 1, "a": 1, "b": [1] }, { "_id": 2 }] },
+    );
+    for (stage, quick, whole) in cursors {
+        let (quick, whole) = (batch(&w.get_more(c, quick, 1)), batch(&w.get_more(c, whole, 1)));
+        assert_eq!(quick.len(), 2);
+        assert_eq!(quick, whole, "{stage}");
+    }
+    let (dropped, _) = w.watch(c, doc! {}, vec![doc! { "$project": { "_id": 0 } }]);
+    w.insert(c, 3);
+    let refused = w.run(c, doc! { "getMore": dropped, "collection": "c" });
+    assert_eq!(world::code(&refused), 280);
+}

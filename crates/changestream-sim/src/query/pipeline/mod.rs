@@ -115,10 +115,12 @@ impl Pipeline {
         self.stages.is_empty()
     }
 
-    /// What the pipeline looks at, if it only lets documents through or not.
+    /// What the pipeline looks at, if all it does is to let documents through or not, and then to keep or drop whole
+    /// fields of them.
     pub(crate) fn needs(&self) -> Option<Needs> {
         let mut needs = Needs::default();
-        let plain = self.stages.iter().all(|stage| match stage {
+        let (stages, _) = self.split_projection();
+        let only_matches = stages.iter().all(|stage| match stage {
             Stage::Each(EachStage::Match(filter)) => filter.collect_needs(&mut needs),
             Stage::Each(
                 EachStage::Project(_)
@@ -129,15 +131,32 @@ impl Pipeline {
             )
             | Stage::All(_) => false,
         });
-        (plain && !self.splits_large_events).then_some(needs)
+        (only_matches && !self.splits_large_events).then_some(needs)
     }
 
-    /// Whether a pipeline that only lets documents through does so with this one.
+    /// Whether such a pipeline lets the document with these fields through.
     pub(crate) fn lets_through(&self, document: &Document) -> bool {
         self.stages.iter().all(|stage| match stage {
             Stage::Each(EachStage::Match(filter)) => filter.matches(document),
             Stage::Each(_) | Stage::All(_) => true,
         })
+    }
+
+    /// Which fields such a pipeline leaves.
+    pub(crate) fn projection(&self) -> Option<&Projection> {
+        self.split_projection().1
+    }
+
+    /// The stages before a last one that keeps or drops whole fields, and that one.
+    fn split_projection(&self) -> (&[Stage], Option<&Projection>) {
+        match self.stages.split_last() {
+            Some((Stage::Each(EachStage::Project(last) | EachStage::Unset(last)), before))
+                if last.is_plain() =>
+            {
+                (before, Some(last))
+            }
+            Some(_) | None => (&self.stages, None),
+        }
     }
 
     /// What becomes of one document; none if a stage drops it.
