@@ -61,7 +61,10 @@ mod alarm;
 mod client;
 mod driver;
 mod layer;
+mod logging;
 mod mode;
+mod monitor;
+mod run;
 mod runtime;
 mod security;
 mod socket;
@@ -74,6 +77,7 @@ mod watch;
 
 pub use client::{Client, Collection, Database};
 pub use mode::{Mode, Opening};
+pub use run::Running;
 pub use runtime::Runtime;
 pub use stream::ChangeStream;
 pub use tcp::configure_tcp;
