@@ -32,9 +32,11 @@ impl Needs {
             let Some(below) = self.0.get(element.key().as_str()) else {
                 continue;
             };
-            let value = match element.value().ok()? {
-                RawBsonRef::Document(inner) if !below.0.is_empty() => Bson::Document(below.of(inner)?),
-                value => Bson::try_from(value).ok()?,
+            let value = element.value().ok()?;
+            let value = if let (RawBsonRef::Document(inner), false) = (value, below.0.is_empty()) {
+                Bson::Document(below.of(inner)?)
+            } else {
+                Bson::try_from(value).ok()?
             };
             found.insert(element.key().as_str(), value);
             if found.len() == self.0.len() {
