@@ -69,7 +69,8 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
             let token = stream.token().clone();
             let open = if continues == Continues::Yes { id } else { 0 };
-            let reply = batch.reply(Some(&token), open, &cursor.namespace);
+            let told = Some(token.as_ref()).filter(|_| profile.post_batch_token);
+            let reply = batch.reply(told, open, &cursor.namespace);
             if open == 0 {
                 return Ok(Answer::MajorityRead(reply));
             }
@@ -115,7 +116,8 @@ fn get_more_merged(
     };
     let waits = batch.is_empty() && id != 0 && context.now < deadline;
     // A mongos knows no exhaust cursors: the flag is without effect.
-    let reply = batch.reply(Some(stream.token()), id, &cursor.namespace);
+    let told = Some(stream.token()).filter(|_| d.profile.post_batch_token);
+    let reply = batch.reply(told, id, &cursor.namespace);
     if let (Some(m), true) = (d.members.get_mut(context.member), id != 0) {
         m.cursors.insert(id, cursor);
     }

@@ -119,7 +119,7 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
             let answer = match unreachable_shards(d, context) {
                 Some(_) if context.now < deadline => Ok(Answer::Wait(Wait::Shards { deadline })),
                 Some(error) => Err(error),
-                None => command(d, context).and_then(|command| (command.run)(d, context)),
+                None => command(d, context).and_then(|command| run_command(d, context, command)),
             };
             conclude(d, context, answer, stream)
         }
@@ -265,7 +265,23 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
         let deadline = context.now + FIND_HOST_TIMEOUT;
         return Ok(Answer::Wait(Wait::Shards { deadline }));
     }
-    (command.run)(d, context)
+    run_command(d, context, command)
+}
+
+fn run_command(d: &mut Deployment, context: &Context<'_>, command: &Command) -> Result {
+    d.take_part(context)?;
+    let answer = (command.run)(d, context)?;
+    let Some(token) = d.recovery_token(context) else {
+        return Ok(answer);
+    };
+    Ok(match answer {
+        Answer::Reply(reply) => Answer::Reply(reply.with_recovery(&token)),
+        Answer::Written(reply, optime) => Answer::Written(reply.with_recovery(&token), optime),
+        other @ (Answer::MajorityRead(_)
+        | Answer::Wait(_)
+        | Answer::Streaming(..)
+        | Answer::MajorityStreaming(..)) => other,
+    })
 }
 
 /// Why a mongos cannot run the command now: it does not reach a primary that it needs.
@@ -283,6 +299,7 @@ fn gossip(d: &mut Deployment, context: &Context<'_>) {
     let told = context.body().get_document("$clusterTime").ok();
     let told = told.and_then(|t| t.get_timestamp("clusterTime").ok());
     d.gossip(context.member, told);
+    d.enter_transaction(context);
     // What an earlier command wrote without waiting for it.
     d.take_written();
 }

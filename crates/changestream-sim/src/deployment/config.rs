@@ -66,7 +66,7 @@ impl Config {
         }
     }
 
-    /// The server version to behave as: 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
+    /// The server version to behave as: 4.0, 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
     /// patch releases, such as 6.0.8; see [`Profile::for_version`].
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();

@@ -138,7 +138,8 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// From now on the member applies what others wrote this much later.
+    /// From now on the member applies what others wrote this much later, and journals what it writes itself as primary
+    /// this much later: a write is committed when a majority has it in its journal.
     pub fn lag(&mut self, now: Instant, member: usize, lag: Duration) {
         if let Some(m) = self.members.get_mut(member) {
             m.lag = lag;
