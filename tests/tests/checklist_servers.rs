@@ -5,7 +5,7 @@
 //! - retryable reads prose tests 2.1 and 2.2 (another mongos): in `checklist_mongos.rs`, here with secondaries.
 //! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: client backpressure is not carried out.
 //! - retryable reads 1 (PoolClearedError), CMAP 5 (checkOutFailed): a stream has no pool, hence no such error or event.
-//! - CSOT 4 and 5: `timeoutMS` is not carried out.
+//! - CSOT 5: in `timeouts.rs`. CSOT 4 (background connections): there are none.
 //! - DNS 1 to 4, SRV polling 1 to 13: `mongodb+srv` is not resolved yet.
 #![allow(clippy::unwrap_used, reason = "tests")]
 

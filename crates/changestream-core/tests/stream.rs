@@ -63,6 +63,7 @@ impl World {
             max_wire_version: self.wire_version,
             supports_sessions: true,
             role: self.role,
+            min_round_trip: Duration::ZERO,
         };
         self.input(StreamInput::Ready(server));
     }
@@ -799,14 +800,14 @@ fn a_reply_that_makes_no_sense_is_an_error_and_no_reason_to_resume() {
 #[test]
 fn closing_says_what_is_left_to_tell_the_server() {
     let mut world = World::opened(WatchOptions::default());
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert!(!farewell.busy);
     assert_eq!(farewell.commands.len(), 2);
     assert_eq!(farewell.server, "a:1".parse().unwrap());
     let mut world = World::opened(options(|o| o.session = Some(Session::with_id([1; 16]))));
     world.demand(Demand::Next);
     world.expect_get_more();
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert!(farewell.busy);
     assert_eq!(
         farewell.commands.len(),
@@ -935,7 +936,7 @@ fn each_get_more_that_is_overdue_doubles_the_patience_until_one_is_answered() {
                 Some(StreamOutput::SelectServer { .. }) => world.ready(),
                 Some(StreamOutput::Update(_)) => world.demand(Demand::Next),
                 Some(StreamOutput::Send(_)) => {}
-                Some(StreamOutput::End(..)) => panic!("the stream has ended"),
+                Some(StreamOutput::End(..) | StreamOutput::Abandon) => panic!("the stream has ended"),
                 None => {
                     world.now += Duration::from_secs(20);
                     world.input(StreamInput::Timeout);
@@ -1069,7 +1070,7 @@ fn closing_in_the_pause_before_a_get_more_kills_the_cursor() {
     world.demand(Demand::Next);
     world.expect_get_more();
     world.reply(overload());
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert_eq!((farewell.commands.len(), farewell.busy), (2, false));
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use changestream_core::client::{ClientMachine, ClientSettings};
 use changestream_core::connection::{ClientMetadata, Environment};
@@ -67,7 +68,7 @@ impl<M: Mode> Client<M> {
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
     pub fn watch(&self) -> Watch<M> {
-        Watch::new(self.clone(), Scope::Cluster)
+        Watch::new(self.clone(), Scope::Cluster, None)
     }
 
     /// A database of that name.
@@ -75,6 +76,7 @@ impl<M: Mode> Client<M> {
         Database {
             client: self.clone(),
             name: name.into(),
+            timeout: None,
         }
     }
 
@@ -197,6 +199,7 @@ impl<M> fmt::Debug for Client<M> {
 pub struct Database<M> {
     client: Client<M>,
     name: String,
+    timeout: Option<Duration>,
 }
 
 impl<M: Mode> Database<M> {
@@ -205,7 +208,15 @@ impl<M: Mode> Database<M> {
         let scope = Scope::Database {
             database: self.name.clone(),
         };
-        Watch::new(self.client.clone(), scope)
+        Watch::new(self.client.clone(), scope, self.timeout)
+    }
+
+    /// The same database with another `timeoutMS` for its streams and those of its collections, see [`Watch::timeout`].
+    /// Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
+        self
     }
 
     /// A collection of that name.
@@ -227,6 +238,7 @@ impl<M> Clone for Database<M> {
         Self {
             client: self.client.clone(),
             name: self.name.clone(),
+            timeout: self.timeout,
         }
     }
 }
@@ -250,7 +262,14 @@ impl<M: Mode> Collection<M> {
             database: self.database.name.clone(),
             collection: self.name.clone(),
         };
-        Watch::new(self.database.client.clone(), scope)
+        Watch::new(self.database.client.clone(), scope, self.database.timeout)
+    }
+
+    /// The same collection with another `timeoutMS` for its streams, see [`Watch::timeout`]. Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.database.timeout = Some(time);
+        self
     }
 
     /// The collection's name.

@@ -81,6 +81,11 @@ impl<R: Runtime> Driver<R> {
         self.updates.push_front(update);
     }
 
+    /// A call of the consumer's begins.
+    pub(crate) fn begin(&mut self) {
+        self.machine.handle_input(self.runtime.now(), Input::Begin);
+    }
+
     /// Ready when the stream is open, or has ended.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.machine.is_open() {
@@ -248,7 +253,7 @@ fn satisfies(demand: Demand, update: &Update) -> bool {
         Demand::Next => true,
         Demand::TryNext => matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         ),
     }
 }

@@ -71,6 +71,8 @@ pub enum Tried {
     Event(ChangeEvent),
     /// Nothing within one getMore.
     Nothing(Idle),
+    /// `timeoutMS` was over first.
+    TimedOut(Error),
     /// The end.
     End(Result<(), Error>),
 }
@@ -81,7 +83,7 @@ impl Stream {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
         let ends_a_try = matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
@@ -166,6 +168,7 @@ impl World {
     /// # Errors
     /// What opening it failed with.
     pub fn open(&mut self, id: StreamId) -> Result<(), Error> {
+        self.input(id, Input::Begin);
         self.run_until(|world| {
             let stream = &world.streams[id.0];
             stream.machine.is_open() || stream.closed.is_some()
@@ -183,8 +186,13 @@ impl World {
         id
     }
 
-    /// The next update, none after the end.
+    /// The next update, none after the end; a call by itself.
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
+        self.next_of_call(id)
+    }
+
+    fn next_of_call(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         if !self.has_something(id) {
             self.demand(id, Demand::Next);
         }
@@ -194,8 +202,10 @@ impl World {
 
     fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
-        if let Some(update) = stream.updates.pop_front() {
-            return Some(Ok(update));
+        match stream.updates.pop_front() {
+            Some(Update::TimedOut(error)) => return Some(Err(error)),
+            Some(update) => return Some(Ok(update)),
+            None => {}
         }
         match &stream.closed {
             Some(Err(error)) => Some(Err(error.clone())),
@@ -206,6 +216,7 @@ impl World {
     /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
     /// who drops a future: nothing may be lost by that.
     pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
         self.demand(id, Demand::Next);
         let end = self.now + time;
         self.settle();
@@ -222,8 +233,9 @@ impl World {
 
     /// The next event, none after the end.
     pub fn next(&mut self, id: StreamId) -> Option<Result<ChangeEvent, Error>> {
+        self.input(id, Input::Begin);
         loop {
-            match self.next_update(id)? {
+            match self.next_of_call(id)? {
                 Ok(Update::Change(event)) => return Some(Ok(event)),
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -251,6 +263,7 @@ impl World {
 
     /// What at most one getMore brings.
     pub fn try_next(&mut self, id: StreamId) -> Tried {
+        self.input(id, Input::Begin);
         if !self.has_something(id) {
             self.demand(id, Demand::TryNext);
         }
@@ -260,6 +273,7 @@ impl World {
             match stream.updates.pop_front() {
                 Some(Update::Change(event)) => return Tried::Event(event),
                 Some(Update::Idle(idle)) => return Tried::Nothing(idle),
+                Some(Update::TimedOut(error)) => return Tried::TimedOut(error),
                 Some(_) => {}
                 None => return Tried::End(stream.closed.clone().expect("it has ended")),
             }

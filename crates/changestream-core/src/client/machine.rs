@@ -74,9 +74,14 @@ impl ClientMachine {
         watch
             .read_preference
             .get_or_insert_with(|| options.read_preference.clone());
+        watch.timeout = watch.timeout.or(options.timeout);
         watch.read_concern = watch.read_concern.or_else(|| options.read_concern.clone());
         let mut random = Random::new(seed);
-        let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
+        // "Drivers MUST ignore any deprecated timeout options if `timeoutMS` is set" (Client Side Operations Timeout
+        // specification, "Validation and Overrides").
+        let socket_timeout = options
+            .socket_timeout
+            .filter(|timeout| !timeout.is_zero() && watch.timeout.is_none());
         let patience = Patience {
             open: socket_timeout.unwrap_or_else(|| options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
             scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
@@ -141,6 +146,10 @@ impl ClientMachine {
             }
             Input::Timeout => self.on_timeout(),
             Input::Demand(demand) => self.stream.handle_input(now, StreamInput::Demand(demand)),
+            Input::Begin => {
+                self.stream.handle_input(now, StreamInput::Begin);
+                self.renew_selection();
+            }
             Input::Close { deadline } => self.close(deadline),
         }
     }
@@ -155,10 +164,14 @@ impl ClientMachine {
                 return Output::Closed(result.clone());
             }
             match self.stream.poll_output(self.now) {
-                Some(StreamOutput::Update(update)) => return Output::Update(update),
+                Some(StreamOutput::Update(update)) => return Output::Update(self.explained(update)),
+                Some(StreamOutput::Abandon) => self.abandon(),
                 Some(StreamOutput::Send(command)) => self.send(command),
                 Some(StreamOutput::SelectServer { deprioritized }) => self.start_selection(deprioritized),
-                Some(StreamOutput::End(result, farewell)) => self.end(result, farewell),
+                Some(StreamOutput::End(result, farewell)) => {
+                    let result = result.map_err(|error| self.explain(error));
+                    self.end(result, farewell);
+                }
                 None => {
                     let deadline = self.deadline();
                     self.due = deadline.map(|deadline| deadline.at);
@@ -197,6 +210,11 @@ impl ClientMachine {
         self.stream.has_buffered()
     }
 
+    /// How long taking leave may take where its caller says nothing: `timeoutMS`, which counts anew, or else five seconds.
+    pub fn close_limit(&self) -> Duration {
+        self.stream.call_limit().unwrap_or(CLOSE_LIMIT)
+    }
+
     /// What the stream has done so far, and how far behind it is.
     pub fn stats(&self) -> StreamStats {
         self.stream.stats()
@@ -223,11 +241,22 @@ impl ClientMachine {
             supports_sessions: self.settings.options.load_balanced
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
             role: role(self.topology.description().topology_type, described),
+            min_round_trip: described
+                .map(|server| server.round_trip.minimum())
+                .unwrap_or_default(),
         };
         tracing::info!(server = %server.address, "attached");
         self.phase = Phase::Attached(id, None);
         self.drop_links_but(Some(id));
         self.stream.handle_input(self.now, StreamInput::Ready(server));
+    }
+
+    /// The stream's connection is busy with what nobody waits for.
+    fn abandon(&mut self) {
+        if let Phase::Attached(id, _) = self.phase {
+            self.phase = Phase::Parked;
+            self.drop_link(id);
+        }
     }
 
     fn send(&mut self, command: stream::Command) {
@@ -295,10 +324,7 @@ impl ClientMachine {
 
     fn deadline(&self) -> Option<Deadline> {
         let links = self.links.values().filter_map(|link| link.connection.deadline());
-        let stream = self.stream.deadline().map(|at| Deadline {
-            at,
-            reason: DeadlineReason::ResumeBackoff,
-        });
+        let stream = self.stream.deadline().map(|(at, reason)| Deadline { at, reason });
         let phase = match &self.phase {
             Phase::Selecting(_) => self.selection_deadline(),
             Phase::Closing(closing) => Some(Deadline {
@@ -322,6 +348,9 @@ fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role
         (_, _) => Role::Member,
     }
 }
+
+/// Where `timeoutMS` is not set. The server forgets a cursor by itself in time.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An aggregate that starts now is answered within `serverSelectionTimeoutMS`, but has at least this long.
 const LEAST_OPEN_PATIENCE: Duration = Duration::from_secs(2);

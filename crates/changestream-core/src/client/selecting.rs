@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::links::{Link, Stage};
 use super::machine::Phase;
-use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason};
+use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason, Update};
 use crate::stream::{CommandReply, StreamInput};
 use crate::topology::{
     ApplicationError, ApplicationErrorKind, ConnectionPhase, SelectionCriteria, ServerType, TopologyType,
@@ -99,7 +99,16 @@ impl ClientMachine {
         match found {
             Some(_) if wait => Step::Wait,
             Some(address) => Step::Take(address),
-            None if selection.over => Step::Fail(self.none_suitable()),
+            None if selection.over => {
+                let error = self.none_suitable(&self.selection_limit());
+                // "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side
+                // Operations Timeout specification, "Server Selection").
+                Step::Fail(if self.stream.is_timed() {
+                    Error::timeout("no server was found", Some(error))
+                } else {
+                    error
+                })
+            }
             None => Step::Wait,
         }
     }
@@ -272,19 +281,61 @@ impl ClientMachine {
             && self.topology.description().topology_type == TopologyType::ReplicaSetWithPrimary
     }
 
-    fn none_suitable(&self) -> Error {
+    fn selection_limit(&self) -> String {
         let options = &self.settings.options;
-        let looked = self.topology.selection_error_message(&self.criteria());
-        let limit = match options.server_selection_try_once {
+        match options.server_selection_try_once {
             Some(true) => "in one scan (serverSelectionTryOnce)".to_owned(),
             Some(false) | None => format!(
                 "within {} ms (serverSelectionTimeoutMS)",
                 options.server_selection_timeout.as_millis()
             ),
-        };
+        }
+    }
+
+    fn none_suitable(&self, limit: &str) -> Error {
+        let looked = self.topology.selection_error_message(&self.criteria());
         Error::new(ErrorKind::ServerSelection {
             message: format!("{looked} {limit}"),
         })
+    }
+
+    /// A call begins while a server is looked for: it has `serverSelectionTimeoutMS`, as each call has that selects.
+    pub(super) fn renew_selection(&mut self) {
+        if let Phase::Selecting(selection) = &mut self.phase
+            && self.stream.is_open()
+            && self.stream.is_timed()
+        {
+            selection.deadline = self.now
+                + self
+                    .settings
+                    .options
+                    .server_selection_timeout
+                    .min(LONGEST_SELECTION);
+            selection.over = false;
+        }
+    }
+
+    /// A timeout while a server was looked for has a cause: what is known of the servers.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match (&self.phase, error.kind()) {
+            (
+                Phase::Selecting(_) | Phase::Authenticating(..),
+                ErrorKind::Timeout { message, cause: None },
+            ) => Error::timeout(message.clone(), Some(self.none_suitable("in that time")))
+                .with_resume_token(error.resume_token().cloned()),
+            (_, _) => error,
+        }
+    }
+
+    pub(super) fn explained(&self, update: Update) -> Update {
+        match update {
+            Update::TimedOut(error) => Update::TimedOut(self.explain(error)),
+            Update::Change(_)
+            | Update::Idle(_)
+            | Update::Resuming(_)
+            | Update::Resumed { .. }
+            | Update::Invalidated { .. } => update,
+        }
     }
 }
 

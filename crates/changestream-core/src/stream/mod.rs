@@ -12,6 +12,10 @@
 //!     +--- BackingOff <----+------------- Faulted  (once what came before the error is delivered)
 //! ```
 //!
+//! A call that runs out of time (`timeoutMS`) ends with [`Update::TimedOut`] and leaves the state as it is. What was in
+//! flight may still come; if it has not when the next call begins, that call starts by resuming. Where the server itself
+//! said that there was too little time, the stream is `Interrupted` until then.
+//!
 //! What an overloaded server refused is sent again after a pause: an aggregate by way of `BackingOff`, a getMore by way
 //! of `Postponed`, which goes back to `Live`.
 
@@ -50,6 +54,8 @@ pub enum StreamInput {
     Timeout,
     /// What the consumer wants.
     Demand(Demand),
+    /// A call of the consumer's begins.
+    Begin,
 }
 
 /// What a stream wants.
@@ -61,6 +67,8 @@ pub enum StreamOutput {
         /// A server to avoid where there is another: the one that just failed.
         deprioritized: Option<ServerAddress>,
     },
+    /// Give the connection to the server that was given last up: it is busy with what nobody waits for any more.
+    Abandon,
     /// Send this on the connection to the server that was given last. `$clusterTime` is for the sender to add.
     Send(Command),
     /// Something for the consumer.
@@ -113,6 +121,8 @@ pub struct Server {
     pub supports_sessions: bool,
     /// What it is in its deployment.
     pub role: Role,
+    /// The shortest time that a message to it and its answer take.
+    pub min_round_trip: Duration,
 }
 
 /// What a server is in its deployment, as far as commands depend on it.

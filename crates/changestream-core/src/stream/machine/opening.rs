@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Goal, State, StreamMachine};
-use crate::client::{Resuming, Update};
+use super::{Flight, Goal, Live, State, StreamMachine};
+use crate::client::{Demand, Resuming, Update};
 use crate::options::ResumePolicy;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
@@ -33,9 +33,6 @@ impl StreamMachine {
                 let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
                 self.position
                     .opened(reply.operation_time, brought_any, server.max_wire_version);
-                if cursor.batch.is_empty() {
-                    self.position.advanced(cursor.post_batch_resume_token.clone());
-                }
             }
             Start::Resume => {
                 self.stats.resumes += 1;
@@ -45,8 +42,12 @@ impl StreamMachine {
             }
         }
         self.opened = true;
-        if goal.start == Start::Resume || !cursor.batch.is_empty() {
+        // A try that began with a resume still has its getMore.
+        let unspent_try = self.demand == Demand::TryNext && !self.tried;
+        if !cursor.batch.is_empty() || (goal.start == Start::Resume && !unspent_try) {
             self.arrived(&cursor, reply);
+        } else {
+            self.position.advanced(cursor.post_batch_resume_token.clone());
         }
         self.go_on(server, cursor);
     }
@@ -60,22 +61,59 @@ impl StreamMachine {
         error: Error,
         base_backoff: Option<Duration>,
     ) {
+        if goal.late {
+            // The call that it was for has been told.
+            self.state = State::Interrupted;
+            return;
+        }
+        let error = self.told(now, error);
+        if error.is_timeout() {
+            return self.interrupted(goal, error);
+        }
         let retries = self.rules.retries;
         let refused = error.server_error().is_some_and(is_overload);
         goal.overloaded |= refused;
-        let most = if goal.overloaded { retries.overloads } else { 1 };
+        // "Drivers MUST retry operations as many times as possible before the timeout expires" (Client Side Operations
+        // Timeout specification, "Retryability").
+        let most = match (goal.overloaded, self.calls.are_timed()) {
+            (true, _) => retries.overloads,
+            (false, true) => u32::MAX,
+            (false, false) => 1,
+        };
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
         tracing::debug!(%error, "retrying the aggregate");
-        goal.retries += 1;
+        goal.retries = goal.retries.saturating_add(1);
         if !refused {
             goal.avoided = error.server().cloned();
             return self.select(goal);
         }
         goal.avoided = error.server().filter(|_| retries.retargets).cloned();
         let delay = self.overload_delay(goal.retries, base_backoff);
-        self.state = State::BackingOff(goal, now + delay);
+        if !self.calls.ends_before(now + delay) {
+            self.state = State::BackingOff(goal, now + delay);
+        } else if goal.start == Start::Open {
+            self.end(Err(error));
+        } else {
+            self.state = State::BackingOff(goal, now + delay);
+            self.run_out(NO_TIME_TO_WAIT.to_owned(), Some(error));
+        }
+    }
+
+    /// An overloaded server refused the getMore: it is sent again later. If the call has no time for that, it ends now.
+    pub(super) fn postpone(&mut self, now: Instant, live: Live, error: Error, base: Option<Duration>) {
+        let overloads = live.overloads + 1;
+        let delay = self.overload_delay(overloads, base);
+        let live = Live {
+            flight: Flight::Landed,
+            overloads,
+            ..live
+        };
+        self.state = State::Postponed(live, now + delay);
+        if self.calls.ends_before(now + delay) && self.inbox.is_empty() && self.demand != Demand::None {
+            self.run_out(NO_TIME_TO_WAIT.to_owned(), Some(error));
+        }
     }
 
     /// "jitter * min(MAX_BACKOFF, BASE_BACKOFF * 2^attempt)" (Client Backpressure specification).
@@ -104,6 +142,9 @@ impl StreamMachine {
     pub(super) fn face(&mut self, now: Instant, error: Error) {
         if error.is_resumable() {
             return self.resume(now, now, error);
+        }
+        if error.is_timeout() {
+            return self.interrupted(Goal::new(Start::Resume, now), error);
         }
         self.end(Err(error));
     }
@@ -138,6 +179,9 @@ impl StreamMachine {
         ceiling.mul_f64(self.random.fraction())
     }
 }
+
+const NO_TIME_TO_WAIT: &str =
+    "the server is overloaded, and what is left of timeoutMS is less than the pause before the next attempt";
 
 /// The first and the longest pause between attempts to resume (client backpressure specification's figures).
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
