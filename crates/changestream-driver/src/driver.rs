@@ -64,7 +64,8 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at()
+        let sockets = self.sockets.values().filter_map(Socket::deadline);
+        sockets.chain(self.alarm.at()).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -208,7 +209,9 @@ impl<R: Runtime> Driver<R> {
         let mut progress = None;
         let mut gone = Vec::new();
         for (&connection, socket) in &mut self.sockets {
-            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx) else {
+            let Poll::Ready((len, input)) =
+                poll_socket(&self.runtime, &mut self.machine, connection, socket, cx)
+            else {
                 continue;
             };
             if matches!(input, Input::Disconnected { .. }) {
@@ -226,6 +229,7 @@ impl<R: Runtime> Driver<R> {
 
 /// What a socket has to tell, and how many bytes of it.
 fn poll_socket<R: Runtime>(
+    runtime: &R,
     machine: &mut ClientMachine,
     connection: ConnectionId,
     socket: &mut Socket<R>,
@@ -233,7 +237,7 @@ fn poll_socket<R: Runtime>(
 ) -> Poll<(usize, Input)> {
     let result = match socket {
         Socket::Connecting { .. } | Socket::Opening(_) | Socket::Gone => {
-            ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
+            ready!(socket.poll_connect(runtime, cx)).map(|()| (0, Input::Connected { connection }))
         }
         Socket::Open(open) => {
             // Without a buffer the connection is no longer wanted, and the order to close it is on its way.

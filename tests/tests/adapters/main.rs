@@ -12,6 +12,7 @@ mod adapter;
 mod certificates;
 mod chopped;
 mod examples;
+mod ipv6_proxy;
 mod scenarios;
 mod tls;
 mod tls_proxy;
@@ -55,6 +56,8 @@ macro_rules! suite {
             scenarios::streams_of_one_client_share_what_they_learned,
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
+            scenarios::an_ipv6_literal_serves_as_well,
+            scenarios::a_call_that_runs_out_of_time_leaves_the_stream_alive,
             tls::tls_loses_and_repeats_nothing,
             tls::a_closed_stream_takes_leave_of_tls_too,
             tls::each_tls_version_is_spoken_and_the_host_is_named,
