@@ -45,6 +45,8 @@ pub struct World {
     writers: BTreeSet<sim::ConnectionId>,
     rewriting: Rewriting,
     steps: u64,
+    /// How many connections a load balancer has spread.
+    balanced: usize,
     /// Of everything that streams have sent, in order.
     sent: DefaultHasher,
 }
@@ -120,6 +122,7 @@ impl World {
             writers: BTreeSet::new(),
             rewriting: Rewriting::default(),
             steps: 0,
+            balanced: 0,
             sent: DefaultHasher::new(),
         };
         world.settle();
@@ -434,8 +437,7 @@ impl World {
             let stream = &mut self.streams[index];
             match stream.machine.poll_output() {
                 Output::Connect { connection, address } => {
-                    let member = (0..self.deployment.member_count())
-                        .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    let member = self.member_at(&address.to_string());
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
@@ -461,6 +463,17 @@ impl World {
             }
             spoke = true;
         }
+    }
+
+    /// Where a connection to that address leads: behind a load balancer to each mongos in turn.
+    fn member_at(&mut self, address: &str) -> Option<usize> {
+        let members = self.deployment.member_count();
+        let member = (0..members).find(|member| self.deployment.address(*member) == Some(address))?;
+        if !self.deployment.is_load_balanced() {
+            return Some(member);
+        }
+        self.balanced += 1;
+        Some((member + self.balanced) % members)
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {

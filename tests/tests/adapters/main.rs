@@ -59,6 +59,7 @@ macro_rules! suite {
             scenarios::an_ipv6_literal_serves_as_well,
             scenarios::a_call_that_runs_out_of_time_leaves_the_stream_alive,
             tls::tls_loses_and_repeats_nothing,
+            tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
             tls::each_tls_version_is_spoken_and_the_host_is_named,
             tls::an_expired_certificate_is_told,

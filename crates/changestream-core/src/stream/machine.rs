@@ -118,6 +118,8 @@ struct Goal {
     since: Instant,
     /// Whether the call that it is for has ended.
     late: bool,
+    /// Why it was tried again.
+    failure: Option<Error>,
 }
 
 impl Goal {
@@ -129,6 +131,7 @@ impl Goal {
             avoided: None,
             since,
             late: false,
+            failure: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Config {
     /// How many shards there are; the members are then mongos.
     pub(crate) shards: Option<usize>,
     pub(crate) shard_members: usize,
+    /// Whether the mongos are behind a load balancer.
+    pub(crate) load_balanced: bool,
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
@@ -28,6 +30,8 @@ pub struct Config {
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
     pub(crate) compressors: Vec<Compressor>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
 }
 
 /// A way to prove a password.
@@ -46,6 +50,7 @@ impl Config {
             members,
             shards: None,
             shard_members: 1,
+            load_balanced: false,
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
@@ -59,6 +64,8 @@ impl Config {
                 .into_iter()
                 .filter(|compressor| compressor.is_built_in())
                 .collect(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -80,6 +87,14 @@ impl Config {
     /// How many members each shard has, 1 by default. Without effect but on a sharded cluster.
     pub fn shard_members(mut self, members: usize) -> Self {
         self.shard_members = members;
+        self
+    }
+
+    /// Puts the mongos behind a load balancer: each is a service with an id of its own, which it names to clients that say
+    /// `loadBalanced: true`, and refuses those that do not. The connection string is that of the balancer: of the first
+    /// mongos, for whoever connects spreads connections over all of them himself. Without effect but on a sharded cluster.
+    pub fn load_balanced(mut self) -> Self {
+        self.load_balanced = true;
         self
     }
 
@@ -150,6 +165,13 @@ impl Config {
     /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
     pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
         self.compressors = compressors.into_iter().collect();
+        self
+    }
+
+    /// TLS, and nothing else, on every port; in the clear by default. It is the listener's: the machine does not know.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -221,6 +221,7 @@ impl StreamMachine {
 
     /// The call is over, and the stream goes on as it is.
     pub(super) fn run_out(&mut self, doing: String, cause: Option<Error>) {
+        let cause = cause.or_else(|| self.last_failure());
         let error = Error::timeout(doing, cause).with_resume_token(self.position.token().cloned());
         if !self.opened {
             return self.end(Err(error));
@@ -239,6 +240,22 @@ impl StreamMachine {
         }
         self.calls.current = None;
         self.inbox.push(Item::Update(Update::TimedOut(error)));
+    }
+
+    /// Why opening or resuming is being tried again.
+    fn last_failure(&self) -> Option<Error> {
+        match &self.state {
+            State::Selecting(goal) | State::Opening(goal, _) | State::BackingOff(goal, _) => {
+                goal.failure.clone()
+            }
+            State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::Interrupted
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => None,
+        }
     }
 
     /// Somebody waits for the stream.

@@ -87,7 +87,13 @@ impl StreamMachine {
         goal.retries = goal.retries.saturating_add(1);
         if !refused {
             goal.avoided = error.server().cloned();
-            return self.select(goal);
+            goal.failure = Some(error);
+            if goal.retries <= PROMPT_RETRIES {
+                return self.select(goal);
+            }
+            let pause = PAUSE.mul_f64(self.random.fraction());
+            self.state = State::BackingOff(goal, now + pause);
+            return;
         }
         goal.avoided = error.server().filter(|_| retries.retargets).cloned();
         let delay = self.overload_delay(goal.retries, base_backoff);
@@ -179,6 +185,13 @@ impl StreamMachine {
         ceiling.mul_f64(self.random.fraction())
     }
 }
+
+/// Retries without a pause. Only a call with `timeoutMS` makes more: a server that fails at once is then not asked in a
+/// tight loop for all of that time.
+const PROMPT_RETRIES: u32 = 4;
+
+/// The longest pause before each of the others.
+const PAUSE: Duration = Duration::from_millis(500);
 
 const NO_TIME_TO_WAIT: &str =
     "the server is overloaded, and what is left of timeoutMS is less than the pause before the next attempt";
