@@ -3,14 +3,14 @@
 //! All servers that are due are checked at once, each over a connection of its own that becomes the stream's if its
 //! server is chosen. In the steady state nothing is checked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::links::{Link, Stage};
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason, Update};
 use crate::monitoring::ClosedReason;
-use crate::stream::{CommandReply, StreamInput};
+use crate::stream::{Avoid, CommandReply, StreamInput};
 use crate::topology::{
     ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, ServerType,
     TopologyType,
@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, ReadPreferenceMode, ServerAddress};
 pub(super) struct Selection {
     started: Instant,
     deadline: Instant,
-    deprioritized: BTreeSet<ServerAddress>,
+    deprioritized: BTreeMap<ServerAddress, Avoid>,
     /// When the first suitable server answered: others that are as near answer soon after.
     suitable_since: Option<Instant>,
     /// Whether they have had their time.
@@ -40,7 +40,7 @@ enum Step {
 
 impl ClientMachine {
     /// The stream needs a server.
-    pub(super) fn start_selection(&mut self, deprioritized: Option<ServerAddress>) {
+    pub(super) fn start_selection(&mut self, deprioritized: BTreeMap<ServerAddress, Avoid>) {
         if let Some(journal) = self.journal() {
             journal.given_back();
         }
@@ -53,7 +53,7 @@ impl ClientMachine {
                     .options
                     .server_selection_timeout
                     .min(LONGEST_SELECTION),
-            deprioritized: deprioritized.into_iter().collect(),
+            deprioritized,
             suitable_since: None,
             settled: false,
             over: false,
@@ -139,7 +139,12 @@ impl ClientMachine {
     fn criteria(&self) -> SelectionCriteria {
         let mut criteria = SelectionCriteria::read(self.stream.read_preference().clone());
         if let Phase::Selecting(selection) = &self.phase {
-            criteria.deprioritized.clone_from(&selection.deprioritized);
+            let sharded = self.topology.description().topology_type == TopologyType::Sharded;
+            let avoided = selection.deprioritized.iter();
+            criteria.deprioritized = avoided
+                .filter(|(_, avoid)| sharded || **avoid == Avoid::Always)
+                .map(|(server, _)| server.clone())
+                .collect();
         }
         criteria
     }

@@ -5,7 +5,7 @@ mod delivery;
 mod opening;
 mod rules;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use calls::Calls;
@@ -19,7 +19,8 @@ use super::position::Position;
 use super::reply::CursorReply;
 use super::resumable::{cursor_is_gone, is_resumable};
 use super::{
-    Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
+    Avoid, Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput,
+    StreamStats,
 };
 use crate::client::{DeadlineReason, Demand};
 use crate::options::{Scope, WatchOptions};
@@ -112,8 +113,8 @@ struct Goal {
     retries: u32,
     /// Whether an overloaded server refused it: it may then be tried again more often.
     overloaded: bool,
-    /// A server to avoid where there is another.
-    avoided: Option<ServerAddress>,
+    /// Servers to avoid where there are others.
+    avoided: BTreeMap<ServerAddress, Avoid>,
     /// When what made it necessary happened.
     since: Instant,
     /// Whether the call that it is for has ended.
@@ -128,7 +129,7 @@ impl Goal {
             start,
             retries: 0,
             overloaded: false,
-            avoided: None,
+            avoided: BTreeMap::new(),
             since,
             late: false,
             failure: None,

@@ -28,6 +28,7 @@ mod reply;
 mod resumable;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
@@ -64,8 +65,8 @@ pub enum StreamOutput {
     /// A server by the stream's read preference, and a connection to it: answer with [`StreamInput::Ready`] or
     /// [`StreamInput::Failed`].
     SelectServer {
-        /// A server to avoid where there is another: the one that just failed.
-        deprioritized: Option<ServerAddress>,
+        /// Servers to avoid where there are others: those that just failed.
+        deprioritized: BTreeMap<ServerAddress, Avoid>,
     },
     /// Give the connection to the server that was given last up: it is busy with what nobody waits for any more.
     Abandon,
@@ -75,6 +76,15 @@ pub enum StreamOutput {
     Update(Update),
     /// The end, once; nothing follows. What is left to be told to the server comes along.
     End(Result<(), Error>, Option<Farewell>),
+}
+
+/// In which deployments a server that failed is avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Avoid {
+    /// In all.
+    Always,
+    /// Among the mongos of a sharded cluster.
+    AmongMongos,
 }
 
 /// A command of a stream.

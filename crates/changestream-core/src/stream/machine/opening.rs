@@ -8,7 +8,7 @@ use crate::options::ResumePolicy;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
 use crate::stream::resumable::{is_overload, is_retryable_read};
-use crate::stream::{Server, Start, StreamOutput};
+use crate::stream::{Avoid, Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
 impl StreamMachine {
@@ -80,14 +80,28 @@ impl StreamMachine {
             (false, true) => u32::MAX,
             (false, false) => 1,
         };
+        // "If the driver cannot select a server for a retry attempt [...] drivers MUST raise the previous retryable error"
+        // (Retryable Reads specification, "Selecting the server for retry").
+        if let (ErrorKind::ServerSelection { .. }, Some(previous)) = (error.kind(), goal.failure.take()) {
+            return self.try_later(now, goal, previous);
+        }
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
         tracing::debug!(%error, "retrying the aggregate");
         goal.retries = goal.retries.saturating_add(1);
+        if let Some(server) = error.server() {
+            // "In a sharded cluster, the server on which the operation failed MUST be provided to the server selection
+            // mechanism as a deprioritized server" (the same); any server that is overloaded, where that is asked for.
+            let avoid = if refused && retries.retargets {
+                Avoid::Always
+            } else {
+                Avoid::AmongMongos
+            };
+            goal.avoided.insert(server.clone(), avoid);
+        }
+        goal.failure = Some(error.clone());
         if !refused {
-            goal.avoided = error.server().cloned();
-            goal.failure = Some(error);
             if goal.retries <= PROMPT_RETRIES {
                 return self.select(goal);
             }
@@ -95,7 +109,6 @@ impl StreamMachine {
             self.state = State::BackingOff(goal, now + pause);
             return;
         }
-        goal.avoided = error.server().filter(|_| retries.retargets).cloned();
         let delay = self.overload_delay(goal.retries, base_backoff);
         if !self.calls.ends_before(now + delay) {
             self.state = State::BackingOff(goal, now + delay);
