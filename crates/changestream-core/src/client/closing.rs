@@ -34,7 +34,7 @@ impl ClientMachine {
         let max_time = deadline
             .saturating_duration_since(self.now)
             .max(Duration::from_millis(1));
-        let Some(farewell) = self.stream.close(Some(max_time)) else {
+        let Some(farewell) = self.work.close(Some(max_time)) else {
             return self.closed(Ok(()));
         };
         let Phase::Attached(attached, _) = self.phase else {

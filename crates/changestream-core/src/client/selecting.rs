@@ -108,7 +108,7 @@ impl ClientMachine {
                 let error = self.none_suitable(&self.selection_limit());
                 // "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side
                 // Operations Timeout specification, "Server Selection").
-                Step::Fail(if self.stream.is_timed() {
+                Step::Fail(if self.work.is_timed() {
                     Error::timeout("no server was found", Some(error))
                 } else {
                     error
@@ -137,7 +137,7 @@ impl ClientMachine {
     }
 
     fn criteria(&self) -> SelectionCriteria {
-        let mut criteria = SelectionCriteria::read(self.stream.read_preference().clone());
+        let mut criteria = SelectionCriteria::read(self.work.read_preference().clone());
         if let Phase::Selecting(selection) = &self.phase {
             let sharded = self.topology.description().topology_type == TopologyType::Sharded;
             let avoided = selection.deprioritized.iter();
@@ -208,7 +208,7 @@ impl ClientMachine {
     pub(super) fn fail_selection(&mut self, error: Error) {
         self.drop_links_but(None, &ClosedReason::Unused);
         self.phase = Phase::Parked;
-        self.stream.handle_input(self.now, StreamInput::Failed(error));
+        self.work.handle_input(self.now, StreamInput::Failed(error));
     }
 
     /// Connections of a pool that was cleared since are not used any more (Connection Monitoring and Pooling
@@ -284,7 +284,7 @@ impl ClientMachine {
         ) {
             return true;
         }
-        match self.stream.read_preference().mode {
+        match self.work.read_preference().mode {
             ReadPreferenceMode::Primary | ReadPreferenceMode::Secondary | ReadPreferenceMode::Nearest => true,
             ReadPreferenceMode::PrimaryPreferred => is_primary,
             ReadPreferenceMode::SecondaryPreferred => !is_primary,
@@ -292,7 +292,7 @@ impl ClientMachine {
     }
 
     fn only_primary(&self) -> bool {
-        self.stream.read_preference().mode == ReadPreferenceMode::Primary
+        self.work.read_preference().mode == ReadPreferenceMode::Primary
             && self.topology.description().topology_type == TopologyType::ReplicaSetWithPrimary
     }
 
@@ -317,8 +317,8 @@ impl ClientMachine {
     /// A call begins while a server is looked for: it has `serverSelectionTimeoutMS`, as each call has that selects.
     pub(super) fn renew_selection(&mut self) {
         if let Phase::Selecting(selection) = &mut self.phase
-            && self.stream.is_open()
-            && self.stream.is_timed()
+            && self.work.is_open()
+            && self.work.is_timed()
         {
             selection.deadline = self.now
                 + self

@@ -7,8 +7,8 @@ use crate::client::{Demand, Resuming, Update};
 use crate::options::ResumePolicy;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
-use crate::stream::resumable::{is_overload, is_retryable_read};
-use crate::stream::{Avoid, Server, Start, StreamOutput};
+use crate::stream::resumable::{BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay};
+use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
 impl StreamMachine {
@@ -88,17 +88,9 @@ impl StreamMachine {
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
-        tracing::debug!(%error, "retrying the aggregate");
         goal.retries = goal.retries.saturating_add(1);
         if let Some(server) = error.server() {
-            // "In a sharded cluster, the server on which the operation failed MUST be provided to the server selection
-            // mechanism as a deprioritized server" (the same); any server that is overloaded, where that is asked for.
-            let avoid = if refused && retries.retargets {
-                Avoid::Always
-            } else {
-                Avoid::AmongMongos
-            };
-            goal.avoided.insert(server.clone(), avoid);
+            goal.avoided.insert(server.clone(), retries.avoid(refused));
         }
         goal.failure = Some(error.clone());
         if !refused {
@@ -135,10 +127,8 @@ impl StreamMachine {
         }
     }
 
-    /// "jitter * min(MAX_BACKOFF, BASE_BACKOFF * 2^attempt)" (Client Backpressure specification).
     pub(super) fn overload_delay(&mut self, attempt: u32, base: Option<Duration>) -> Duration {
-        let ceiling = base.unwrap_or(BACKOFF_BASE).saturating_mul(1 << attempt.min(16));
-        ceiling.min(BACKOFF_MAX).mul_f64(self.random.fraction())
+        overload_delay(attempt, base, &mut self.random)
     }
 
     /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
@@ -171,7 +161,6 @@ impl StreamMachine {
     pub(super) fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
         self.attempts = self.attempts.saturating_add(1);
         let delay = self.backoff();
-        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
         // Of attempts that nobody asked about the last one is enough.
         self.inbox.drop_last_resuming();
         self.inbox.push(Item::Update(Update::Resuming(Resuming {
@@ -208,7 +197,3 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 const NO_TIME_TO_WAIT: &str =
     "the server is overloaded, and what is left of timeoutMS is less than the pause before the next attempt";
-
-/// The first and the longest pause between attempts to resume (client backpressure specification's figures).
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);

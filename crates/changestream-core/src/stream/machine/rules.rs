@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::options::ResumePolicy;
+use crate::stream::Avoid;
 use crate::stream::resumable::is_overload;
 use crate::{ReadPreference, ServerError};
 
@@ -42,6 +43,19 @@ pub struct Retries {
 }
 
 impl Retries {
+    /// Where a server is avoided that has just failed, or refused because it is overloaded.
+    ///
+    /// "In a sharded cluster, the server on which the operation failed MUST be provided to the server selection mechanism as
+    /// a deprioritized server" (Retryable Reads specification, "Selecting the server for retry"). Any server that is
+    /// overloaded, where that is asked for.
+    pub(crate) fn avoid(self, overloaded: bool) -> Avoid {
+        if overloaded && self.retargets {
+            Avoid::Always
+        } else {
+            Avoid::AmongMongos
+        }
+    }
+
     /// Whether a getMore that was refused so, and was sent again this often, is sent once more.
     pub(super) fn allow(self, error: &ServerError, retries: u32) -> bool {
         self.reads && retries < self.overloads && is_overload(error)
