@@ -117,6 +117,7 @@ impl ClientMachine {
             retries_writes: options.retry_writes,
             patience: options.socket_timeout.filter(|timeout| !timeout.is_zero()),
             declares_api: options.server_api.is_some(),
+            is_timed: options.timeout.is_some(),
         };
         let commands = CommandMachine::new(rules, random.fork());
         Self::around(

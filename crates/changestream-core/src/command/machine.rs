@@ -8,8 +8,8 @@ use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use super::RunCommand;
 use crate::random::Random;
 use crate::stream::{
-    Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_overload, is_retryable_read,
-    overload_delay, read_preference,
+    Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_max_time_expired, is_overload,
+    is_retryable_read, overload_delay, read_preference,
 };
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -39,6 +39,8 @@ pub struct CommandRules {
     pub patience: Option<Duration>,
     /// Whether the client declares an API version, so that a command must not.
     pub declares_api: bool,
+    /// Whether `timeoutMS` is set: a command that the server gave up for its `maxTimeMS` is a timeout then.
+    pub is_timed: bool,
 }
 
 /// What a command machine wants.
@@ -145,7 +147,13 @@ impl CommandMachine {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(job, server) => match &reply.error {
                 Some(error) => {
+                    let expired = self.rules.is_timed && is_max_time_expired(error);
                     let error = Error::new(ErrorKind::Server(error.clone())).at(server.address.clone());
+                    let error = if expired {
+                        Error::timeout("the server gave the command up", Some(error))
+                    } else {
+                        error
+                    };
                     let pause = reply.base_backoff();
                     self.failed(now, job, Some(server), error, pause);
                 }

@@ -38,7 +38,7 @@ pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 
 pub(crate) use command::{gossip, read_preference};
-pub(crate) use resumable::{is_overload, is_retryable_read, overload_delay};
+pub(crate) use resumable::{is_max_time_expired, is_overload, is_retryable_read, overload_delay};
 
 use crate::client::{Demand, Update};
 use crate::{Error, ServerAddress};
