@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bson::Timestamp;
 use bytes::Bytes;
 
+use crate::auth::{CredentialAnswer, CredentialRequest};
 use crate::event::ChangeEvent;
 use crate::token::ResumeToken;
 use crate::{Error, ServerAddress};
@@ -36,6 +37,13 @@ pub enum Input {
         connection: ConnectionId,
         /// Why.
         reason: Disconnected,
+    },
+    /// The answer to [`Output::Credentials`].
+    Credentials {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// What it asked for; or why there is none, which ends the connection unless the mechanism has another way.
+        answer: Result<CredentialAnswer, Error>,
     },
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
@@ -96,6 +104,14 @@ pub enum Output {
         /// Which one.
         connection: ConnectionId,
     },
+    /// Get what a connection needs to authenticate: answer with [`Input::Credentials`]. The machine gives up by itself
+    /// when it takes too long.
+    Credentials {
+        /// Which connection asks.
+        connection: ConnectionId,
+        /// What for.
+        request: CredentialRequest,
+    },
     /// Something for the consumer. Comes only while there is a [`Demand`].
     Update(Update),
     /// Nothing until an input comes; [`Input::Timeout`] is due at the deadline, if there is one.
@@ -121,6 +137,11 @@ impl fmt::Debug for Output {
             Self::Disconnect { connection } => f
                 .debug_struct("Disconnect")
                 .field("connection", connection)
+                .finish(),
+            Self::Credentials { connection, request } => f
+                .debug_struct("Credentials")
+                .field("connection", connection)
+                .field("request", request)
                 .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
             Self::Wait(deadline) => f.debug_tuple("Wait").field(deadline).finish(),

@@ -138,7 +138,19 @@ impl ClientMachine {
                 }
                 ConnectionOutput::Hello { body, round_trip } => self.on_hello(id, &body, round_trip),
                 ConnectionOutput::Ready => self.on_ready(id),
+                ConnectionOutput::Credentials(request) => {
+                    self.outputs.push_back(Output::Credentials {
+                        connection: id,
+                        request,
+                    });
+                }
                 ConnectionOutput::Reply(reply) => self.on_reply(id, reply),
+                ConnectionOutput::Refused(_) => {
+                    tracing::debug!(
+                        connection = id.0,
+                        "the server wants the connection to authenticate anew"
+                    );
+                }
                 ConnectionOutput::Failed(error) => self.on_link_failed(id, error),
             }
         }

@@ -139,6 +139,9 @@ impl ClientMachine {
                     link.connection.handle_disconnected(now, reason)
                 });
             }
+            Input::Credentials { connection, answer } => {
+                self.on_link(connection, |link| link.connection.answer(now, answer));
+            }
             Input::Timeout => self.on_timeout(),
             Input::Demand(demand) => self.stream.handle_input(now, StreamInput::Demand(demand)),
             Input::Close { deadline } => self.close(deadline),
