@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError};
 use changestream_core::client::{ClientMachine, ClientSettings};
 use changestream_core::connection::{ClientMetadata, Environment};
 use changestream_core::random::Random;
-use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
+use changestream_core::uri::{ClientOptions, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
+use crate::credentials::{ClientBuilder, Given, Providers};
 use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
@@ -29,13 +30,23 @@ impl<M: Mode + Default> Client<M> {
     /// The string is wrong; the error says where. Or it asks for what is not built in, or names a file for TLS that
     /// cannot be used.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
-        let parsed: ConnectionString = connection_string.as_ref().parse()?;
-        for warning in &parsed.warnings {
-            tracing::warn!("connection string: {warning}");
-        }
-        let mut client = Inner::new(M::default(), parsed.options)?;
-        client.warnings.splice(0..0, parsed.warnings);
-        Ok(client.into())
+        Self::builder().build(connection_string)
+    }
+
+    /// A client whose credentials come from code: by callbacks that hand out tokens or keys.
+    ///
+    /// ```no_run
+    /// use changestream_driver::{Client, OidcToken, Runtime};
+    ///
+    /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// fn client<R: Runtime + Clone + Default>() -> Result<Client<R>, changestream_driver::Error> {
+    ///     Client::builder()
+    ///         .oidc_callback(|_request| async { fetch_token().await.map(OidcToken::new) })
+    ///         .build("mongodb://db.example.com/?tls=true&authMechanism=MONGODB-OIDC")
+    /// }
+    /// ```
+    pub fn builder() -> ClientBuilder<M> {
+        ClientBuilder::new(M::default())
     }
 
     /// A client with these options.
@@ -53,7 +64,25 @@ impl<M: Mode> Client<M> {
     /// # Errors
     /// As [`with_options`](Self::with_options).
     pub fn with_mode(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        Inner::new(mode, options).map(Self::from)
+        Self::with_given(mode, options, Given::default(), Vec::new())
+    }
+
+    /// As [`builder`](Client::builder), on this runtime.
+    pub fn builder_with_mode(mode: M) -> ClientBuilder<M> {
+        ClientBuilder::new(mode)
+    }
+
+    pub(crate) fn with_given(
+        mode: M,
+        options: ClientOptions,
+        given: Given,
+        warnings: Vec<Warning>,
+    ) -> Result<Self, Error> {
+        let metadata = metadata(mode.platform());
+        let settings = ClientSettings::new(options, metadata)?;
+        let mut client = Inner::new(mode, settings, given)?;
+        client.warnings.splice(0..0, warnings);
+        Ok(client.into())
     }
 
     /// A client on this runtime with settings made by hand, for a library that adds itself to what servers are told of
@@ -62,7 +91,7 @@ impl<M: Mode> Client<M> {
     /// # Errors
     /// As [`with_options`](Self::with_options).
     pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
-        Inner::with_settings(mode, settings).map(Self::from)
+        Inner::new(mode, settings, Given::default()).map(Self::from)
     }
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
@@ -134,7 +163,13 @@ impl<M: Mode> Client<M> {
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        let stream = ChangeStream::new(runtime, machine, inner.security.clone(), inner.knowledge.clone());
+        let stream = ChangeStream::new(
+            runtime,
+            machine,
+            inner.security.clone(),
+            inner.providers.clone(),
+            inner.knowledge.clone(),
+        );
         Ok(M::stream(stream))
     }
 }
@@ -143,25 +178,24 @@ struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
     security: Security,
+    providers: Providers,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
 }
 
 impl<M: Mode> Inner<M> {
-    fn new(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        let metadata = metadata(mode.platform());
-        Self::with_settings(mode, ClientSettings::new(options, metadata)?)
-    }
-
-    fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+    fn new(mode: M, settings: ClientSettings, given: Given) -> Result<Self, Error> {
+        let providers = Providers::new(settings.options(), given)?;
         let security = Security::new(settings.options())?;
-        let warnings = security.warnings(settings.options());
+        let mut warnings = security.warnings(settings.options());
+        warnings.extend(settings.options().dangers());
         for warning in &warnings {
             tracing::warn!("connection string: {warning}");
         }
         Ok(Self {
             mode,
             security,
+            providers,
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),

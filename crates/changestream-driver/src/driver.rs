@@ -10,6 +10,7 @@ use changestream_core::{Error, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::credentials::{Credentials, Providers};
 use crate::security::Security;
 use crate::socket::Socket;
 
@@ -26,6 +27,7 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    credentials: Credentials,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
@@ -36,11 +38,12 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security) -> Self {
+    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, providers: Providers) -> Self {
         Self {
             runtime,
             machine,
             security,
+            credentials: Credentials::new(providers),
             sockets: BTreeMap::new(),
             alarm: Alarm::new(),
             demand: Demand::None,
@@ -147,6 +150,7 @@ impl<R: Runtime> Driver<R> {
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
+                Output::Credentials { connection, request } => self.credentials.ask(connection, request),
                 Output::Update(update) => {
                     if satisfies(self.demand, &update) {
                         self.demand = Demand::None;
@@ -174,6 +178,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
+        self.credentials.forget(connection);
         if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
             open.leave(cx);
         }
@@ -214,6 +219,11 @@ impl<R: Runtime> Driver<R> {
         }
         for connection in gone {
             self.sockets.remove(&connection);
+        }
+        for (connection, answer) in self.credentials.poll(cx) {
+            let input = Input::Credentials { connection, answer };
+            self.machine.handle_input(self.runtime.now(), input);
+            progress = progress.or(Some(0));
         }
         progress
     }

@@ -59,6 +59,7 @@
 
 mod alarm;
 mod client;
+mod credentials;
 mod driver;
 mod layer;
 mod mode;
@@ -73,6 +74,7 @@ pub mod types;
 mod watch;
 
 pub use client::{Client, Collection, Database};
+pub use credentials::ClientBuilder;
 pub use mode::{Mode, Opening};
 pub use runtime::Runtime;
 pub use stream::ChangeStream;

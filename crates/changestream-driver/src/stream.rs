@@ -12,6 +12,7 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, ResumeToken};
 use futures_core::Stream;
 
 use crate::Runtime;
+use crate::credentials::Providers;
 use crate::driver::Driver;
 use crate::security::Security;
 
@@ -53,9 +54,15 @@ enum Phase {
 }
 
 impl<R: Runtime> ChangeStream<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, knowledge: Knowledge) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        providers: Providers,
+        knowledge: Knowledge,
+    ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security),
+            driver: Driver::new(runtime, machine, security, providers),
             knowledge,
             phase: Phase::Opening,
             told: false,

@@ -166,8 +166,8 @@ pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime
 
 /// A session's identifier as it is logged: with the digest of its owner's name, which is empty without users.
 fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document {
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    let owner = user.map_or_else(String::new, |user| format!("{user}@admin"));
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    let owner = login.map_or_else(String::new, |login| format!("{}@{}", login.user, login.source()));
     let mut whole = Document::new();
     if let Some(id) = lsid.get("id") {
         whole.insert("id", id.clone());

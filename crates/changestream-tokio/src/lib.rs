@@ -46,6 +46,8 @@ pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Tokio>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Tokio>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Tokio>;
 /// A collection, to open change streams on.

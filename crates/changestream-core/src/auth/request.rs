@@ -38,6 +38,13 @@ pub enum CredentialAnswer {
     Oidc(OidcToken),
 }
 
+impl CredentialAnswer {
+    /// Keys of an AWS identity, and the time of day.
+    pub fn aws(credentials: AwsCredentials, time: SystemTime) -> Self {
+        Self::Aws { credentials, time }
+    }
+}
+
 /// The keys of an AWS identity. Neither `Debug` nor an error shows the secret ones.
 ///
 /// ```
