@@ -184,6 +184,11 @@ impl RunningDeployment {
         self.with(|d, _| d.revoke_oidc_token(token));
     }
 
+    /// The connection that comes from this address, once it is there.
+    pub fn connection_from(&self, from: SocketAddr) -> Option<ConnectionId> {
+        self.shared.lock().peers.get(&from).copied()
+    }
+
     /// See [`Deployment::show_certificate`]. The connection is the one that comes from this address: that of whoever
     /// ends TLS in front of the deployment. It may come later.
     pub fn show_certificate(&self, from: SocketAddr, subject: &str) {

@@ -99,6 +99,7 @@ impl<'a> World<'a> {
                     self.peer.disconnected(*name);
                 }
             }
+            Output::Credentials { request, .. } => panic!("no recording needs {request:?}"),
             Output::Update(update) => return Progress::Update(update),
             Output::Closed(end) => return Progress::Closed(end),
             Output::Wait(deadline) => return self.pass_time(deadline.map(|deadline| deadline.at)),

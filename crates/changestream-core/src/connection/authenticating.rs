@@ -98,11 +98,12 @@ impl Connection {
 
     /// A limit of the authentication is reached; false if it was none.
     pub(super) fn handle_authentication_timeout(&mut self, now: Instant) -> bool {
-        let State::Authenticating { awaits, .. } = &self.state else {
+        let State::Authenticating { awaits, give_up, .. } = &self.state else {
             return false;
         };
         match *awaits {
             Awaits::Reply => return false,
+            Awaits::Time(_) if give_up.is_some_and(|end| end <= now) => return false,
             Awaits::Time(at) => {
                 self.step(now, Awaits::Time(at), |conversation, parties| {
                     conversation.handle_pause_over(parties)
@@ -168,10 +169,7 @@ impl Connection {
                 let give_up = self.ask(now, give_up, request);
                 (conversation, Awaits::Credentials, give_up)
             }
-            Ok(Next::Pause(conversation, duration)) => {
-                // However short the limit is, the pause is made: it is judged with the next step.
-                (conversation, Awaits::Time(now + duration), give_up)
-            }
+            Ok(Next::Pause(conversation, duration)) => (conversation, Awaits::Time(now + duration), give_up),
             Ok(Next::Done(proved)) => return self.become_ready(now, server, Some(proved)),
             Err(error) => return self.fail(error),
         };

@@ -128,8 +128,9 @@ impl Connection {
             State::Connecting { give_up, .. } => give_up.map(|at| (at, DeadlineReason::Connect)),
             State::Authenticating {
                 awaits: Awaits::Time(at),
+                give_up,
                 ..
-            } => Some((*at, DeadlineReason::Handshake)),
+            } => Some((give_up.map_or(*at, |end| end.min(*at)), DeadlineReason::Handshake)),
             State::Greeting { give_up, .. } | State::Authenticating { give_up, .. } => {
                 give_up.map(|at| (at, DeadlineReason::Handshake))
             }

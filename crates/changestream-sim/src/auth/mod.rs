@@ -116,7 +116,7 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    fn internal(user: impl Into<String>) -> Self {
+    pub(crate) fn internal(user: impl Into<String>) -> Self {
         Self {
             user: user.into(),
             external: false,
