@@ -48,7 +48,7 @@ pub fn follow(uri: &str, mut count: usize, to: &mut dyn Write) -> Result<(), Box
                 None
             }
             Output::Credentials { connection, .. } => {
-                let answer = Err(Error::authentication(
+                let answer = Err(changestream_core::Error::authentication(
                     "this example hands out no tokens and no keys",
                 ));
                 Some(Input::Credentials { connection, answer })
