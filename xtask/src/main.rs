@@ -8,6 +8,7 @@
 mod ci;
 mod fuzz;
 mod tidy;
+mod weight;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["weight"] => weight::run(&root()),
+        ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -68,4 +71,5 @@ fn root() -> PathBuf {
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -8,8 +8,12 @@ mod network;
 
 #[path = "client/closing.rs"]
 mod closing;
+#[path = "client/commands.rs"]
+mod commands;
 #[path = "client/contract.rs"]
 mod contract;
+#[path = "client/monitoring.rs"]
+mod monitoring;
 #[path = "client/resuming.rs"]
 mod resuming;
 #[path = "client/selecting.rs"]

@@ -6,11 +6,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
-use changestream_core::{Error, ServerAddress};
+use changestream_core::stream::CommandReply;
+use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
 use crate::credentials::{Credentials, Providers};
+use crate::logging::log_update;
+use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::socket::Socket;
 
@@ -28,26 +31,37 @@ pub(crate) struct Driver<R: Runtime> {
     machine: ClientMachine,
     security: Security,
     credentials: Credentials,
+    monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
     demand: Demand,
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
+    /// The answer to a command, until it is taken.
+    reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, providers: Providers) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        providers: Providers,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             runtime,
             machine,
             security,
             credentials: Credentials::new(providers),
+            monitor,
             sockets: BTreeMap::new(),
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::new(),
+            reply: None,
             end: None,
         }
     }
@@ -96,6 +110,26 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
+    /// Runs a command. What the sockets have to tell comes first: a connection may be gone that stood when the last
+    /// command was done.
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand) {
+        let _ = self.drive(cx);
+        self.machine
+            .handle_input(self.runtime.now(), Input::Command(Box::new(command)));
+    }
+
+    /// The answer to the command.
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandReply, Error>> {
+        ready!(self.drive(cx));
+        let gone = || Err(Error::new(ErrorKind::Closed));
+        Poll::Ready(self.reply.take().unwrap_or_else(gone))
+    }
+
+    /// Nobody polls it for a while, and then perhaps on another executor: a timer would be none there.
+    pub(crate) fn rest(&mut self) {
+        self.alarm = Alarm::new();
+    }
+
     /// Asks the machine to end.
     pub(crate) fn close(&mut self, deadline: Instant) {
         if self.end.is_none() {
@@ -128,7 +162,7 @@ impl<R: Runtime> Driver<R> {
         for _ in 0..TURNS {
             self.carry_out(cx);
             self.write(cx);
-            if !self.updates.is_empty() || self.end.is_some() {
+            if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
                 return Poll::Ready(());
             }
             let more = self.read(cx);
@@ -146,17 +180,21 @@ impl<R: Runtime> Driver<R> {
     /// leave now, and not when the consumer comes back.
     fn carry_out(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
-            match self.machine.poll_output() {
+            let output = self.machine.poll_output();
+            self.monitor.tell(&mut self.machine);
+            match output {
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
                 Output::Credentials { connection, request } => self.credentials.ask(connection, request),
                 Output::Update(update) => {
+                    log_update(&update);
                     if satisfies(self.demand, &update) {
                         self.demand = Demand::None;
                     }
                     self.updates.push_back(update);
                 }
+                Output::Reply(result) => self.reply = Some(result),
                 Output::Wait(deadline) => {
                     self.alarm.set(deadline);
                     return;

@@ -14,6 +14,7 @@ use futures_core::Stream;
 use crate::Runtime;
 use crate::credentials::Providers;
 use crate::driver::Driver;
+use crate::monitor::Monitor;
 use crate::security::Security;
 
 /// A change stream, open or about to open.
@@ -59,10 +60,11 @@ impl<R: Runtime> ChangeStream<R> {
         machine: ClientMachine,
         security: Security,
         providers: Providers,
+        monitor: Monitor,
         knowledge: Knowledge,
     ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security, providers),
+            driver: Driver::new(runtime, machine, security, providers, monitor),
             knowledge,
             phase: Phase::Opening,
             told: false,

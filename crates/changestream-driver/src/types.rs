@@ -4,10 +4,11 @@ pub use bson;
 pub use changestream_core::auth::{AwsCredentials, IdpInfo, OidcRequest, OidcToken};
 pub use changestream_core::client::{ClientSettings, Idle, Resuming};
 pub use changestream_core::connection::ClientMetadata;
+pub use changestream_core::monitoring;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Secret, Warning};
 pub use changestream_core::{
-    ChangeEvent, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference,
-    ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerError, Session, Update,
-    WatchOptions,
+    ChangeEvent, CommandOptions, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern,
+    ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerApi,
+    ServerApiVersion, ServerError, Session, Update, WatchOptions,
 };

@@ -13,11 +13,13 @@
 
 mod closing;
 mod io;
+mod journal;
 mod links;
 mod machine;
 mod selecting;
 mod settings;
 mod snapshot;
+mod work;
 
 pub use io::{
     ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, Output, Resuming, Update,

@@ -37,6 +37,7 @@ impl ClientSettings {
             tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
+            server_api: options.server_api.clone(),
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
         };
@@ -48,6 +49,13 @@ impl ClientSettings {
             connection: Arc::new(connection),
             topology,
         })
+    }
+
+    /// The same settings, with [events](crate::monitoring) of all that happens. Default: none, and no cost.
+    #[must_use]
+    pub fn with_monitoring(mut self) -> Self {
+        self.topology.record_events = true;
+        self
     }
 
     /// The options.

@@ -162,7 +162,7 @@ impl Connection {
     fn advance(&mut self, now: Instant, server: Server, give_up: Option<Instant>, next: Result<Next, Error>) {
         let (conversation, awaits, give_up) = match next {
             Ok(Next::Send(conversation, command)) => {
-                self.transmit_authentication(now, &command);
+                self.transmit_authentication(now, command);
                 (conversation, Awaits::Reply, give_up)
             }
             Ok(Next::Ask(conversation, request)) => {
@@ -202,11 +202,14 @@ impl Connection {
         give_up
     }
 
-    fn transmit_authentication(&mut self, now: Instant, command: &RawDocumentBuf) {
+    fn transmit_authentication(&mut self, now: Instant, mut command: RawDocumentBuf) {
+        if let Some(api) = &self.settings.server_api {
+            api.declare(&mut command);
+        }
         let request_id = self.next_request_id();
         self.exchanges
             .open(now, request_id, Purpose::Authentication, None);
-        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, command, &[]));
+        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, &command, &[]));
     }
 }
 

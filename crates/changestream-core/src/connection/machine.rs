@@ -69,7 +69,7 @@ impl Connection {
         reader.set_max_message_size(MAX_HANDSHAKE_MESSAGE);
         let state = State::Connecting {
             give_up: after(now, connect_timeout(&settings)),
-            dialect: Dialect::of_handshake(settings.load_balanced, hello_ok),
+            dialect: Dialect::of_handshake(&settings, hello_ok),
         };
         Self {
             last_request_id: random.next_u64() as i32,
@@ -270,7 +270,7 @@ impl Connection {
         let request_id = self.next_request_id();
         let timeout = connect_timeout(&self.settings);
         self.exchanges.open(now, request_id, Purpose::Check, timeout);
-        self.transmit(dialect.encode(request_id, hello::check(dialect)));
+        self.transmit(dialect.encode(request_id, hello::check(&self.settings, dialect)));
     }
 
     /// Sends a command; [`ConnectionOutput::Reply`] follows. One that comes before the connection is ready is sent
