@@ -119,7 +119,7 @@ pub async fn a_stream_outlives_its_tokens<A: Adapter>() {
 /// Streams of one client, opened at once in tasks of their own, wait for one call.
 pub async fn one_call_is_under_way_at_a_time<A: Adapter>()
 where
-    A::Mode: Send + Sync,
+    Client<A::Mode>: Send + Sync,
 {
     let deployment = Arc::new(start(|config| config.oidc_token("token", "ada")));
     let calls = Arc::new(AtomicUsize::new(0));

@@ -79,7 +79,6 @@ macro_rules! suite {
             authentication::keys_of_aws_come_from_a_provider,
             authentication::keys_of_aws_stand_in_the_connection_string,
             authentication::a_stream_outlives_its_tokens,
-            authentication::one_call_is_under_way_at_a_time,
             authentication::a_human_is_told_of_the_provider,
             authentication::a_callback_that_fails_is_told_without_a_token,
             authentication::a_token_lies_in_a_file,
@@ -179,6 +178,16 @@ suite!(chopped_, OnChopped:
 );
 
 suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);
+
+/// Clients that several threads have.
+mod shared_clients {
+    use super::*;
+
+    suite!(tokio_, OnTokio: authentication::one_call_is_under_way_at_a_time,);
+    suite!(smol, OnSmol: authentication::one_call_is_under_way_at_a_time,);
+    suite!(async_std_, OnAsyncStd: authentication::one_call_is_under_way_at_a_time,);
+    suite!(blocking, Blocking: authentication::one_call_is_under_way_at_a_time,);
+}
 
 /// The adapters know Unix domain sockets besides TCP.
 #[cfg(unix)]
