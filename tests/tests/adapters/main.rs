@@ -14,6 +14,7 @@ mod certificates;
 mod chopped;
 mod commands;
 mod examples;
+mod pymongo;
 mod scenarios;
 mod tls;
 mod tls_proxy;
