@@ -221,7 +221,8 @@ fn wrong_keys_and_a_wrong_clock_are_refused() {
         ),
     ] {
         let mut world = aws(None);
-        let time = world.identity.wall(world.now) + Duration::from_secs(off);
+        let time = world.identity.wall(world.now).timestamp_millis() + off * 1000;
+        let time = bson::DateTime::from_millis(time);
         world
             .identity
             .provide(move |_| Some(Ok(CredentialAnswer::aws(keys.clone(), time))));

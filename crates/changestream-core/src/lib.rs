@@ -100,7 +100,7 @@
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! `mongodb+srv://`, GSSAPI, `timeoutMS`. TLS is the business of whoever has the
 //! sockets: bytes come in and go out in the clear.
 //!
 //! # Features

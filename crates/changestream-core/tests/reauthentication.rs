@@ -170,7 +170,7 @@ fn the_first_message_of_aws_is_that_of_the_specification() {
     assert!(!format!("{keys:?}").contains("hunter2"));
     let keys: AwsCredentials = keys.clone();
     // 2019-11-07T00:26:07Z.
-    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_573_086_367_999);
+    let time = bson::DateTime::from_millis(1_573_086_367_999);
     world
         .connection
         .answer(world.now, Ok(CredentialAnswer::aws(keys, time)));
@@ -313,7 +313,7 @@ fn an_answer_that_nobody_asked_for_is_passed_over() {
         world.now,
         Ok(CredentialAnswer::aws(
             AwsCredentials::new("AKID", "hunter2"),
-            std::time::SystemTime::UNIX_EPOCH,
+            bson::DateTime::from_millis(0),
         )),
     );
     world.drain();

@@ -41,6 +41,11 @@
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
 //! connection string, and is not offered to servers.
 //!
+//! # Authentication
+//! SCRAM, MONGODB-X509, PLAIN, MONGODB-AWS and MONGODB-OIDC, as the connection string says. Tokens of MONGODB-OIDC and keys
+//! of AWS can come from callbacks: see [`Client::builder`]. Of the environments of MONGODB-OIDC, `k8s` and `test` are read
+//! from their files; `azure` and `gcp` take an HTTP client, hence a callback.
+//!
 //! # TLS
 //! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
 //! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of

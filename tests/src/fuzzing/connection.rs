@@ -2,9 +2,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use bson::{DateTime, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::Bytes;
 use changestream_core::auth::{AwsCredentials, Credential, CredentialAnswer, Mechanism, OidcFlow, OidcToken};
 use changestream_core::client::Disconnected;
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
     }
 
     fn any_answer(&mut self) -> Result<CredentialAnswer, Error> {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.choices.below(1 << 16) as u64);
+        let time = DateTime::from_millis(self.choices.any(&[0, -1, 1 << 40, i64::MAX, i64::MIN]));
         match self.choices.below(4) {
             0 => Err(Error::authentication("no")),
             1 => Ok(CredentialAnswer::aws(AwsCredentials::new("key", PASSWORD), time)),

@@ -1,8 +1,9 @@
 //! What streams of a world authenticate with: credentials that somebody hands out, and certificates.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
+use bson::DateTime;
 use changestream_core::Error;
 use changestream_core::auth::{CredentialAnswer, CredentialRequest};
 
@@ -35,8 +36,9 @@ impl Identity {
     }
 
     /// The time of day: that of the simulated deployment, whose default epoch this is.
-    pub fn wall(&self, now: Instant) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(1_704_067_200_000) + (now - self.start)
+    pub fn wall(&self, now: Instant) -> DateTime {
+        let passed = (now - self.start).as_millis() as i64;
+        DateTime::from_millis(1_704_067_200_000 + passed)
     }
 
     pub(super) fn answer(

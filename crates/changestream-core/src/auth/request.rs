@@ -1,7 +1,8 @@
 //! What an authentication asks of the world outside: credentials that somebody else hands out, and the time of day.
 
 use std::fmt;
-use std::time::SystemTime;
+
+use bson::DateTime;
 
 use super::oidc::{OidcRequest, OidcToken};
 use crate::uri::Secret;
@@ -9,9 +10,8 @@ use crate::uri::Secret;
 /// What a connection needs to go on authenticating.
 ///
 /// Answered by a [`CredentialAnswer`] of the same kind, or by an error, which ends the authentication. Asked at most once
-/// for each attempt, but for a token that the server did not take.
+/// for each attempt, but for a token that the server did not take. Match exhaustively: each variant is an order.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum CredentialRequest {
     /// The keys of an AWS identity, and the time of day, which is signed with them.
     #[non_exhaustive]
@@ -32,7 +32,7 @@ pub enum CredentialAnswer {
         /// The keys.
         credentials: AwsCredentials,
         /// The time of day. AWS refuses a signature that is more than some minutes off.
-        time: SystemTime,
+        time: DateTime,
     },
     /// An access token.
     Oidc(OidcToken),
@@ -40,7 +40,7 @@ pub enum CredentialAnswer {
 
 impl CredentialAnswer {
     /// Keys of an AWS identity, and the time of day.
-    pub fn aws(credentials: AwsCredentials, time: SystemTime) -> Self {
+    pub fn aws(credentials: AwsCredentials, time: DateTime) -> Self {
         Self::Aws { credentials, time }
     }
 }

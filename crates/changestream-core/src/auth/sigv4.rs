@@ -2,10 +2,10 @@
 //! Service. The client signs, the MongoDB server sends.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bson::DateTime;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -24,7 +24,7 @@ pub(super) struct Signed {
 /// Signs the request to this host of the service, which must have passed [`check_host`].
 pub(super) fn sign(
     credentials: &AwsCredentials,
-    time: SystemTime,
+    time: DateTime,
     host: &str,
     server_nonce: &[u8],
 ) -> Result<Signed, Error> {
@@ -97,19 +97,21 @@ fn region(host: &str) -> &str {
 }
 
 /// `YYYYMMDD'T'HHMMSS'Z'`.
-fn amz_date(time: SystemTime) -> Result<String, Error> {
+fn amz_date(time: DateTime) -> Result<String, Error> {
     let impossible = || refused("the time of day is before 1970, or after 9999: is the clock right?");
-    let since_epoch = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_err(|_| impossible())?;
-    let millis = i64::try_from(since_epoch.as_secs())
-        .ok()
-        .and_then(|seconds| seconds.checked_mul(1000))
-        .ok_or_else(impossible)?;
-    let text = bson::DateTime::from_millis(millis)
+    let millis = time.timestamp_millis();
+    if millis < 0 {
+        return Err(impossible());
+    }
+    let text = DateTime::from_millis(millis - millis % 1000)
         .try_to_rfc3339_string()
         .map_err(|_| impossible())?;
-    Ok(text.chars().filter(|c| !matches!(c, '-' | ':')).collect())
+    let date: String = text.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    if date.len() == "YYYYMMDDTHHMMSSZ".len() {
+        Ok(date)
+    } else {
+        Err(impossible())
+    }
 }
 
 /// Keys become headers: none may hold what ends one.

@@ -145,18 +145,20 @@ impl Connection {
     }
 
     fn take_conversation(&mut self, awaited: Awaits) -> Option<(Server, Option<Instant>, Conversation)> {
-        match mem::replace(&mut self.state, State::Failed) {
-            State::Authenticating {
-                server,
-                give_up,
-                conversation,
-                awaits,
-            } if awaits == awaited => Some((server, give_up, conversation)),
-            other => {
-                self.state = other;
-                None
-            }
+        let is_awaited = matches!(&self.state, State::Authenticating { awaits, .. } if *awaits == awaited);
+        if !is_awaited {
+            return None;
         }
+        let State::Authenticating {
+            server,
+            give_up,
+            conversation,
+            ..
+        } = mem::replace(&mut self.state, State::Failed)
+        else {
+            return None;
+        };
+        Some((server, give_up, conversation))
     }
 
     fn advance(&mut self, now: Instant, server: Server, give_up: Option<Instant>, next: Result<Next, Error>) {

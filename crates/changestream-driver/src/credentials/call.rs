@@ -64,8 +64,8 @@ impl Gate {
 }
 
 impl Call {
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<OidcToken, Error>> {
-        self.wakers.add(cx.waker());
+    pub(super) fn poll(&self, waker: &Waker) -> Poll<Result<OidcToken, Error>> {
+        self.wakers.add(waker);
         let taken = {
             let mut work = lock(&self.work);
             match mem::replace(&mut *work, Work::Polled) {

@@ -78,7 +78,9 @@ impl Pending {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CredentialAnswer, Error>> {
         match self {
             Self::Own(future) => future.as_mut().poll(cx),
-            Self::Shared(call) => call.poll(cx).map(|token| token.map(CredentialAnswer::Oidc)),
+            Self::Shared(call) => call
+                .poll(cx.waker())
+                .map(|token| token.map(CredentialAnswer::Oidc)),
             Self::Failed(error) => Poll::Ready(Err(error.clone())),
         }
     }

@@ -84,9 +84,6 @@ impl Providers {
                 Some(callback) => Pending::Shared(self.gate.join(request, |request| callback(request))),
                 None => Pending::Failed(no_callback()),
             },
-            _ => Pending::Failed(Error::system(
-                "the machine asks for what this version does not know",
-            )),
         }
     }
 }
@@ -160,7 +157,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn signed_now(credentials: AwsCredentials) -> CredentialAnswer {
-    CredentialAnswer::aws(credentials, SystemTime::now())
+    CredentialAnswer::aws(credentials, bson::DateTime::from_system_time(SystemTime::now()))
 }
 
 fn no_callback() -> Error {
