@@ -211,8 +211,8 @@ pub(crate) fn change(m: &mut Member, key: &[u8], ops: Vec<Op>) -> Result<(), Com
 
 /// A session's identifier as it is logged: with the digest of its owner's name, which is empty without users.
 pub(crate) fn with_owner(d: &Deployment, context: &Context<'_>, lsid: &Document) -> Document {
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    let owner = user.map_or_else(String::new, |user| format!("{user}@admin"));
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    let owner = login.map_or_else(String::new, |login| format!("{}@{}", login.user, login.source()));
     let mut whole = Document::new();
     if let Some(id) = lsid.get("id") {
         whole.insert("id", id.clone());

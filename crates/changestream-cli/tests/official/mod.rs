@@ -158,7 +158,7 @@ fn deployment(server: Server) -> (Running, String) {
     let mut command = changestream();
     command.args(["sim", "--server-version", server.version]);
     if server.sharded {
-        command.arg("--sharded");
+        command.args(["--sharded", "--noop-interval-ms", "50"]);
     }
     if server.mechanism.is_some() {
         command

@@ -161,7 +161,9 @@ pub(super) fn kill_cursors(d: &mut Deployment, context: &Context<'_>) -> Result 
 
 /// Opens a cursor; its id.
 pub(super) fn open(d: &mut Deployment, context: &Context<'_>, namespace: &str, kind: Kind) -> i64 {
-    let user = d.connection(context.connection).and_then(|c| c.user.clone());
+    let user = d
+        .connection(context.connection)
+        .and_then(|c| c.user().map(str::to_owned));
     let session = context.body().get_document("lsid").ok().map(session_key);
     let Some(m) = d.members.get_mut(context.member) else {
         return 0;
@@ -219,8 +221,8 @@ fn check(d: &Deployment, context: &Context<'_>, id: i64) -> Result<()> {
             ),
         ));
     }
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if user != cursor.user.as_ref() {
+    let user = d.connection(context.connection).and_then(|c| c.user());
+    if user != cursor.user.as_deref() {
         return Err(CommandError::new(
             13,
             format!(

@@ -237,12 +237,8 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     if context.db().is_empty() {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if command.needs != Needs::Nothing && d.requires_users() && user.is_none() {
-        return Err(CommandError::new(
-            13,
-            format!("command {name} requires authentication"),
-        ));
+    if command.needs != Needs::Nothing && d.is_guarded() {
+        check_login(d, context)?;
     }
     if command.needs == Needs::Admin && context.db() != "admin" {
         return Err(CommandError::new(
@@ -282,6 +278,19 @@ fn run_command(d: &mut Deployment, context: &Context<'_>, command: &Command) -> 
         | Answer::Streaming(..)
         | Answer::MajorityStreaming(..)) => other,
     })
+}
+
+fn check_login(d: &Deployment, context: &Context<'_>) -> Result<()> {
+    let name = context.request.name();
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    match login {
+        Some(login) if d.config.external.holds(login, context.now) => Ok(()),
+        Some(_) => Err(CommandError::new(391, "Reauthentication is required")),
+        None => Err(CommandError::new(
+            13,
+            format!("command {name} requires authentication"),
+        )),
+    }
 }
 
 /// Why a mongos cannot run the command now: it does not reach a primary that it needs.

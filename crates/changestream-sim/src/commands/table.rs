@@ -43,6 +43,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: read::aggregate,
     },
     Command {
+        name: "authenticate",
+        needs: Needs::Nothing,
+        run: access::authenticate,
+    },
+    Command {
         name: "buildInfo",
         needs: Needs::Nothing,
         run: diagnostics::build_info,

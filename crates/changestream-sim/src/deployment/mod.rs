@@ -2,6 +2,7 @@
 
 mod config;
 mod controls;
+mod external;
 mod observe;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
