@@ -96,6 +96,10 @@ struct Tls {
     /// client's, too.
     #[arg(long, requires = "tls")]
     tls_client_certificates: bool,
+
+    /// Make the client's certificate a user, for authMechanism=MONGODB-X509; from then on authentication is required.
+    #[arg(long, requires = "tls_client_certificates")]
+    x509_user: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -143,7 +147,11 @@ fn config(args: Args) -> Result<Config, Failure> {
     }
     #[cfg(feature = "tls")]
     if args.tls.tls {
-        config = config.tls(tls(&args.tls)?);
+        let tls = tls(&args.tls)?;
+        if args.tls.x509_user {
+            config = config.x509_user(tls.client_subject());
+        }
+        config = config.tls(tls);
     }
     Ok(config)
 }

@@ -443,6 +443,7 @@ fn accept(shared: &Arc<Shared>, member: usize, listener: &TcpListener) {
 fn read(shared: &Shared, connection: ConnectionId, outbox: &Outbox, mut stream: TcpStream) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut decrypted = Vec::new();
+    let mut greeted = false;
     loop {
         let bytes = match stream.read(&mut buffer) {
             Ok(0) => break,
@@ -466,6 +467,11 @@ fn read(shared: &Shared, connection: ConnectionId, outbox: &Outbox, mut stream: 
             continue;
         }
         let mut state = shared.lock();
+        if !std::mem::replace(&mut greeted, true)
+            && let Some(subject) = outbox.channel.subject()
+        {
+            state.deployment.show_certificate(connection, subject);
+        }
         state.handle(Input::Received { connection, bytes });
         drop(state);
         shared.timer.notify_all();

@@ -47,6 +47,25 @@ pub async fn an_election_is_followed_through_tls<A: Adapter>() {
     follow_through_an_election::<A>(deployment).await;
 }
 
+/// The certificate that the deployment has made for clients is a user's.
+#[test]
+fn a_simulated_member_reads_the_certificate_that_a_client_shows() {
+    let folder = Folder::new();
+    let tls = Tls::write_to(folder.path())
+        .unwrap()
+        .require_client_certificates(true);
+    let config = Deployment::replica_set(1).x509_user(tls.client_subject());
+    let deployment = config.tls(tls).start().unwrap();
+    let open = |options: &str| {
+        let uri = format!("{}{options}", deployment.uri());
+        let client = changestream_blocking::Client::new(uri).unwrap();
+        client.watch().open()
+    };
+    open("&authMechanism=MONGODB-X509").unwrap();
+    let error = open("").unwrap_err();
+    assert_told(&error, "requires authentication");
+}
+
 pub async fn a_closed_stream_takes_leave_of_tls_too<A: Adapter>() {
     let (deployment, authority) = (deployment(), Authority::new());
     let certificate = authority.issue(&["127.0.0.1"]);

@@ -97,6 +97,15 @@ impl Channel {
         Ok(buffer)
     }
 
+    /// The name in the certificate that the client has shown.
+    pub(super) fn subject(&self) -> Option<&'static str> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.encrypted() {
+            return tls.subject();
+        }
+        None
+    }
+
     /// A client that has said nothing yet is told nothing, so that it counts as one in the clear does no harm.
     #[cfg(feature = "tls")]
     fn encrypted(&self) -> Option<&tls::Session> {

@@ -32,6 +32,7 @@ pub struct Tls {
     plaintext: bool,
     authority_file: PathBuf,
     client_file: PathBuf,
+    client_certificate: CertificateDer<'static>,
 }
 
 impl Tls {
@@ -56,12 +57,13 @@ impl Tls {
             &(client.key.serialize_pem() + &client.certificate.pem()),
         )?;
         Ok(Self {
-            without: server.config(None).map_err(io::Error::other)?,
-            with: server.config(Some(&authority)).map_err(io::Error::other)?,
+            without: server.config(&authority, false).map_err(io::Error::other)?,
+            with: server.config(&authority, true).map_err(io::Error::other)?,
             client_certificates: false,
             plaintext: false,
             authority_file,
             client_file,
+            client_certificate: client.certificate.der().clone(),
         })
     }
 
@@ -87,6 +89,12 @@ impl Tls {
         &self.client_file
     }
 
+    /// The name in the client's certificate, as MONGODB-X509 has it: for
+    /// [`Config::x509_user`](crate::Config::x509_user).
+    pub fn client_subject(&self) -> &'static str {
+        CLIENT_SUBJECT
+    }
+
     /// For one connection.
     pub(super) fn accept(&self) -> io::Result<Session> {
         let config = if self.client_certificates {
@@ -97,6 +105,7 @@ impl Tls {
         let connection = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
         Ok(Session {
             tls: Mutex::new(connection),
+            client_certificate: self.client_certificate.clone(),
             encrypted: if self.plaintext {
                 OnceLock::new()
             } else {
@@ -139,7 +148,7 @@ struct Authority {
 impl Authority {
     fn new() -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = name("changestream sim authority");
+        params.distinguished_name = name("authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
@@ -161,7 +170,7 @@ impl Authority {
 
 fn name(common_name: &str) -> rcgen::DistinguishedName {
     let mut name = rcgen::DistinguishedName::new();
-    name.push(DnType::OrganizationName, "changestream");
+    name.push(DnType::OrganizationName, ORGANIZATION);
     name.push(DnType::CommonName, common_name);
     name
 }
@@ -172,22 +181,23 @@ struct Certificate {
 }
 
 impl Certificate {
-    /// What a member is to do with connections: with an authority, clients must show a certificate of it.
-    fn config(&self, clients_of: Option<&Authority>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    /// What a member is to do with connections: clients may show a certificate of the authority, or must.
+    fn config(&self, authority: &Authority, required: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let builder = match clients_of {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(authority.certificate.der().clone())?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                    .build()
-                    .map_err(|error| rustls::Error::General(error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
-            }
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate.der().clone())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let verifier = if required {
+            verifier
+        } else {
+            verifier.allow_unauthenticated()
         };
+        let verifier = verifier
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier);
         let chain: Vec<CertificateDer<'static>> = vec![self.certificate.der().clone()];
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         Ok(Arc::new(builder.with_single_cert(chain, key.into())?))
@@ -199,6 +209,7 @@ impl Certificate {
 #[derive(Debug)]
 pub(super) struct Session {
     tls: Mutex<ServerConnection>,
+    client_certificate: CertificateDer<'static>,
     /// Unknown until the client's first byte, where it may choose.
     encrypted: OnceLock<bool>,
 }
@@ -239,6 +250,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The name in the certificate that the client has shown. There is but one that the authority has signed, and no
+    /// other is accepted.
+    pub(super) fn subject(&self) -> Option<&'static str> {
+        let tls = self.lock();
+        let shown = tls.peer_certificates()?.first()?;
+        (*shown == self.client_certificate).then_some(CLIENT_SUBJECT)
     }
 
     /// Whether [`encrypt`](Self::encrypt) has something to write by itself: the handshake's messages, an alert.
@@ -293,6 +312,9 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
 const TLS_HANDSHAKE: u8 = 22;
 const AUTHORITY_FILE: &str = "changestream-sim-ca.pem";
 const CLIENT_FILE: &str = "changestream-sim-client.pem";
-const SERVER_NAME: &str = "changestream sim member";
-const CLIENT_NAME: &str = "changestream sim client";
+const SERVER_NAME: &str = "member";
+const CLIENT_NAME: &str = "client";
+/// RFC 2253: the last part of the name comes first.
+const CLIENT_SUBJECT: &str = "CN=client,O=changestream sim";
+const ORGANIZATION: &str = "changestream sim";
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
