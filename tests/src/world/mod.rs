@@ -3,12 +3,13 @@
 //! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
+mod lines;
 mod network;
 mod observing;
 mod rewriting;
 mod writer;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +23,11 @@ use changestream_core::random::Random;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
+use lines::Line;
 use rewriting::Rewriting;
 use writer::Writer;
 
+pub use lines::LineId;
 pub use network::{Conditions, Network};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
@@ -43,6 +46,7 @@ pub struct World {
     writer: Option<Writer>,
     /// Every connection that was the writer's.
     writers: BTreeSet<sim::ConnectionId>,
+    lines: BTreeMap<sim::ConnectionId, Line>,
     rewriting: Rewriting,
     steps: u64,
     /// Of everything that streams have sent, in order.
@@ -116,6 +120,7 @@ impl World {
             random,
             writer: None,
             writers: BTreeSet::new(),
+            lines: BTreeMap::new(),
             rewriting: Rewriting::default(),
             steps: 0,
             sent: DefaultHasher::new(),
@@ -450,6 +455,9 @@ impl World {
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {
+        if self.is_for_a_line(&output) {
+            return;
+        }
         match output {
             sim::Output::Listen { member } => self.network.listen(member),
             sim::Output::Close { member } => self.network.close(member),
@@ -472,6 +480,21 @@ impl World {
             }
             sim::Output::Deadline(_) => {}
         }
+    }
+
+    fn is_for_a_line(&mut self, output: &sim::Output) -> bool {
+        let line = match output {
+            sim::Output::Transmit { connection, .. } | sim::Output::Disconnect { connection } => {
+                self.lines.get_mut(connection)
+            }
+            sim::Output::Listen { .. } | sim::Output::Close { .. } | sim::Output::Deadline(_) => None,
+        };
+        match (line, output) {
+            (Some(line), sim::Output::Transmit { bytes, .. }) => line.receive(bytes.clone()),
+            (Some(line), _) => line.close(),
+            (None, _) => return false,
+        }
+        true
     }
 
     /// Brings what has arrived by now to whom it is for.

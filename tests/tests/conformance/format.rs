@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::case::Case;
 use crate::judgement::Verdict;
-use crate::{bson_corpus, connection_string, read_write_concern, sdam, server_selection};
+use crate::{bson_corpus, connection_string, read_write_concern, sdam, server_selection, unified};
 
 /// A format of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Format {
             Self::BsonCorpus => bson_corpus::run(content, case.index),
             Self::DnsSeedlist => return Verdict::Skipped("SRV records are not looked up".to_owned()),
             Self::ConnectionPool => return Verdict::Skipped(NO_POOL.to_owned()),
-            Self::Unified => return Verdict::Skipped("the unified format is not run".to_owned()),
+            Self::Unified => return unified::run(&case.file.name, content, case.index),
         };
         outcome.into()
     }

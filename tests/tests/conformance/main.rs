@@ -23,6 +23,7 @@ mod read_write_concern;
 mod sdam;
 mod server_selection;
 mod table;
+mod unified;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,86 @@
+//! What runs a test's clients: the simulated world under its fake clock, or sockets on a real executor.
+
+use std::time::Duration;
+
+use bson::Document;
+use changestream_core::{ChangeEvent, Error, ReadPreference, Scope, Session, WatchOptions};
+
+use super::observed::Observed;
+use super::schema::ServerApiDefinition;
+
+/// A client of the test's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClientId(pub(super) usize);
+
+/// A change stream of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamId(pub(super) usize);
+
+/// A command that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CommandId(pub(super) usize);
+
+/// A command of a client's own.
+#[derive(Clone, Debug)]
+pub(super) struct ClientCommand {
+    pub(super) database: String,
+    pub(super) command: Document,
+    pub(super) read_preference: Option<ReadPreference>,
+    pub(super) session: Option<Session>,
+    pub(super) timeout: Option<Duration>,
+    /// Whether it is one of those that are retried once where they fail by a retryable error.
+    pub(super) is_retryable_read: bool,
+}
+
+/// A deployment, and clients of it.
+pub(super) trait Rig {
+    /// The deployment's connection string, without credentials.
+    fn uri(&self) -> String;
+
+    /// What this rig is called.
+    fn name(&self) -> String;
+
+    /// Runs a command by the internal client, at that member or at whichever takes writes.
+    fn internal(&mut self, member: Option<usize>, database: &str, command: Document) -> Result<Document, String>;
+
+    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Failure>;
+
+    /// An open stream.
+    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Failure>;
+
+    /// The next event; none at the end.
+    fn next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error>;
+
+    /// The event that at most one getMore brings.
+    fn try_next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error>;
+
+    fn close_stream(&mut self, stream: StreamId);
+
+    fn close_client(&mut self, client: ClientId);
+
+    /// Starts a command, which goes on while others do something.
+    fn start(&mut self, client: ClientId, command: ClientCommand) -> CommandId;
+
+    /// A command's reply.
+    fn finish(&mut self, command: CommandId) -> Result<Document, Failure>;
+
+    fn wait(&mut self, time: Duration);
+
+    /// What the client has published since the last call.
+    fn events(&mut self, client: ClientId) -> Vec<Observed>;
+}
+
+/// Why something of a client's failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// As its user is told.
+    Error(Error),
+    /// The rig cannot do it.
+    Unsupported(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
