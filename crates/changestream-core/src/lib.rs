@@ -62,6 +62,7 @@
 //!             machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //!             continue;
 //!         }
+//!         Output::Reply(_) => continue, // to a command, and none was sent
 //!         Output::Closed(result) => return Ok(result?),
 //!         Output::Wait(deadline) => deadline,
 //!     };
@@ -112,6 +113,7 @@
 pub mod address;
 pub mod auth;
 pub mod client;
+pub mod command;
 pub mod connection;
 mod depth;
 pub mod error;
@@ -120,6 +122,7 @@ pub mod monitoring;
 pub mod options;
 pub mod random;
 pub mod read_preference;
+pub mod server_api;
 pub mod session;
 pub mod stream;
 pub mod token;
@@ -129,10 +132,12 @@ pub mod wire;
 
 pub use address::ServerAddress;
 pub use client::Update;
+pub use command::{CommandOptions, RunCommand};
 pub use error::{Error, ErrorKind, ServerError};
 pub use event::ChangeEvent;
 pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, WatchOptions};
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
+pub use server_api::{ServerApi, ServerApiVersion};
 pub use session::Session;
 pub use token::ResumeToken;
 pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};
