@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{conformance, tidy};
+use crate::{conformance, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -35,6 +35,7 @@ enum Work {
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
     Conformance,
+    Weight,
 }
 
 impl Step {
@@ -46,6 +47,7 @@ impl Step {
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Conformance => "cargo xtask conformance, and the table in the README".to_owned(),
+            Work::Weight => "cargo xtask weight --count".to_owned(),
         }
     }
 
@@ -54,6 +56,7 @@ impl Step {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
             Work::Conformance => return conformance::check(root),
+            Work::Weight => return weight::count(root),
         };
         let mut command = Command::new(tidy::cargo());
         command.args(*arguments).current_dir(root);
@@ -76,7 +79,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -84,6 +87,10 @@ const STEPS: [Step; 8] = [
     Step {
         name: "tidy",
         work: Work::Tidy,
+    },
+    Step {
+        name: "weight",
+        work: Work::Weight,
     },
     Step {
         name: "clippy",

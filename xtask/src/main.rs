@@ -9,6 +9,7 @@ mod ci;
 mod conformance;
 mod fuzz;
 mod tidy;
+mod weight;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
         ["conformance", rest @ ..] => conformance::run(&root(), rest),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["weight"] => weight::run(&root()),
+        ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -71,4 +74,5 @@ const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, do
 cargo xtask tidy    the rules that no compiler checks
 cargo xtask conformance  the specifications' own test files, as a table: [PART OF A NAME...] [--verbose] [--update-readme]
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -93,7 +93,8 @@
 //! # The parts
 //!
 //! Three machines, one inside the other, each usable alone: [`stream`] (commands out, replies in: the rules of change
-//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`topology`] is what
+//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`command`] takes the
+//! stream machine's place where a single command is to be run. [`monitoring`] tells what happens. [`topology`] is what
 //! is known of a deployment, [`uri`] reads connection strings, [`wire`] is the codec, [`event`] and [`token`] are what a
 //! stream yields.
 //!
@@ -120,6 +121,7 @@ pub mod error;
 pub mod event;
 pub mod monitoring;
 pub mod options;
+mod printable;
 pub mod random;
 pub mod read_preference;
 pub mod server_api;

@@ -81,7 +81,7 @@ impl<M: Mode> Client<M> {
     /// authentication. Without a handler the same goes to `tracing`, at level `DEBUG` and with the targets
     /// `changestream::command`, `changestream::connection` and `changestream::topology`, if these are enabled when a
     /// stream is opened; documents are cut there after `MONGODB_LOG_MAX_DOCUMENT_LENGTH` (default 1000) characters.
-    /// Where neither listens, monitoring costs nothing.
+    /// Where neither listens, monitoring costs nothing. Resumes are told at level `INFO` by `changestream::stream`.
     ///
     /// ```no_run
     /// # fn example<M: changestream_driver::Mode + Default>() -> Result<(), changestream_driver::Error> {

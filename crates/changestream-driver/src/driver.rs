@@ -11,6 +11,7 @@ use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::logging::log_update;
 use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::socket::Socket;
@@ -177,6 +178,7 @@ impl<R: Runtime> Driver<R> {
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
                 Output::Update(update) => {
+                    log_update(&update);
                     if satisfies(self.demand, &update) {
                         self.demand = Demand::None;
                     }

@@ -3,6 +3,7 @@
 //! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
+mod clients;
 mod lines;
 mod network;
 mod observing;
@@ -19,7 +20,9 @@ use changestream_core::client::{
     ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Idle, Input, Output, Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
+use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
+use changestream_core::stream::CommandReply;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
@@ -47,6 +50,8 @@ pub struct World {
     /// Every connection that was the writer's.
     writers: BTreeSet<sim::ConnectionId>,
     lines: BTreeMap<sim::ConnectionId, Line>,
+    /// What the machines that are watched have published, in order.
+    events: Vec<(StreamId, Event)>,
     rewriting: Rewriting,
     steps: u64,
     /// Of everything that streams have sent, in order.
@@ -66,6 +71,9 @@ struct Stream {
     deadline: Option<Deadline>,
     /// What was demanded and has not come yet.
     demand: Demand,
+    /// Whether it runs commands instead, and their replies that were not taken yet.
+    runs_commands: bool,
+    replies: VecDeque<Result<CommandReply, Error>>,
 }
 
 /// What a try of [`World::try_next`] brought.
@@ -95,7 +103,8 @@ impl Stream {
 
     /// A machine that owes something never relies on its peer alone.
     fn wait(&mut self, deadline: Option<Deadline>) {
-        let owes = self.demand != Demand::None || !self.machine.is_open();
+        let opens = !self.runs_commands && !self.machine.is_open();
+        let owes = self.demand != Demand::None || opens;
         assert!(deadline.is_some() || !owes, "waits for ever: {self:?}");
         self.deadline = deadline;
     }
@@ -121,6 +130,7 @@ impl World {
             writer: None,
             writers: BTreeSet::new(),
             lines: BTreeMap::new(),
+            events: Vec::new(),
             rewriting: Rewriting::default(),
             steps: 0,
             sent: DefaultHasher::new(),
@@ -156,14 +166,7 @@ impl World {
         let mut seed = [0; 32];
         self.random.fill(&mut seed);
         let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
-        self.streams.push(Stream {
-            machine,
-            updates: VecDeque::new(),
-            closed: None,
-            deadline: None,
-            demand: Demand::None,
-        });
-        Ok(StreamId(self.streams.len() - 1))
+        Ok(self.add(machine, false))
     }
 
     /// Opens the stream.
@@ -372,6 +375,19 @@ impl World {
         self.sent.finish()
     }
 
+    fn add(&mut self, machine: ClientMachine, runs_commands: bool) -> StreamId {
+        self.streams.push(Stream {
+            machine,
+            updates: VecDeque::new(),
+            closed: None,
+            deadline: None,
+            demand: Demand::None,
+            runs_commands,
+            replies: VecDeque::new(),
+        });
+        StreamId(self.streams.len() - 1)
+    }
+
     fn input(&mut self, id: StreamId, input: Input) {
         self.streams[id.0].machine.handle_input(self.now, input);
     }
@@ -420,6 +436,14 @@ impl World {
 
     /// Drains a stream; returns whether it had anything for the network.
     fn poll_stream(&mut self, index: usize) -> bool {
+        let spoke = self.poll_outputs(index);
+        while let Some(event) = self.streams[index].machine.poll_event() {
+            self.events.push((StreamId(index), event));
+        }
+        spoke
+    }
+
+    fn poll_outputs(&mut self, index: usize) -> bool {
         let mut spoke = false;
         loop {
             let stream = &mut self.streams[index];
@@ -440,7 +464,10 @@ impl World {
                     stream.take(update);
                     continue;
                 }
-                Output::Reply(_) => unreachable!("streams run no commands"),
+                Output::Reply(reply) => {
+                    stream.replies.push_back(reply);
+                    continue;
+                }
                 Output::Wait(deadline) => {
                     stream.wait(deadline);
                     return spoke;

@@ -8,10 +8,10 @@ use changestream_driver::{CommandOptions, ErrorKind, FullDocumentBeforeChange};
 use changestream_tests::writer::{insert, run};
 
 use crate::adapter::{Adapter, Follow};
-use crate::scenarios::{client, replica_set};
+use crate::scenarios::{client, quick_to_elect, replica_set};
 
 pub async fn commands_are_run_over_one_connection_and_told_of<A: Adapter>() {
-    let deployment = replica_set();
+    let deployment = quick_to_elect().server_version("7.0").start().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let client = {
         let told = told.clone();

@@ -93,7 +93,12 @@ impl Judge {
         if status.is_some_and(|status| status == "no") {
             return Judgement::NotOurs;
         }
-        match (run(case), self.listed.reason(case)) {
+        let begun = std::time::Instant::now();
+        let verdict = run(case);
+        if begun.elapsed() > SLOW {
+            eprintln!("took {:.1} s: {}", begun.elapsed().as_secs_f64(), case.name());
+        }
+        match (verdict, self.listed.reason(case)) {
             (Verdict::Passed, None) => Judgement::Passed,
             (Verdict::Passed, Some(reason)) => {
                 Judgement::Failed(format!("passes, but is listed as not run: {reason}"))
@@ -136,3 +141,6 @@ fn run(case: &Case) -> Verdict {
         Verdict::Failed(format!("panics: {}", text.unwrap_or("without a text")))
     })
 }
+
+/// A case that takes longer than this on its own is told of.
+const SLOW: std::time::Duration = std::time::Duration::from_secs(10);

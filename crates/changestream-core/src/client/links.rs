@@ -267,7 +267,6 @@ impl ClientMachine {
         };
         self.outputs.push_back(Output::Disconnect { connection: id });
         let error = error.at(link.address.clone());
-        tracing::debug!(server = %link.address, %error, "connection lost");
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.broke(now, id, Some(&error));

@@ -291,7 +291,6 @@ impl ClientMachine {
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
             role: role(self.topology.description().topology_type, described),
         };
-        tracing::info!(server = %server.address, "attached");
         self.phase = Phase::Attached(id, None);
         let now = self.now;
         if let Some(journal) = self.journal() {

@@ -274,7 +274,6 @@ impl CommandMachine {
         if !allowed || job.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.finish(server, Err(error));
         }
-        tracing::debug!(%error, "retrying a command");
         job.retries += 1;
         if !refused {
             job.avoided = error.server().cloned();

@@ -147,13 +147,13 @@ pub(super) fn on_collection(
     };
     let is_read = READS.contains(&operation.name.as_str());
     let mut carrier = arguments.finish(command, result, database, is_read, entities)?;
-    if let Some(concern) = &collection.options.write_concern
-        && !is_read
-    {
-        carrier
-            .command
-            .command
-            .insert("writeConcern", document(concern)?);
+    if !is_read {
+        let own = collection.options.write_concern.as_ref().map(document).transpose()?;
+        let of_client = &entities.client(&collection.database.client)?.write_concern;
+        let concern = own.unwrap_or_else(|| of_client.clone());
+        if !concern.is_empty() {
+            carrier.command.command.insert("writeConcern", concern);
+        }
     }
     if let Some(concern) = &collection.options.read_concern
         && is_read
@@ -197,6 +197,7 @@ fn insert(arguments: &mut Arguments<'_>, name: &str, one: bool) -> Parts {
         _ => doc! { "insertedIds": ids, "insertedCount": i32::try_from(filled.len()).unwrap_or(i32::MAX) },
     };
     let mut command = doc! { "insert": name, "documents": filled };
+    command.insert("ordered", true);
     arguments.add(&mut command, &["ordered", "bypassDocumentValidation"])?;
     Ok((command, Shape::Inserted(result)))
 }
@@ -209,7 +210,7 @@ fn update(arguments: &mut Arguments<'_>, name: &str, argument: &str, multi: bool
         statement.insert("multi", true);
     }
     arguments.add(&mut statement, &["upsert", "arrayFilters", "hint", "collation"])?;
-    let mut command = doc! { "update": name, "updates": [statement] };
+    let mut command = doc! { "update": name, "updates": [statement], "ordered": true };
     arguments.add(&mut command, &["bypassDocumentValidation", "let"])?;
     Ok((command, Shape::Updated))
 }
@@ -218,7 +219,7 @@ fn delete(arguments: &mut Arguments<'_>, name: &str, limit: i32) -> Parts {
     let filter = document(&arguments.needed("filter")?)?;
     let mut statement = doc! { "q": filter, "limit": limit };
     arguments.add(&mut statement, &["hint", "collation"])?;
-    let mut command = doc! { "delete": name, "deletes": [statement] };
+    let mut command = doc! { "delete": name, "deletes": [statement], "ordered": true };
     arguments.add(&mut command, &["let"])?;
     Ok((command, Shape::Deleted))
 }

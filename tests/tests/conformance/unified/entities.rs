@@ -20,8 +20,6 @@ pub(super) enum Entity {
     Collection(CollectionEntity),
     Session(SessionEntity),
     Stream(StreamId),
-    /// A cursor of which everything has been read.
-    Cursor(Vec<Bson>),
     Thread(ThreadEntity),
     /// Of a kind that no operation is supported on.
     Bucket,
@@ -38,7 +36,6 @@ impl Entity {
             Self::Collection(_) => "collection",
             Self::Session(_) => "session",
             Self::Stream(_) => "change stream",
-            Self::Cursor(_) => "cursor",
             Self::Thread(_) => "thread",
             Self::Bucket => "bucket",
             Self::Topology(_) => "topology description",
@@ -51,6 +48,8 @@ impl Entity {
 pub(super) struct ClientEntity {
     pub(super) id: ClientId,
     pub(super) observing: Observing,
+    /// What the connection string says of writes.
+    pub(super) write_concern: Document,
     /// Everything that it has published so far.
     pub(super) published: Vec<Observed>,
 }
@@ -113,14 +112,6 @@ impl EntityMap {
         match self.get(name)? {
             Entity::Client(client) => Ok(client),
             other => Err(is_no(name, "client", other)),
-        }
-    }
-
-    pub(super) fn client_mut(&mut self, name: &str) -> Result<&mut ClientEntity, Fault> {
-        match self.0.get_mut(name) {
-            Some(Entity::Client(client)) => Ok(client),
-            Some(other) => Err(is_no(name, "client", other)),
-            None => Err(failed(format!("there is no entity named {name}"))),
         }
     }
 

@@ -85,7 +85,12 @@ impl Environment {
             && requirement.serverless.as_deref() != Some("require")
             && requirement.csfle.as_ref().is_none_or(|csfle| csfle == false)
             && requirement.server_parameters.as_ref().is_none_or(|parameters| {
-                parameters.iter().all(|(name, value)| name == "enableTestCommands" && value == true)
+                let holds = |(name, value): (&String, &serde_json::Value)| {
+                    PARAMETERS
+                        .iter()
+                        .any(|(known, is)| name == known && value == *is)
+                };
+                parameters.iter().all(holds)
             })
             && requirement
                 .auth_mechanism
@@ -143,3 +148,6 @@ const VERSIONS: [&str; 6] = ["4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "
 
 pub(super) const USER: &str = "tester";
 pub(super) const PASSWORD: &str = "secret";
+
+/// The server parameters that tests ask for, as the simulated servers have them.
+const PARAMETERS: [(&str, bool); 2] = [("enableTestCommands", true), ("requireApiVersion", false)];

@@ -36,6 +36,7 @@ impl InternalConnection {
             metadata: ClientMetadata::new(),
             compressors: Vec::new(),
             zlib_level: None,
+            server_api: None,
         };
         let mut connection = Connection::new(Arc::new(settings), server, false, Random::new([9; 32]), now);
         connection.handle_connected(now);

@@ -1,5 +1,6 @@
 //! The unified test format, of the schema's versions 1.x: a general runner of its files.
 
+mod adapters;
 mod carriers;
 mod entities;
 mod environment;
@@ -9,12 +10,21 @@ mod internal;
 mod matcher;
 mod observed;
 mod operations;
+mod published;
+mod rewriting;
 mod rig;
 mod schema;
 mod simulated;
+mod sockets;
 mod special;
 mod watching;
 
+use std::panic::catch_unwind;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use adapters::Adapter;
 use environment::{Environment, Topology};
 use fault::{Fault, failed, unsupported};
 use observed::Observed;
@@ -23,12 +33,21 @@ use rig::Rig;
 use schema::{ExpectedEvents, Test, TestFile};
 use serde_json::Value;
 use simulated::Simulated;
+use sockets::Sockets;
 
 use crate::judgement::Verdict;
 
-/// Runs the test at that position of a file, in every deployment that it admits.
+/// Runs the test at that position of a file, in every deployment that it admits: in the simulated world first, and over
+/// sockets if that goes well.
 pub(crate) fn run(name: &str, content: &Value, index: usize) -> Verdict {
-    let outcome = run_everywhere(content, index);
+    let outcome = run_everywhere(content, index).and_then(|()| {
+        match rewriting::with_change_stream(name, content, index) {
+            Some(rewritten) => {
+                run_everywhere(&rewritten, 0).map_err(|fault| fault.at("with a change stream in place of find"))
+            }
+            None => Ok(()),
+        }
+    });
     if !is_to_fail(name) {
         return match outcome {
             Ok(()) => Verdict::Passed,
@@ -56,12 +75,78 @@ fn run_everywhere(content: &Value, index: usize) -> Result<(), Fault> {
     if test.expect_log_messages.is_some() || test.expect_tracing_messages.is_some() {
         return Err(unsupported("log messages are for people, in no form that a test compares"));
     }
-    for environment in environment::admitted(&file.run_on_requirements, &test.run_on_requirements)? {
-        let mut rig = Simulated::new(environment);
-        run_on(&mut rig, &environment, &file, test).map_err(|fault| fault.at(&rig.name()))?;
+    let admitted = environment::admitted(&file.run_on_requirements, &test.run_on_requirements)?;
+    for environment in &admitted {
+        let mut rig = Simulated::new(*environment);
+        run_on(&mut rig, environment, &file, test).map_err(|fault| fault.at(&rig.name()))?;
+    }
+    // The real clock is spared what virtual time has shown for each version: the newest of each topology.
+    for (number, environment) in admitted.iter().enumerate() {
+        let is_newest = admitted
+            .get(number + 1)
+            .is_none_or(|next| next.topology != environment.topology);
+        if is_newest {
+            over_sockets(*environment, &file, test)?;
+        }
     }
     Ok(())
 }
+
+/// Runs a test on every adapter, all at once.
+fn over_sockets(environment: Environment, file: &TestFile, test: &Test) -> Result<(), Fault> {
+    let running = [
+        start_on::<adapters::OnTokio>("tokio", environment, file, test),
+        start_on::<adapters::OnSmol>("smol", environment, file, test),
+        start_on::<adapters::OnAsyncStd>("async-std", environment, file, test),
+        start_on::<adapters::Blocking>("blocking", environment, file, test),
+    ];
+    for (name, outcome) in running {
+        let late = || failed(format!("{name}: is not done within {LIMIT:?}"));
+        outcome.recv_timeout(LIMIT).map_err(|_| late())??;
+    }
+    Ok(())
+}
+
+/// Starts a test on an adapter, on a thread of its own; one that never ends is left behind.
+fn start_on<A: Adapter>(
+    name: &'static str,
+    environment: Environment,
+    file: &TestFile,
+    test: &Test,
+) -> (&'static str, mpsc::Receiver<Result<(), Fault>>) {
+    let (done, outcome) = mpsc::channel();
+    let (file, test) = (file.clone(), test.clone());
+    thread::spawn(move || {
+        let run = || {
+            let mut rig = Sockets::<A>::new(name, environment);
+            run_on(&mut rig, &environment, &file, &test).map_err(|fault| fault.at(&rig.name()))
+        };
+        let once = || catch_unwind(run).unwrap_or_else(|_| Err(failed(format!("{name}: panics"))));
+        let mut outcome = once();
+        // A busy machine may be later than the few milliseconds that such a test allows.
+        let mut tries = if is_about_time(&test) { 3 } else { 1 };
+        while outcome.is_err() && tries > 1 {
+            outcome = once();
+            tries -= 1;
+        }
+        // Nobody may be waiting any more.
+        let _told = done.send(outcome);
+    });
+    (name, outcome)
+}
+
+/// Whether a test measures time.
+fn is_about_time(test: &Test) -> bool {
+    let of = |operation: &schema::Operation| serde_json::to_string(&operation.arguments).unwrap_or_default();
+    test.operations.iter().map(of).any(|arguments| {
+        ["timeoutMS", "blockTimeMS", "TimeoutMS"]
+            .iter()
+            .any(|word| arguments.contains(word))
+    })
+}
+
+/// Many times what a test takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test on a rig ("Executing a Test").
 fn run_on(rig: &mut dyn Rig, environment: &Environment, file: &TestFile, test: &Test) -> Result<(), Fault> {

@@ -106,7 +106,6 @@ impl Runner<'_> {
                 Ok(Outcome::Done(None))
             }
             (Entity::Session(_), "endSession") => Ok(Outcome::Done(None)),
-            (Entity::Cursor(_), "close") => Ok(Outcome::Done(None)),
             _ => {
                 let (client, carrier) = self.carrier(operation)?;
                 let id = self.rig.start(client, carrier.command.clone());
@@ -180,8 +179,8 @@ impl Runner<'_> {
         };
         let mut documents = carriers::batch(&reply);
         let mut cursor = cursor_of(&reply);
-        while let Some((id, collection)) = cursor {
-            let mut command = doc! { "getMore": id, "collection": collection };
+        while let Some((id, collection)) = &cursor {
+            let mut command = doc! { "getMore": *id, "collection": collection.as_str() };
             if let Some(size) = batch_size {
                 command.insert("batchSize", size.clone());
             }
@@ -193,12 +192,34 @@ impl Runner<'_> {
             let id = self.rig.start(client, command);
             let reply = match self.finish_command(id)? {
                 Ok(reply) => reply,
-                Err(error) => return Ok(Outcome::Error(error)),
+                Err(error) => {
+                    self.kill_cursor(client, carrier, &cursor)?;
+                    return Ok(Outcome::Error(error));
+                }
             };
             documents.extend(carriers::batch(&reply));
             cursor = cursor_of(&reply);
         }
         Ok(Outcome::Done(Some(Bson::Array(documents))))
+    }
+
+    /// Kills a cursor that is of no use any more; it does not matter what comes of it.
+    fn kill_cursor(
+        &mut self,
+        client: ClientId,
+        carrier: &Carrier,
+        cursor: &Option<(i64, String)>,
+    ) -> Result<(), Fault> {
+        let Some((id, collection)) = cursor else {
+            return Ok(());
+        };
+        let command = ClientCommand {
+            command: doc! { "killCursors": collection.as_str(), "cursors": [*id] },
+            is_retryable_read: false,
+            ..carrier.command.clone()
+        };
+        let id = self.rig.start(client, command);
+        self.finish_command(id).map(drop)
     }
 
     fn finish_command(&mut self, id: CommandId) -> Result<Result<Document, Error>, Fault> {

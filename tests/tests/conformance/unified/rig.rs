@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bson::Document;
+use changestream_core::command::{CommandOptions, RunCommand};
+use changestream_core::server_api::{ServerApi, ServerApiVersion};
 use changestream_core::{ChangeEvent, Error, ReadPreference, Scope, Session, WatchOptions};
 
 use super::observed::Observed;
@@ -30,6 +32,28 @@ pub(super) struct ClientCommand {
     pub(super) timeout: Option<Duration>,
     /// Whether it is one of those that are retried once where they fail by a retryable error.
     pub(super) is_retryable_read: bool,
+}
+
+impl ClientCommand {
+    /// The command for the client to run.
+    pub(super) fn run_command(&self) -> Result<RunCommand, Error> {
+        RunCommand::new(self.database.clone(), &self.command, self.options())
+    }
+
+    pub(super) fn options(&self) -> CommandOptions {
+        let mut options = CommandOptions::default().retryable_read(self.is_retryable_read);
+        options.read_preference.clone_from(&self.read_preference);
+        options.session.clone_from(&self.session);
+        options
+    }
+}
+
+/// The server API that a test declares.
+pub(super) fn server_api(definition: &ServerApiDefinition) -> ServerApi {
+    let mut api = ServerApi::new(ServerApiVersion::V1);
+    api.strict = definition.strict;
+    api.deprecation_errors = definition.deprecation_errors;
+    api
 }
 
 /// A deployment, and clients of it.

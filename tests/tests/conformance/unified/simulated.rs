@@ -1,19 +1,21 @@
 //! Tests in the simulated world: clients and a deployment in one process, on one fake clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::Document;
 use bytes::Bytes;
 use changestream_core::client::{ClientSettings, Snapshot};
 use changestream_core::connection::ClientMetadata;
-use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, WatchOptions};
-use changestream_tests::world::{LineId, Tried, World};
+use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
+use changestream_tests::world::{LineId, StreamId as MachineId, Tried, World};
 
 use super::environment::{Environment, PASSWORD, USER};
 use super::internal::{InternalConnection, Wire};
 use super::observed::Observed;
-use super::rig::{ClientCommand, ClientId, CommandId, Failure, Rig, StreamId};
+use super::published;
+use super::rig::{ClientCommand, ClientId, CommandId, Failure, Rig, StreamId, server_api};
 use super::schema::ServerApiDefinition;
 
 /// A world, and the clients in it.
@@ -21,21 +23,21 @@ pub(super) struct Simulated {
     world: World,
     environment: Environment,
     clients: Vec<SimulatedClient>,
-    streams: Vec<SimulatedStream>,
-    commands: BTreeMap<usize, Result<Document, String>>,
+    /// The streams and what runs commands, with the client that each belongs to.
+    machines: BTreeMap<MachineId, ClientId>,
+    streams: Vec<MachineId>,
+    /// What runs each command.
+    commands: Vec<Result<MachineId, Error>>,
     internal: BTreeMap<usize, (LineId, InternalConnection)>,
-    next_command: usize,
 }
 
 struct SimulatedClient {
-    uri: String,
-    /// What its streams have learned.
-    snapshot: Option<Snapshot>,
-}
-
-struct SimulatedStream {
-    client: ClientId,
-    id: changestream_tests::world::StreamId,
+    settings: Arc<ClientSettings>,
+    /// What its streams and commands have learned.
+    knowledge: Snapshot,
+    /// What runs its commands, and does not at the moment.
+    idle: Vec<MachineId>,
+    published: Vec<Observed>,
 }
 
 impl Simulated {
@@ -44,17 +46,48 @@ impl Simulated {
             world: World::new(environment.config(), [1; 32]),
             environment,
             clients: Vec::new(),
+            machines: BTreeMap::new(),
             streams: Vec::new(),
-            commands: BTreeMap::new(),
+            commands: Vec::new(),
             internal: BTreeMap::new(),
-            next_command: 0,
         }
     }
 
-    fn learn(&mut self, stream: StreamId) {
-        let stream = &self.streams[stream.0];
-        let snapshot = self.world.machine(stream.id).snapshot();
-        self.clients[stream.client.0].snapshot = Some(snapshot);
+    /// What one machine has learned, the client's next one starts with.
+    fn learn(&mut self, machine: MachineId) {
+        let snapshot = self.world.machine(machine).snapshot();
+        if let Some(client) = self.machines.get(&machine) {
+            self.clients[client.0].knowledge.merge(snapshot);
+        }
+    }
+
+    fn runner_of_commands(&mut self, client: ClientId) -> Result<MachineId, Error> {
+        let state = &mut self.clients[client.0];
+        if let Some(idle) = state.idle.pop() {
+            return Ok(idle);
+        }
+        let machine = self
+            .world
+            .commands_with(state.settings.clone(), Some(state.knowledge.clone()))?;
+        self.machines.insert(machine, client);
+        Ok(machine)
+    }
+
+    fn start_command(&mut self, client: ClientId, command: ClientCommand) -> Result<MachineId, Error> {
+        let command = command.run_command()?;
+        let machine = self.runner_of_commands(client)?;
+        self.world.start_command(machine, command);
+        Ok(machine)
+    }
+
+    fn sort_events(&mut self) {
+        for (machine, event) in self.world.take_events() {
+            if let Some(client) = self.machines.get(&machine)
+                && let Some(observed) = published::observed(&event)
+            {
+                self.clients[client.0].published.push(observed);
+            }
+        }
     }
 }
 
@@ -86,37 +119,50 @@ impl Rig for Simulated {
     }
 
     fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Failure> {
-        if api.is_some() {
-            return Err(Failure::Unsupported("no server API can be declared".to_owned()));
-        }
-        let parsed: ConnectionString = uri.parse().map_err(Error::from)?;
-        ClientSettings::new(parsed.options, ClientMetadata::new())?;
+        let mut parsed: ConnectionString = uri.parse().map_err(Error::from)?;
+        parsed.options.server_api = api.map(server_api);
+        let settings = ClientSettings::new(parsed.options, ClientMetadata::new())?.with_monitoring();
         self.clients.push(SimulatedClient {
-            uri: uri.to_owned(),
-            snapshot: None,
+            settings: Arc::new(settings),
+            knowledge: Snapshot::default(),
+            idle: Vec::new(),
+            published: Vec::new(),
         });
         Ok(ClientId(self.clients.len() - 1))
     }
 
     fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Failure> {
-        let SimulatedClient { uri, snapshot } = &self.clients[client.0];
-        let id = self.world.watch_by(uri, snapshot.clone(), scope, options)?;
-        self.streams.push(SimulatedStream { client, id });
-        let stream = StreamId(self.streams.len() - 1);
-        let opened = self.world.open(id);
-        self.learn(stream);
+        let state = &self.clients[client.0];
+        let (settings, knowledge) = (state.settings.clone(), state.knowledge.clone());
+        let machine = self
+            .world
+            .watch_with(settings, Some(knowledge), scope, options)?;
+        self.machines.insert(machine, client);
+        self.streams.push(machine);
+        let opened = self.world.open(machine);
+        self.learn(machine);
         opened?;
-        Ok(stream)
+        Ok(StreamId(self.streams.len() - 1))
     }
 
     fn next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error> {
-        let id = self.streams[stream.0].id;
-        self.world.next(id).transpose()
+        let machine = self.streams[stream.0];
+        let end = self.world.now + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(self.world.now);
+            match self.world.next_update_within(machine, left) {
+                Some(Ok(Update::Change(event))) => return Ok(Some(event)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None if self.world.has_something(machine) => return Ok(None),
+                None => panic!("no event comes within {PATIENCE:?}"),
+            }
+        }
     }
 
     fn try_next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error> {
-        let id = self.streams[stream.0].id;
-        match self.world.try_next(id) {
+        let machine = self.streams[stream.0];
+        match self.world.try_next(machine) {
             Tried::Event(event) => Ok(Some(event)),
             Tried::Nothing(_) | Tried::End(Ok(())) => Ok(None),
             Tried::End(Err(error)) => Err(error),
@@ -124,45 +170,45 @@ impl Rig for Simulated {
     }
 
     fn close_stream(&mut self, stream: StreamId) {
-        let id = self.streams[stream.0].id;
-        self.world.close(id);
+        self.world.close(self.streams[stream.0]);
     }
 
     fn close_client(&mut self, client: ClientId) {
-        let streams: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|stream| stream.client == client)
-            .map(|stream| stream.id)
-            .collect();
-        for stream in streams {
-            self.world.close(stream);
+        let own: Vec<_> = self.machines.iter().filter(|(_, of)| **of == client).collect();
+        for machine in own.into_iter().map(|(machine, _)| *machine).collect::<Vec<_>>() {
+            self.world.close(machine);
         }
+        self.clients[client.0].idle.clear();
     }
 
-    fn start(&mut self, _client: ClientId, command: ClientCommand) -> CommandId {
-        let reply = self.internal(None, &command.database, command.command);
-        self.next_command += 1;
-        self.commands.insert(self.next_command, reply);
-        CommandId(self.next_command)
+    fn start(&mut self, client: ClientId, command: ClientCommand) -> CommandId {
+        let started = self.start_command(client, command);
+        self.commands.push(started);
+        CommandId(self.commands.len() - 1)
     }
 
     fn finish(&mut self, command: CommandId) -> Result<Document, Failure> {
-        let reply = self
-            .commands
-            .remove(&command.0)
-            .expect("a command is finished once");
-        reply.map_err(|reason| Failure::Error(Error::network(reason, false)))
+        let machine = self.commands[command.0].clone()?;
+        let reply = self.world.reply(machine);
+        self.learn(machine);
+        if let Some(client) = self.machines.get(&machine) {
+            self.clients[client.0].idle.push(machine);
+        }
+        Ok(reply?.to_document()?)
     }
 
     fn wait(&mut self, time: Duration) {
         self.world.advance(time);
     }
 
-    fn events(&mut self, _client: ClientId) -> Vec<Observed> {
-        Vec::new()
+    fn events(&mut self, client: ClientId) -> Vec<Observed> {
+        self.sort_events();
+        std::mem::take(&mut self.clients[client.0].published)
     }
 }
+
+/// How long an event is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A connection of the internal client's in the world.
 struct OnLine<'a> {

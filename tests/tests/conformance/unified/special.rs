@@ -169,6 +169,7 @@ impl Runner<'_> {
                 ignored_commands: definition.ignore_command_monitoring_events.clone(),
                 sensitive_too: definition.observe_sensitive_commands,
             },
+            write_concern: write_concern(definition)?,
             published: Vec::new(),
         })
     }
@@ -330,6 +331,16 @@ impl Runner<'_> {
         super::matcher::matches_nested(&expected, &found, &self.entities)
             .map_err(|reason| failed(format!("the outcome{reason}")))
     }
+}
+
+fn write_concern(definition: &ClientDefinition) -> Result<Document, Fault> {
+    let mut concern = Document::new();
+    for (option, field) in [("w", "w"), ("wTimeoutMS", "wtimeout"), ("journal", "j")] {
+        if let Some(value) = definition.uri_options.get(option) {
+            concern.insert(field, super::matcher::to_bson(value).map_err(failed)?);
+        }
+    }
+    Ok(concern)
 }
 
 fn inherited(own: &Inherited, database: &Inherited) -> Inherited {

@@ -67,7 +67,6 @@ impl StreamMachine {
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
-        tracing::debug!(%error, "retrying the aggregate");
         goal.retries += 1;
         if !refused {
             goal.avoided = error.server().cloned();
@@ -109,7 +108,6 @@ impl StreamMachine {
     pub(super) fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
         self.attempts = self.attempts.saturating_add(1);
         let delay = self.backoff();
-        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
         // Of attempts that nobody asked about the last one is enough.
         self.inbox.drop_last_resuming();
         self.inbox.push(Item::Update(Update::Resuming(Resuming {
