@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
+use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Snapshot, Update};
 use changestream_core::stream::CommandReply;
 use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
@@ -103,8 +103,9 @@ impl<R: Runtime> Driver<R> {
 
     /// Runs a command. What the sockets have to tell comes first: a connection may be gone that stood when the last
     /// command was done.
-    pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand) {
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand, known: Snapshot) {
         let _ = self.drive(cx);
+        self.machine.learn(known);
         self.machine
             .handle_input(self.runtime.now(), Input::Command(Box::new(command)));
     }

@@ -113,7 +113,9 @@ impl<R: Runtime> Future for Running<R> {
         let mut work = match std::mem::replace(&mut self.0, State::Done) {
             State::Refused(error) => return Poll::Ready(Err(error)),
             State::New(command, mut work) => {
-                work.driver.run(cx, *command);
+                let known = work.knowledge.lock();
+                let known = known.unwrap_or_else(PoisonError::into_inner).clone();
+                work.driver.run(cx, *command, known);
                 work
             }
             State::Sent(work) => work,

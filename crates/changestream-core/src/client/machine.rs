@@ -269,6 +269,12 @@ impl ClientMachine {
         self.work.stats()
     }
 
+    /// Takes in the cluster time that another machine of the same client has seen, to be gossiped with the next command
+    /// (Driver Sessions specification, "Gossipping the Cluster Time"). Its topology stays what its own checks say.
+    pub fn learn(&mut self, snapshot: Snapshot) {
+        ClusterTime::advance(&mut self.cluster_time, snapshot.cluster_time);
+    }
+
     /// What this machine knows of the deployment, for other streams of the same client.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
-use changestream_core::client::Input;
+use changestream_core::client::{Demand, Input};
 use changestream_core::monitoring::{CommandStage, EventKind};
 use changestream_core::random::Random;
 use changestream_core::{
@@ -11,7 +11,7 @@ use changestream_core::{
     Session,
 };
 
-use super::network::{Network, Request, failure, mongos, ok, primary, secondary, standalone};
+use super::network::{Network, Request, failure, mongos, next_batch, ok, primary, secondary, standalone};
 
 const SET: &str = "mongodb://a:1,b:1/?replicaSet=rs";
 const OVERLOADED: &[&str] = &["RetryableError", "SystemOverloadedError"];
@@ -158,6 +158,20 @@ fn the_cluster_time_of_one_reply_goes_out_with_the_next_command() {
     network.run(ping(), plain());
     let request = network.expect("a:1", "ping");
     network.answer(&request, &doc! { "ok": 1, "$clusterTime": time.clone() });
+    network.run(ping(), plain());
+    let request = network.expect("a:1", "ping");
+    assert_eq!(request.command.get_document("$clusterTime").unwrap(), &time);
+}
+
+#[test]
+fn the_cluster_time_that_a_stream_has_seen_goes_out_with_a_command() {
+    let time = doc! { "clusterTime": Timestamp { time: 9, increment: 1 } };
+    let mut stream = Network::new(SET);
+    let mut hello = primary("a:1", 1);
+    hello.insert("$clusterTime", time.clone());
+    stream.answer_hello("a:1", &hello);
+    let mut network = warm();
+    network.machine.learn(stream.machine.snapshot());
     network.run(ping(), plain());
     let request = network.expect("a:1", "ping");
     assert_eq!(request.command.get_document("$clusterTime").unwrap(), &time);
@@ -391,6 +405,38 @@ fn a_declared_api_version_goes_with_hello_and_every_command() {
             .to_string()
             .contains("apiVersion")
     );
+}
+
+#[test]
+fn a_declared_api_version_goes_with_all_that_a_stream_says() {
+    let api = ServerApi::new(ServerApiVersion::V1);
+    let mut network = Network::declaring("mongodb://user:pencil@a:1,b:1/?replicaSet=rs", api);
+    network.connect("a:1");
+    let hello = network.expect("a:1", "hello");
+    network.answer(&hello, &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    for command in [&hello.command, &sasl.command] {
+        assert_eq!(command.get_str("apiVersion").unwrap(), "1");
+        assert!(!command.contains_key("apiStrict"));
+    }
+
+    let mut network = Network::declaring(SET, ServerApi::new(ServerApiVersion::V1));
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let aggregate = network.open_at("a:1");
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.answer(&get_more, &next_batch(7, &["e1"]));
+    network.close(1000);
+    let kill = network.expect("a:1", "killCursors");
+    let end = network.expect("a:1", "endSessions");
+    for request in [aggregate, get_more, kill, end] {
+        assert_eq!(
+            request.command.get_str("apiVersion").unwrap(),
+            "1",
+            "{}",
+            request.command
+        );
+    }
 }
 
 #[test]

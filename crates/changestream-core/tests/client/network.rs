@@ -14,7 +14,8 @@ use changestream_core::connection::ClientMetadata;
 use changestream_core::monitoring::Event;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
 use changestream_core::{
-    ClientOptions, CommandOptions, ConnectionString, Error, RunCommand, Scope, Update, WatchOptions,
+    ClientOptions, CommandOptions, ConnectionString, Error, RunCommand, Scope, ServerApi, Update,
+    WatchOptions,
 };
 
 pub(crate) struct Network {
@@ -84,6 +85,14 @@ impl Network {
     /// A stream that is watched.
     pub(crate) fn monitored(uri: &str) -> Self {
         Self::by(settings(uri).with_monitoring(), epoch(), None, without_prefetch())
+    }
+
+    /// A stream of a client that declares an API version.
+    pub(crate) fn declaring(uri: &str, api: ServerApi) -> Self {
+        let mut uri: ConnectionString = uri.parse().unwrap();
+        uri.options.server_api = Some(api);
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+        Self::by(settings, epoch(), None, without_prefetch())
     }
 
     fn by(settings: ClientSettings, now: Instant, snapshot: Option<Snapshot>, options: WatchOptions) -> Self {
