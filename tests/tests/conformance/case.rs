@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ impl SpecFile {
 /// One case of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    pub(crate) file: Rc<SpecFile>,
+    pub(crate) file: Arc<SpecFile>,
     /// Its position in the file.
     pub(crate) index: usize,
     pub(crate) description: String,
@@ -60,7 +60,7 @@ pub(crate) fn find(root: &Path, parts: &[&str]) -> Vec<Case> {
             Some(format) => format.descriptions(&content, stem),
             None => vec![stem.to_owned()],
         };
-        let file = Rc::new(SpecFile {
+        let file = Arc::new(SpecFile {
             name,
             content,
             format,
@@ -70,7 +70,7 @@ pub(crate) fn find(root: &Path, parts: &[&str]) -> Vec<Case> {
                 .into_iter()
                 .enumerate()
                 .map(|(index, description)| Case {
-                    file: Rc::clone(&file),
+                    file: Arc::clone(&file),
                     index,
                     description,
                 }),

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::case::Case;
 use crate::listed::Listed;
@@ -78,14 +81,29 @@ impl Judge {
         })
     }
 
-    /// Runs the cases in order.
+    /// Runs the cases, some at a time: over sockets most of the time is spent waiting.
     pub(crate) fn run(&self, cases: &[Case]) -> Vec<Judgement> {
         // A panic is told with its case, once.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let judgements = cases.iter().map(|case| self.judge(case)).collect();
+        let next = AtomicUsize::new(0);
+        let judged = Mutex::new(BTreeMap::new());
+        thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(case) = cases.get(index) else {
+                            return;
+                        };
+                        let judgement = self.judge(case);
+                        judged.lock().unwrap().insert(index, judgement);
+                    }
+                });
+            }
+        });
         std::panic::set_hook(hook);
-        judgements
+        judged.into_inner().unwrap().into_values().collect()
     }
 
     fn judge(&self, case: &Case) -> Judgement {
@@ -141,6 +159,9 @@ fn run(case: &Case) -> Verdict {
         Verdict::Failed(format!("panics: {}", text.unwrap_or("without a text")))
     })
 }
+
+/// How many cases run at the same time.
+const AT_ONCE: usize = 4;
 
 /// A case that takes longer than this on its own is told of.
 const SLOW: std::time::Duration = std::time::Duration::from_secs(10);

@@ -6,6 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::unwrap_in_result,
+    clippy::wildcard_enum_match_arm,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test, and a program that talks to its user"

@@ -73,13 +73,7 @@ awaited!(
     on_tokio
 );
 awaited!(OnSmol, changestream_smol::Smol, (), (), on_smol);
-awaited!(
-    OnAsyncStd,
-    changestream_async_std::AsyncStd,
-    (),
-    (),
-    on_async_std
-);
+awaited!(OnAsyncStd, changestream_async_std::AsyncStd, (), (), on_async_std);
 
 fn on_tokio<T>(executor: &tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
     executor.block_on(future)
@@ -103,7 +97,10 @@ impl Adapter for Blocking {
         Self
     }
 
-    fn open(&self, watch: changestream_blocking::Watch) -> Result<changestream_blocking::ChangeStream, Error> {
+    fn open(
+        &self,
+        watch: changestream_blocking::Watch,
+    ) -> Result<changestream_blocking::ChangeStream, Error> {
         watch.open()
     }
 

@@ -72,7 +72,10 @@ pub(super) fn on_database(
         }
         _ => return Ok(None),
     };
-    let is_read = matches!(operation.name.as_str(), "aggregate" | "listCollections" | "listCollectionNames");
+    let is_read = matches!(
+        operation.name.as_str(),
+        "aggregate" | "listCollections" | "listCollectionNames"
+    );
     arguments
         .finish(command, result, &database.name, is_read, entities)
         .map(Some)
@@ -148,7 +151,12 @@ pub(super) fn on_collection(
     let is_read = READS.contains(&operation.name.as_str());
     let mut carrier = arguments.finish(command, result, database, is_read, entities)?;
     if !is_read {
-        let own = collection.options.write_concern.as_ref().map(document).transpose()?;
+        let own = collection
+            .options
+            .write_concern
+            .as_ref()
+            .map(document)
+            .transpose()?;
         let of_client = &entities.client(&collection.database.client)?.write_concern;
         let concern = own.unwrap_or_else(|| of_client.clone());
         if !concern.is_empty() {
@@ -240,7 +248,13 @@ fn aggregate(arguments: &mut Arguments<'_>, target: Bson) -> Parts {
     let batch = cursor(arguments, &mut command)?;
     arguments.add(
         &mut command,
-        &["allowDiskUse", "collation", "hint", "let", "bypassDocumentValidation"],
+        &[
+            "allowDiskUse",
+            "collation",
+            "hint",
+            "let",
+            "bypassDocumentValidation",
+        ],
     )?;
     Ok((command, batch))
 }
@@ -341,7 +355,10 @@ impl<'a> Arguments<'a> {
             None => None,
         };
         let preference = self.take("readPreference")?;
-        let timeout = self.take("timeoutMS")?;
+        if let Some(timeout) = self.take("timeoutMS")? {
+            milliseconds(&timeout)?;
+            return Err(unsupported("timeoutMS is not built"));
+        }
         if let Some(name) = self.left.keys().next() {
             return Err(if KNOWN_ARGUMENTS.contains(&name.as_str()) {
                 unsupported(format!(
@@ -358,7 +375,6 @@ impl<'a> Arguments<'a> {
                 command,
                 read_preference: preference.as_ref().map(read_preference).transpose()?,
                 session,
-                timeout: timeout.as_ref().map(milliseconds).transpose()?,
                 is_retryable_read,
             },
             result,
@@ -485,4 +501,10 @@ const FIND_OPTIONS: &[&str] = &[
 ];
 
 /// Arguments that operations have, of a kind that no command of ours carries.
-const KNOWN_ARGUMENTS: [&str; 5] = ["cursorType", "timeoutMode", "cursorTimeout", "maxCommitTimeMS", "writeConcern"];
+const KNOWN_ARGUMENTS: [&str; 5] = [
+    "cursorType",
+    "timeoutMode",
+    "cursorTimeout",
+    "maxCommitTimeMS",
+    "writeConcern",
+];

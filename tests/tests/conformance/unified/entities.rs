@@ -15,9 +15,9 @@ use super::schema::Inherited;
 /// An entity.
 #[derive(Debug)]
 pub(super) enum Entity {
-    Client(ClientEntity),
-    Database(DatabaseEntity),
-    Collection(CollectionEntity),
+    Client(Box<ClientEntity>),
+    Database(Box<DatabaseEntity>),
+    Collection(Box<CollectionEntity>),
     Session(SessionEntity),
     Stream(StreamId),
     Thread(ThreadEntity),
@@ -146,7 +146,7 @@ impl EntityMap {
 
     pub(super) fn clients_mut(&mut self) -> impl Iterator<Item = &mut ClientEntity> {
         self.0.values_mut().filter_map(|entity| match entity {
-            Entity::Client(client) => Some(client),
+            Entity::Client(client) => Some(&mut **client),
             _ => None,
         })
     }

@@ -86,9 +86,7 @@ impl Environment {
             && requirement.csfle.as_ref().is_none_or(|csfle| csfle == false)
             && requirement.server_parameters.as_ref().is_none_or(|parameters| {
                 let holds = |(name, value): (&String, &serde_json::Value)| {
-                    PARAMETERS
-                        .iter()
-                        .any(|(known, is)| name == known && value == *is)
+                    PARAMETERS.iter().any(|(known, is)| name == known && value == *is)
                 };
                 parameters.iter().all(holds)
             })
@@ -128,7 +126,10 @@ pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec
     }
     match lacks_topology {
         _ if !environments.is_empty() => Ok(environments),
-        Some(topology) => Err(unsupported(format!("no {} deployment is simulated", topology.name()))),
+        Some(topology) => Err(unsupported(format!(
+            "no {} deployment is simulated",
+            topology.name()
+        ))),
         None => Err(unsupported("no simulated deployment is what it requires")),
     }
 }

@@ -43,7 +43,11 @@ pub(super) fn check(expected: &ExpectedError, error: &Error) -> Result<(), Fault
         return fault(format!("expected the code name {name}"));
     }
     let has_label = |label: &String| said.is_some_and(|said| said.has_label(label));
-    if let Some(label) = expected.error_labels_contain.iter().find(|label| !has_label(label)) {
+    if let Some(label) = expected
+        .error_labels_contain
+        .iter()
+        .find(|label| !has_label(label))
+    {
         return fault(format!("expected the label {label}"));
     }
     if let Some(label) = expected.error_labels_omit.iter().find(|label| has_label(label)) {

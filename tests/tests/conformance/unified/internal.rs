@@ -66,7 +66,9 @@ impl InternalConnection {
                     ConnectionOutput::Reply(reply) if reply.request_id == id => {
                         let raw = RawDocumentBuf::from_bytes(reply.body.to_vec());
                         let raw = raw.map_err(|error| error.to_string())?;
-                        return raw.try_into().map_err(|error: bson::error::Error| error.to_string());
+                        return raw
+                            .try_into()
+                            .map_err(|error: bson::error::Error| error.to_string());
                     }
                     ConnectionOutput::Reply(_) => {}
                     ConnectionOutput::Failed(error) => return Err(error.to_string()),

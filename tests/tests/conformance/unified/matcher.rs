@@ -215,7 +215,9 @@ fn compare_type(operand: &Bson, actual: &Bson, path: &str) -> Result<(), String>
     let is_one = names
         .iter()
         .any(|name| *name == own || (*name == "number" && is_number));
-    check(is_one, || format!("{path}: {actual} is of type {own}, not {names:?}"))
+    check(is_one, || {
+        format!("{path}: {actual} is of type {own}, not {names:?}")
+    })
 }
 
 /// The name of a value's type, as `$type` of the query language calls it.

@@ -42,9 +42,8 @@ use crate::judgement::Verdict;
 pub(crate) fn run(name: &str, content: &Value, index: usize) -> Verdict {
     let outcome = run_everywhere(content, index).and_then(|()| {
         match rewriting::with_change_stream(name, content, index) {
-            Some(rewritten) => {
-                run_everywhere(&rewritten, 0).map_err(|fault| fault.at("with a change stream in place of find"))
-            }
+            Some(rewritten) => run_everywhere(&rewritten, 0)
+                .map_err(|fault| fault.at("with a change stream in place of find")),
             None => Ok(()),
         }
     });
@@ -68,12 +67,17 @@ fn is_to_fail(name: &str) -> bool {
 
 fn run_everywhere(content: &Value, index: usize) -> Result<(), Fault> {
     let file = TestFile::parse(content)?;
-    let test = file.tests.get(index).ok_or_else(|| failed("there is no such test"))?;
+    let test = file
+        .tests
+        .get(index)
+        .ok_or_else(|| failed("there is no such test"))?;
     if let Some(reason) = &test.skip_reason {
         return Err(unsupported(reason.clone()));
     }
     if test.expect_log_messages.is_some() || test.expect_tracing_messages.is_some() {
-        return Err(unsupported("log messages are for people, in no form that a test compares"));
+        return Err(unsupported(
+            "log messages are for people, in no form that a test compares",
+        ));
     }
     let admitted = environment::admitted(&file.run_on_requirements, &test.run_on_requirements)?;
     for environment in &admitted {

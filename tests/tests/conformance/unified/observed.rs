@@ -151,7 +151,9 @@ const FIELDS: [(&str, &[&str]); 23] = [
 pub(super) fn last_two_lsids(published: &[Observed]) -> Result<[Bson; 2], Fault> {
     let mut started = published
         .iter()
-        .filter(|event| event.name == "commandStartedEvent" && event.text("commandName") != "configureFailPoint")
+        .filter(|event| {
+            event.name == "commandStartedEvent" && event.text("commandName") != "configureFailPoint"
+        })
         .rev()
         .map(|event| {
             let command = event.fields.get_document("command").ok();

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
-use changestream_core::{Error, ErrorKind, Scope, ServerError};
+use changestream_core::{Error, Scope};
 
 use super::carriers::{self, Carrier, Shape};
 use super::entities::{Entity, EntityMap};
 use super::errors;
 use super::fault::{Fault, failed, unsupported};
 use super::matcher::{matches_root, to_bson};
-use super::rig::{ClientCommand, ClientId, CommandId, Failure, Rig, StreamId};
+use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId};
 use super::schema::{Inherited, Operation};
 use super::watching;
 
@@ -164,9 +164,11 @@ impl Runner<'_> {
     }
 
     fn finish(&mut self, client: ClientId, id: CommandId, carrier: &Carrier) -> Result<Outcome, Fault> {
-        let reply = match self.finish_command(id)? {
+        let reply = match self.finish_command(id) {
             Ok(reply) => reply,
-            Err(error) if matches!(carrier.result, Shape::Dropped) && error.code() == Some(NAMESPACE_NOT_FOUND) => {
+            Err(error)
+                if matches!(carrier.result, Shape::Dropped) && error.code() == Some(NAMESPACE_NOT_FOUND) =>
+            {
                 return Ok(Outcome::Done(None));
             }
             Err(error) => return Ok(Outcome::Error(error)),
@@ -179,8 +181,8 @@ impl Runner<'_> {
         };
         let mut documents = carriers::batch(&reply);
         let mut cursor = cursor_of(&reply);
-        while let Some((id, collection)) = &cursor {
-            let mut command = doc! { "getMore": *id, "collection": collection.as_str() };
+        while let Some(open) = &cursor {
+            let mut command = doc! { "getMore": open.0, "collection": open.1.as_str() };
             if let Some(size) = batch_size {
                 command.insert("batchSize", size.clone());
             }
@@ -190,10 +192,10 @@ impl Runner<'_> {
                 ..carrier.command.clone()
             };
             let id = self.rig.start(client, command);
-            let reply = match self.finish_command(id)? {
+            let reply = match self.finish_command(id) {
                 Ok(reply) => reply,
                 Err(error) => {
-                    self.kill_cursor(client, carrier, &cursor)?;
+                    self.kill_cursor(client, carrier, open);
                     return Ok(Outcome::Error(error));
                 }
             };
@@ -204,33 +206,18 @@ impl Runner<'_> {
     }
 
     /// Kills a cursor that is of no use any more; it does not matter what comes of it.
-    fn kill_cursor(
-        &mut self,
-        client: ClientId,
-        carrier: &Carrier,
-        cursor: &Option<(i64, String)>,
-    ) -> Result<(), Fault> {
-        let Some((id, collection)) = cursor else {
-            return Ok(());
-        };
+    fn kill_cursor(&mut self, client: ClientId, carrier: &Carrier, (id, collection): &(i64, String)) {
         let command = ClientCommand {
             command: doc! { "killCursors": collection.as_str(), "cursors": [*id] },
             is_retryable_read: false,
             ..carrier.command.clone()
         };
         let id = self.rig.start(client, command);
-        self.finish_command(id).map(drop)
+        let _killed = self.finish_command(id);
     }
 
-    fn finish_command(&mut self, id: CommandId) -> Result<Result<Document, Error>, Fault> {
-        match self.rig.finish(id) {
-            Ok(reply) => Ok(match errors::refusal(&reply) {
-                Some(_) => Err(error_of(&reply)),
-                None => Ok(reply),
-            }),
-            Err(Failure::Error(error)) => Ok(Err(error)),
-            Err(Failure::Unsupported(reason)) => Err(unsupported(reason)),
-        }
+    fn finish_command(&mut self, id: CommandId) -> Result<Document, Error> {
+        self.rig.finish(id)
     }
 
     fn watch(&mut self, operation: &Operation) -> Result<Outcome, Fault> {
@@ -257,8 +244,7 @@ impl Runner<'_> {
         let options = watching::options(operation, inherited, &self.entities)?;
         match self.rig.watch(client, &scope, options) {
             Ok(stream) => Ok(Outcome::Made(Entity::Stream(stream))),
-            Err(Failure::Error(error)) => Ok(Outcome::Error(error)),
-            Err(Failure::Unsupported(reason)) => Err(unsupported(reason)),
+            Err(error) => Ok(Outcome::Error(error)),
         }
     }
 
@@ -309,20 +295,6 @@ fn cursor_of(reply: &Document) -> Option<(i64, String)> {
     let id = cursor.get_i64("id").ok().filter(|id| *id != 0)?;
     let (_, collection) = cursor.get_str("ns").ok()?.split_once('.')?;
     Some((id, collection.to_owned()))
-}
-
-/// The error that a reply is, as the client itself would name it.
-fn error_of(reply: &Document) -> Error {
-    let mut error = ServerError::new(
-        reply.get_i32("code").unwrap_or(0),
-        reply.get_str("codeName").unwrap_or_default(),
-        reply.get_str("errmsg").unwrap_or_default(),
-    );
-    let labels = reply.get_array("errorLabels").into_iter().flatten();
-    error.labels = labels
-        .filter_map(|label| label.as_str().map(str::to_owned))
-        .collect();
-    Error::from(ErrorKind::from_server(error))
 }
 
 fn no_operation(name: &str) -> Fault {

@@ -29,7 +29,6 @@ pub(super) struct ClientCommand {
     pub(super) command: Document,
     pub(super) read_preference: Option<ReadPreference>,
     pub(super) session: Option<Session>,
-    pub(super) timeout: Option<Duration>,
     /// Whether it is one of those that are retried once where they fail by a retryable error.
     pub(super) is_retryable_read: bool,
 }
@@ -65,12 +64,17 @@ pub(super) trait Rig {
     fn name(&self) -> String;
 
     /// Runs a command by the internal client, at that member or at whichever takes writes.
-    fn internal(&mut self, member: Option<usize>, database: &str, command: Document) -> Result<Document, String>;
+    fn internal(
+        &mut self,
+        member: Option<usize>,
+        database: &str,
+        command: Document,
+    ) -> Result<Document, String>;
 
-    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Failure>;
+    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error>;
 
     /// An open stream.
-    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Failure>;
+    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Error>;
 
     /// The next event; none at the end.
     fn next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error>;
@@ -86,25 +90,10 @@ pub(super) trait Rig {
     fn start(&mut self, client: ClientId, command: ClientCommand) -> CommandId;
 
     /// A command's reply.
-    fn finish(&mut self, command: CommandId) -> Result<Document, Failure>;
+    fn finish(&mut self, command: CommandId) -> Result<Document, Error>;
 
     fn wait(&mut self, time: Duration);
 
     /// What the client has published since the last call.
     fn events(&mut self, client: ClientId) -> Vec<Observed>;
-}
-
-/// Why something of a client's failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// As its user is told.
-    Error(Error),
-    /// The rig cannot do it.
-    Unsupported(String),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
 }

@@ -15,7 +15,7 @@ use super::environment::{Environment, PASSWORD, USER};
 use super::internal::{InternalConnection, Wire};
 use super::observed::Observed;
 use super::published;
-use super::rig::{ClientCommand, ClientId, CommandId, Failure, Rig, StreamId, server_api};
+use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId, server_api};
 use super::schema::ServerApiDefinition;
 
 /// A world, and the clients in it.
@@ -100,7 +100,12 @@ impl Rig for Simulated {
         format!("simulated {}", self.environment.name())
     }
 
-    fn internal(&mut self, member: Option<usize>, database: &str, command: Document) -> Result<Document, String> {
+    fn internal(
+        &mut self,
+        member: Option<usize>,
+        database: &str,
+        command: Document,
+    ) -> Result<Document, String> {
         let member = match member {
             Some(member) => member,
             None => self.world.writable_member(),
@@ -118,8 +123,8 @@ impl Rig for Simulated {
         connection.run(&mut OnLine { world, line: *line }, database, command)
     }
 
-    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Failure> {
-        let mut parsed: ConnectionString = uri.parse().map_err(Error::from)?;
+    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error> {
+        let mut parsed: ConnectionString = uri.parse()?;
         parsed.options.server_api = api.map(server_api);
         let settings = ClientSettings::new(parsed.options, ClientMetadata::new())?.with_monitoring();
         self.clients.push(SimulatedClient {
@@ -131,12 +136,10 @@ impl Rig for Simulated {
         Ok(ClientId(self.clients.len() - 1))
     }
 
-    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Failure> {
+    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Error> {
         let state = &self.clients[client.0];
         let (settings, knowledge) = (state.settings.clone(), state.knowledge.clone());
-        let machine = self
-            .world
-            .watch_with(settings, Some(knowledge), scope, options)?;
+        let machine = self.world.watch_with(settings, Some(knowledge), scope, options)?;
         self.machines.insert(machine, client);
         self.streams.push(machine);
         let opened = self.world.open(machine);
@@ -187,14 +190,14 @@ impl Rig for Simulated {
         CommandId(self.commands.len() - 1)
     }
 
-    fn finish(&mut self, command: CommandId) -> Result<Document, Failure> {
+    fn finish(&mut self, command: CommandId) -> Result<Document, Error> {
         let machine = self.commands[command.0].clone()?;
         let reply = self.world.reply(machine);
         self.learn(machine);
         if let Some(client) = self.machines.get(&machine) {
             self.clients[client.0].idle.push(machine);
         }
-        Ok(reply?.to_document()?)
+        reply?.to_document()
     }
 
     fn wait(&mut self, time: Duration) {

@@ -19,7 +19,7 @@ use super::environment::{Environment, PASSWORD, Topology, USER};
 use super::internal::{InternalConnection, Wire};
 use super::observed::Observed;
 use super::published;
-use super::rig::{ClientCommand, ClientId, CommandId, Failure, Rig, StreamId, server_api};
+use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId, server_api};
 use super::schema::ServerApiDefinition;
 
 /// A running deployment, and an adapter's clients.
@@ -80,7 +80,12 @@ impl<A: Adapter> Rig for Sockets<A> {
         format!("{} over TCP, {}", self.name, self.environment.name())
     }
 
-    fn internal(&mut self, member: Option<usize>, database: &str, command: Document) -> Result<Document, String> {
+    fn internal(
+        &mut self,
+        member: Option<usize>,
+        database: &str,
+        command: Document,
+    ) -> Result<Document, String> {
         let member = member.unwrap_or_else(|| self.writable_member());
         let deployment = &self.deployment;
         let user = self.environment.auth.then_some((USER, PASSWORD));
@@ -96,8 +101,8 @@ impl<A: Adapter> Rig for Sockets<A> {
         connection.run(socket, database, command)
     }
 
-    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Failure> {
-        let mut parsed: ConnectionString = uri.parse().map_err(Error::from)?;
+    fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error> {
+        let mut parsed: ConnectionString = uri.parse()?;
         parsed.options.server_api = api.map(server_api);
         let published = Arc::new(Mutex::new(Vec::new()));
         let told = published.clone();
@@ -110,7 +115,7 @@ impl<A: Adapter> Rig for Sockets<A> {
         Ok(ClientId(self.clients.len() - 1))
     }
 
-    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Failure> {
+    fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Error> {
         let own = &self.clients[client.0].client;
         let watch = match scope {
             Scope::Collection { database, collection } => own.collection(database, collection).watch(),
@@ -152,9 +157,9 @@ impl<A: Adapter> Rig for Sockets<A> {
         CommandId(self.commands.len() - 1)
     }
 
-    fn finish(&mut self, command: CommandId) -> Result<Document, Failure> {
+    fn finish(&mut self, command: CommandId) -> Result<Document, Error> {
         let reply = self.commands[command.0].take();
-        Ok(reply.expect("a command is finished once")?)
+        reply.expect("a command is finished once")
     }
 
     fn wait(&mut self, time: Duration) {

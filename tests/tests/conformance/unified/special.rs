@@ -12,7 +12,6 @@ use super::entities::{
 use super::fault::{Fault, failed, unsupported};
 use super::observed::{self, Observed, Observing};
 use super::operations::Runner;
-use super::rig::Failure;
 use super::schema::{ClientDefinition, EntityDefinition, Inherited, Operation};
 use super::watching::{document, milliseconds, text};
 use super::{environment, errors};
@@ -41,7 +40,9 @@ impl Runner<'_> {
                 self.wait(milliseconds(argument("ms")?)?);
                 Ok(())
             }
-            "waitForEvent" => self.wait_for_event(name("client")?, argument("event")?, count(argument("count")?)?),
+            "waitForEvent" => {
+                self.wait_for_event(name("client")?, argument("event")?, count(argument("count")?)?)
+            }
             "assertEventCount" => {
                 let wanted = count(argument("count")?)?;
                 let found = self.count(name("client")?, argument("event")?)?;
@@ -57,7 +58,9 @@ impl Runner<'_> {
             "assertSameLsidOnLastTwoCommands" => self.assert_lsids(name("client")?, true),
             "assertDifferentLsidOnLastTwoCommands" => self.assert_lsids(name("client")?, false),
             "assertSessionNotDirty" => self.entities.session(name("session")?).map(drop),
-            "assertCollectionExists" => self.assert_collection(name("databaseName")?, name("collectionName")?, true),
+            "assertCollectionExists" => {
+                self.assert_collection(name("databaseName")?, name("collectionName")?, true)
+            }
             "assertCollectionNotExists" => {
                 self.assert_collection(name("databaseName")?, name("collectionName")?, false)
             }
@@ -77,14 +80,23 @@ impl Runner<'_> {
                 if record.topology_type == wanted {
                     return Ok(());
                 }
-                Err(failed(format!("the topology is {}, not {wanted}", record.topology_type)))
+                Err(failed(format!(
+                    "the topology is {}, not {wanted}",
+                    record.topology_type
+                )))
             }
             "waitForPrimaryChange" => {
                 let before = self.entities.topology(name("priorTopologyDescription")?)?.clone();
-                let limit = operation.arguments.get("timeoutMS").map(milliseconds).transpose()?;
+                let limit = operation
+                    .arguments
+                    .get("timeoutMS")
+                    .map(milliseconds)
+                    .transpose()?;
                 self.wait_for_primary(name("client")?, &before, limit.unwrap_or(WAIT_LIMIT))
             }
-            other if NOT_BUILT.contains(&other) => Err(unsupported(format!("{other} is about what is not built"))),
+            other if NOT_BUILT.contains(&other) => {
+                Err(unsupported(format!("{other} is about what is not built")))
+            }
             other => Err(failed(format!("the runner does not know the operation {other}"))),
         }
     }
@@ -102,7 +114,9 @@ impl Runner<'_> {
     pub(super) fn create_entities(&mut self, definitions: &[EntityDefinition]) -> Result<(), Fault> {
         for definition in definitions {
             let (name, entity) = match definition {
-                EntityDefinition::Client(client) => (&client.id, Entity::Client(self.create_client(client)?)),
+                EntityDefinition::Client(client) => {
+                    (&client.id, Entity::Client(Box::new(self.create_client(client)?)))
+                }
                 EntityDefinition::Database(database) => {
                     self.entities.client(&database.client)?;
                     let entity = DatabaseEntity {
@@ -110,7 +124,7 @@ impl Runner<'_> {
                         name: database.database_name.clone(),
                         options: database.database_options.clone(),
                     };
-                    (&database.id, Entity::Database(entity))
+                    (&database.id, Entity::Database(Box::new(entity)))
                 }
                 EntityDefinition::Collection(collection) => {
                     let database = self.entities.database(&collection.database)?.clone();
@@ -120,7 +134,7 @@ impl Runner<'_> {
                         database,
                         options,
                     };
-                    (&collection.id, Entity::Collection(entity))
+                    (&collection.id, Entity::Collection(Box::new(entity)))
                 }
                 EntityDefinition::Session(session) => {
                     self.entities.client(&session.client)?;
@@ -159,8 +173,7 @@ impl Runner<'_> {
         let uri = self.uri_of(definition);
         let id = match self.rig.client(&uri, definition.server_api.as_ref()) {
             Ok(id) => id,
-            Err(Failure::Error(error)) => return Err(failed(format!("no client of {uri}: {error}"))),
-            Err(Failure::Unsupported(reason)) => return Err(unsupported(reason)),
+            Err(error) => return Err(failed(format!("no client of {uri}: {error}"))),
         };
         Ok(ClientEntity {
             id,
@@ -231,7 +244,9 @@ impl Runner<'_> {
                 return Ok(());
             }
             if waited >= WAIT_LIMIT {
-                return Err(failed(format!("waits for {count} events {event}, there are {found}")));
+                return Err(failed(format!(
+                    "waits for {count} events {event}, there are {found}"
+                )));
             }
             self.wait(WAIT_STEP);
             waited += WAIT_STEP;
@@ -255,7 +270,9 @@ impl Runner<'_> {
         if (before == last) == same {
             return Ok(());
         }
-        Err(failed(format!("the last two commands have the lsids {before} and {last}")))
+        Err(failed(format!(
+            "the last two commands have the lsids {before} and {last}"
+        )))
     }
 
     fn assert_collection(&mut self, database: &str, collection: &str, exists: bool) -> Result<(), Fault> {
@@ -283,7 +300,12 @@ impl Runner<'_> {
         })
     }
 
-    fn wait_for_primary(&mut self, client: &str, before: &TopologyRecord, limit: Duration) -> Result<(), Fault> {
+    fn wait_for_primary(
+        &mut self,
+        client: &str,
+        before: &TopologyRecord,
+        limit: Duration,
+    ) -> Result<(), Fault> {
         let mut waited = Duration::ZERO;
         while waited < limit {
             let now = self.topology(client)?;
