@@ -5,7 +5,7 @@ use changestream_core::{Error, ErrorKind, ServerError};
 use serde_json::Value;
 
 use super::entities::{CollectionEntity, DatabaseEntity, EntityMap};
-use super::fault::{Fault, failed, unsupported};
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::to_bson;
 use super::rig::ClientCommand;
 use super::schema::Operation;
@@ -366,7 +366,10 @@ impl<'a> Arguments<'a> {
                     self.operation.name
                 ))
             } else {
-                failed(format!("{} has no argument {name}", self.operation.name))
+                unsupported(format!(
+                    "{UNKNOWN} the argument {name} of {}",
+                    self.operation.name
+                ))
             });
         }
         Ok(Carrier {

@@ -37,3 +37,6 @@ pub(super) fn failed(reason: impl Into<String>) -> Fault {
 pub(super) fn unsupported(reason: impl Into<String>) -> Fault {
     Fault::Unsupported(reason.into())
 }
+
+/// How the reasons begin of what the runner has never heard of: a newer test's, or a mistake.
+pub(super) const UNKNOWN: &str = "the runner does not know";

@@ -8,7 +8,7 @@ use changestream_core::{Error, Scope};
 use super::carriers::{self, Carrier, Shape};
 use super::entities::{Entity, EntityMap};
 use super::errors;
-use super::fault::{Fault, failed, unsupported};
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::{matches_root, to_bson};
 use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId};
 use super::schema::{Inherited, Operation};
@@ -59,12 +59,17 @@ impl Runner<'_> {
         }
         if let Some(expected) = &operation.expect_error {
             return match outcome {
-                Outcome::Error(error) => errors::check(expected, &error),
+                Outcome::Error(error) => {
+                    errors::check(expected, &error).map_err(|fault| match is_not_simulated(&error) {
+                        true => not_expected(&error),
+                        false => fault,
+                    })
+                }
                 Outcome::Done(_) | Outcome::Made(_) => Err(failed("expected an error, but there is none")),
             };
         }
         let result = match outcome {
-            Outcome::Error(error) => return Err(failed(format!("fails: {error:?}"))),
+            Outcome::Error(error) => return Err(not_expected(&error)),
             Outcome::Made(entity) => {
                 return match (&operation.save_result_as_entity, entity) {
                     (Some(name), entity) => self.entities.insert(name, entity),
@@ -105,7 +110,7 @@ impl Runner<'_> {
                 self.rig.close_client(id);
                 Ok(Outcome::Done(None))
             }
-            (Entity::Session(_), "endSession") => Ok(Outcome::Done(None)),
+            (Entity::Session(_), "endSession") => Err(unsupported("a client keeps no pool of sessions")),
             _ => {
                 let (client, carrier) = self.carrier(operation)?;
                 let id = self.rig.start(client, carrier.command.clone());
@@ -297,11 +302,24 @@ fn cursor_of(reply: &Document) -> Option<(i64, String)> {
     Some((id, collection.to_owned()))
 }
 
+fn not_expected(error: &Error) -> Fault {
+    if is_not_simulated(error) {
+        return unsupported(error.to_string());
+    }
+    failed(format!("fails: {error:?}"))
+}
+
+/// Whether the simulated deployment says that it does not have what a real one has.
+fn is_not_simulated(error: &Error) -> bool {
+    let said = error.server_error();
+    said.is_some_and(|said| said.message.starts_with("the simulated server has no"))
+}
+
 fn no_operation(name: &str) -> Fault {
     if NOT_BUILT.contains(&name) {
         return unsupported(format!("{name} is no operation of a change-stream client"));
     }
-    failed(format!("the runner does not know the operation {name}"))
+    unsupported(format!("{UNKNOWN} the operation {name}"))
 }
 
 const NAMESPACE_NOT_FOUND: i32 = 26;

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::entities::{
     ClientEntity, CollectionEntity, DatabaseEntity, Entity, SessionEntity, ThreadEntity, TopologyRecord,
 };
-use super::fault::{Fault, failed, unsupported};
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::observed::{self, Observed, Observing};
 use super::operations::Runner;
+use super::rig::{ClientCommand, ClientId};
 use super::schema::{ClientDefinition, EntityDefinition, Inherited, Operation};
 use super::watching::{document, milliseconds, text};
 use super::{environment, errors};
@@ -32,9 +33,8 @@ impl Runner<'_> {
                 self.create_entities(&entities)
             }
             "failPoint" => {
-                self.entities.client(name("client")?)?;
-                let command = document(argument("failPoint")?)?;
-                self.internal("admin", command).map(drop)
+                let client = self.entities.client(name("client")?)?.id;
+                self.set_fail_point(client, document(argument("failPoint")?)?)
             }
             "wait" => {
                 self.wait(milliseconds(argument("ms")?)?);
@@ -97,8 +97,23 @@ impl Runner<'_> {
             other if NOT_BUILT.contains(&other) => {
                 Err(unsupported(format!("{other} is about what is not built")))
             }
-            other => Err(failed(format!("the runner does not know the operation {other}"))),
+            other => Err(unsupported(format!("{UNKNOWN} the operation {other}"))),
         }
+    }
+
+    /// Sets a fail point by the client's own connections: it has at least one from then on.
+    fn set_fail_point(&mut self, client: ClientId, command: Document) -> Result<(), Fault> {
+        let command = ClientCommand {
+            database: "admin".to_owned(),
+            command,
+            read_preference: None,
+            session: None,
+            is_retryable_read: false,
+        };
+        let id = self.rig.start(client, command);
+        let set = self.rig.finish(id);
+        set.map(drop)
+            .map_err(|error| failed(format!("cannot be set: {error}")))
     }
 
     /// Runs a command by the internal client, which must succeed.

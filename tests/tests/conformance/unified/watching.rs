@@ -7,7 +7,7 @@ use changestream_core::{ReadConcern, ReadPreference, ReadPreferenceMode, ResumeT
 use serde_json::Value;
 
 use super::entities::EntityMap;
-use super::fault::{Fault, failed, unsupported};
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::to_bson;
 use super::schema::{Inherited, Operation};
 
@@ -69,7 +69,11 @@ fn set(options: &mut WatchOptions, name: &str, value: &Value, entities: &EntityM
         "timeoutMS" => set_timeout(options, value)?,
         "readConcern" => options.read_concern = value["level"].as_str().map(ReadConcern::new),
         "readPreference" => options.read_preference = Some(read_preference(value)?),
-        other => return Err(failed(format!("createChangeStream has no argument {other}"))),
+        other => {
+            return Err(unsupported(format!(
+                "{UNKNOWN} the argument {other} of createChangeStream"
+            )));
+        }
     }
     Ok(())
 }
