@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bson::Document;
 use changestream_core::client::{ClientMachine, ClientSettings, Snapshot};
@@ -107,7 +108,7 @@ impl<M: Mode> Client<M> {
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
     pub fn watch(&self) -> Watch<M> {
-        Watch::new(self.clone(), Scope::Cluster)
+        Watch::new(self.clone(), Scope::Cluster, None)
     }
 
     /// A database of that name.
@@ -115,6 +116,7 @@ impl<M: Mode> Client<M> {
         Database {
             client: self.clone(),
             name: name.into(),
+            timeout: None,
         }
     }
 
@@ -291,6 +293,7 @@ impl<M: Mode> fmt::Debug for Client<M> {
 pub struct Database<M: Mode> {
     client: Client<M>,
     name: String,
+    timeout: Option<Duration>,
 }
 
 impl<M: Mode> Database<M> {
@@ -299,7 +302,15 @@ impl<M: Mode> Database<M> {
         let scope = Scope::Database {
             database: self.name.clone(),
         };
-        Watch::new(self.client.clone(), scope)
+        Watch::new(self.client.clone(), scope, self.timeout)
+    }
+
+    /// The same database with another `timeoutMS` for its streams and those of its collections, see [`Watch::timeout`].
+    /// Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
+        self
     }
 
     /// Runs a command on the database, such as `ping`, or `create` with `changeStreamPreAndPostImages`, and gives its
@@ -356,6 +367,7 @@ impl<M: Mode> Clone for Database<M> {
         Self {
             client: self.client.clone(),
             name: self.name.clone(),
+            timeout: self.timeout,
         }
     }
 }
@@ -379,7 +391,14 @@ impl<M: Mode> Collection<M> {
             database: self.database.name.clone(),
             collection: self.name.clone(),
         };
-        Watch::new(self.database.client.clone(), scope)
+        Watch::new(self.database.client.clone(), scope, self.database.timeout)
+    }
+
+    /// The same collection with another `timeoutMS` for its streams, see [`Watch::timeout`]. Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.database.timeout = Some(time);
+        self
     }
 
     /// The collection's name.

@@ -72,7 +72,8 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at()
+        let sockets = self.sockets.values().filter_map(Socket::deadline);
+        sockets.chain(self.alarm.at()).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -87,6 +88,11 @@ impl<R: Runtime> Driver<R> {
     /// Gives an update back, to be the next again.
     pub(crate) fn put_back(&mut self, update: Update) {
         self.updates.push_front(update);
+    }
+
+    /// A call of the consumer's begins.
+    pub(crate) fn begin(&mut self) {
+        self.machine.handle_input(self.runtime.now(), Input::Begin);
     }
 
     /// Ready when the stream is open, or has ended.
@@ -236,7 +242,9 @@ impl<R: Runtime> Driver<R> {
         let mut progress = None;
         let mut gone = Vec::new();
         for (&connection, socket) in &mut self.sockets {
-            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx) else {
+            let Poll::Ready((len, input)) =
+                poll_socket(&self.runtime, &mut self.machine, connection, socket, cx)
+            else {
                 continue;
             };
             if matches!(input, Input::Disconnected { .. }) {
@@ -254,6 +262,7 @@ impl<R: Runtime> Driver<R> {
 
 /// What a socket has to tell, and how many bytes of it.
 fn poll_socket<R: Runtime>(
+    runtime: &R,
     machine: &mut ClientMachine,
     connection: ConnectionId,
     socket: &mut Socket<R>,
@@ -261,7 +270,7 @@ fn poll_socket<R: Runtime>(
 ) -> Poll<(usize, Input)> {
     let result = match socket {
         Socket::Connecting { .. } | Socket::Opening(_) | Socket::Gone => {
-            ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
+            ready!(socket.poll_connect(runtime, cx)).map(|()| (0, Input::Connected { connection }))
         }
         Socket::Open(open) => {
             // Without a buffer the connection is no longer wanted, and the order to close it is on its way.
@@ -281,7 +290,7 @@ fn satisfies(demand: Demand, update: &Update) -> bool {
         Demand::Next => true,
         Demand::TryNext => matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         ),
     }
 }

@@ -3,7 +3,7 @@
 //! The protocol, and every decision about it, is in the machine of `changestream-core`, which knows neither sockets nor
 //! time. This crate is the one loop around it, and the face that users see: [`Client`], [`Watch`], [`ChangeStream`].
 //! Most users want the crate of their executor, such as `changestream-tokio`, or `changestream-blocking` for none. For
-//! an executor of your own implement [`Runtime`]: two methods over [`futures_io`] types.
+//! an executor of your own implement [`Runtime`]: three methods over [`futures_io`] types.
 //!
 //! ```no_run
 //! use changestream_driver::bson::doc;
@@ -41,6 +41,12 @@
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
 //! connection string, and is not offered to servers.
 //!
+//! # Connecting
+//! A host's addresses are tried as RFC 8305 (Happy Eyeballs) says: IPv6 and IPv4 in turn, each attempt 250 ms after the one
+//! before or as soon as that has failed. The first that is open wins, the others are dropped; if none is, the error names
+//! each address and what became of it. `connectTimeoutMS` holds for all of it, the look-up of the name included. A
+//! [`Runtime`] looks names up and connects to one address at a time.
+//!
 //! # TLS
 //! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
 //! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of
@@ -60,10 +66,14 @@
 mod alarm;
 mod client;
 mod driver;
+mod either;
+mod endpoint;
 mod layer;
 mod logging;
+mod lookup;
 mod mode;
 mod monitor;
+mod race;
 mod run;
 mod runtime;
 mod security;
@@ -76,6 +86,9 @@ pub mod types;
 mod watch;
 
 pub use client::{Client, Collection, Database};
+pub use either::EitherSocket;
+pub use endpoint::Endpoint;
+pub use lookup::SystemLookup;
 pub use mode::{Mode, Opening};
 pub use run::Running;
 pub use runtime::Runtime;

@@ -54,6 +54,8 @@ pub struct World {
     events: Vec<(StreamId, Event)>,
     rewriting: Rewriting,
     steps: u64,
+    /// How many connections a load balancer has spread.
+    balanced: usize,
     /// Of everything that streams have sent, in order.
     sent: DefaultHasher,
 }
@@ -83,6 +85,8 @@ pub enum Tried {
     Event(ChangeEvent),
     /// Nothing within one getMore.
     Nothing(Idle),
+    /// `timeoutMS` was over first.
+    TimedOut(Error),
     /// The end.
     End(Result<(), Error>),
 }
@@ -93,7 +97,7 @@ impl Stream {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
         let ends_a_try = matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
@@ -133,6 +137,7 @@ impl World {
             events: Vec::new(),
             rewriting: Rewriting::default(),
             steps: 0,
+            balanced: 0,
             sent: DefaultHasher::new(),
         };
         world.settle();
@@ -174,6 +179,7 @@ impl World {
     /// # Errors
     /// What opening it failed with.
     pub fn open(&mut self, id: StreamId) -> Result<(), Error> {
+        self.input(id, Input::Begin);
         self.run_until(|world| {
             let stream = &world.streams[id.0];
             stream.machine.is_open() || stream.closed.is_some()
@@ -191,8 +197,13 @@ impl World {
         id
     }
 
-    /// The next update, none after the end.
+    /// The next update, none after the end; a call by itself.
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
+        self.next_of_call(id)
+    }
+
+    fn next_of_call(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         if !self.has_something(id) {
             self.demand(id, Demand::Next);
         }
@@ -202,8 +213,10 @@ impl World {
 
     fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
-        if let Some(update) = stream.updates.pop_front() {
-            return Some(Ok(update));
+        match stream.updates.pop_front() {
+            Some(Update::TimedOut(error)) => return Some(Err(error)),
+            Some(update) => return Some(Ok(update)),
+            None => {}
         }
         match &stream.closed {
             Some(Err(error)) => Some(Err(error.clone())),
@@ -214,6 +227,7 @@ impl World {
     /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
     /// who drops a future: nothing may be lost by that.
     pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
         self.demand(id, Demand::Next);
         let end = self.now + time;
         self.settle();
@@ -230,8 +244,9 @@ impl World {
 
     /// The next event, none after the end.
     pub fn next(&mut self, id: StreamId) -> Option<Result<ChangeEvent, Error>> {
+        self.input(id, Input::Begin);
         loop {
-            match self.next_update(id)? {
+            match self.next_of_call(id)? {
                 Ok(Update::Change(event)) => return Some(Ok(event)),
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -259,6 +274,7 @@ impl World {
 
     /// What at most one getMore brings.
     pub fn try_next(&mut self, id: StreamId) -> Tried {
+        self.input(id, Input::Begin);
         if !self.has_something(id) {
             self.demand(id, Demand::TryNext);
         }
@@ -268,6 +284,7 @@ impl World {
             match stream.updates.pop_front() {
                 Some(Update::Change(event)) => return Tried::Event(event),
                 Some(Update::Idle(idle)) => return Tried::Nothing(idle),
+                Some(Update::TimedOut(error)) => return Tried::TimedOut(error),
                 Some(_) => {}
                 None => return Tried::End(stream.closed.clone().expect("it has ended")),
             }
@@ -449,8 +466,7 @@ impl World {
             let stream = &mut self.streams[index];
             match stream.machine.poll_output() {
                 Output::Connect { connection, address } => {
-                    let member = (0..self.deployment.member_count())
-                        .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    let member = self.member_at(&address.to_string());
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
@@ -480,6 +496,17 @@ impl World {
             }
             spoke = true;
         }
+    }
+
+    /// Where a connection to that address leads: behind a load balancer to each mongos in turn.
+    fn member_at(&mut self, address: &str) -> Option<usize> {
+        let members = self.deployment.member_count();
+        let member = (0..members).find(|member| self.deployment.address(*member) == Some(address))?;
+        if !self.deployment.is_load_balanced() {
+            return Some(member);
+        }
+        self.balanced += 1;
+        Some((member + self.balanced) % members)
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {

@@ -198,7 +198,9 @@ impl World {
     pub fn try_event(&mut self, id: StreamId) -> ChangeEvent {
         match self.try_next(id) {
             Tried::Event(event) => event,
-            other @ (Tried::Nothing(_) | Tried::End(_)) => panic!("expected an event, got {other:?}"),
+            other @ (Tried::Nothing(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected an event, got {other:?}")
+            }
         }
     }
 
@@ -207,7 +209,9 @@ impl World {
     pub fn try_nothing(&mut self, id: StreamId) -> Idle {
         match self.try_next(id) {
             Tried::Nothing(idle) => idle,
-            other @ (Tried::Event(_) | Tried::End(_)) => panic!("expected nothing, got {other:?}"),
+            other @ (Tried::Event(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected nothing, got {other:?}")
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod certificates;
 mod chopped;
 mod commands;
 mod examples;
+mod ipv6_proxy;
 mod scenarios;
 mod tls;
 mod tls_proxy;
@@ -57,6 +58,8 @@ macro_rules! suite {
             scenarios::streams_of_one_client_share_what_they_learned,
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
+            scenarios::an_ipv6_literal_serves_as_well,
+            scenarios::a_call_that_runs_out_of_time_leaves_the_stream_alive,
             commands::commands_are_run_over_one_connection_and_told_of,
             commands::a_refused_command_is_told_with_the_servers_words,
             commands::a_command_outlives_the_connection_of_the_one_before,

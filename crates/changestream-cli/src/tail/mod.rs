@@ -146,13 +146,17 @@ impl Follower {
         if self.stop.is_set() {
             return Ok(None);
         }
-        match stream.next_update() {
-            None => Ok(None),
-            Some(Ok(update)) => Ok(Some(update)),
-            Some(Err(_)) if self.stop.is_set() => Ok(None),
-            Some(Err(error)) => {
-                self.commit(stream)?;
-                Err(Unprinted::Failed(error.into()))
+        loop {
+            match stream.next_update() {
+                None => return Ok(None),
+                Some(Ok(update)) => return Ok(Some(update)),
+                Some(Err(_)) if self.stop.is_set() => return Ok(None),
+                // `timeoutMS` ends the call, not the stream.
+                Some(Err(error)) if error.is_timeout() && stream.is_alive() => {}
+                Some(Err(error)) => {
+                    self.commit(stream)?;
+                    return Err(Unprinted::Failed(error.into()));
+                }
             }
         }
     }

@@ -49,6 +49,10 @@ pub enum Input {
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
     Timeout,
+    /// A call of the consumer's begins: `timeoutMS` counts from now, whatever is demanded until the next one begins. While
+    /// the stream is not open yet, the time that opening it has goes on counting. A demand outside of any call is one by
+    /// itself.
+    Begin,
     /// A command is to be run, after those before it. For a machine [made for it](super::ClientMachine::for_commands); one
     /// of a stream ignores it.
     Command(Box<RunCommand>),
@@ -72,7 +76,7 @@ pub enum Demand {
     /// [`None`](Self::None).
     Next,
     /// The next update that at most one getMore brings; [`Update::Idle`] if it brings no change. Satisfied by one
-    /// [`Update::Change`], [`Update::Invalidated`] or [`Update::Idle`].
+    /// [`Update::Change`], [`Update::Invalidated`], [`Update::Idle`] or [`Update::TimedOut`].
     TryNext,
 }
 
@@ -174,6 +178,8 @@ pub enum DeadlineReason {
     ResumeBackoff,
     /// The end of [`Input::Close`].
     Close,
+    /// The end of the consumer's call (`timeoutMS`).
+    Call,
 }
 
 /// What a stream tells its consumer.
@@ -198,6 +204,9 @@ pub enum Update {
         /// The invalidate event's token.
         token: ResumeToken,
     },
+    /// `timeoutMS` is over for this call. The stream is alive, and the next call goes on where it stands: by resuming, if
+    /// it was the server that had not answered. Nothing is lost.
+    TimedOut(Error),
 }
 
 /// The position of a stream that had nothing to deliver.

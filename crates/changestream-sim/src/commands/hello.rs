@@ -17,6 +17,12 @@ use crate::wait::Wait;
 
 pub(super) fn hello(d: &mut Deployment, context: &Context<'_>) -> Result {
     let body = context.body();
+    if d.is_load_balanced() && !super::documents::flag(body, "loadBalanced") {
+        return Err(CommandError::new(
+            354,
+            "The server is being accessed through a load balancer, but this driver does not have load balancing enabled",
+        ));
+    }
     shake_hands(d, context);
     let Some((seen, await_time)) = awaited(d, body)? else {
         return Ok(Answer::Reply(reply(d, context)));
@@ -187,6 +193,9 @@ fn of_mongos(d: &Deployment, context: &Context<'_>, m: &Member) -> Document {
     });
     if d.profile.streams_hello {
         reply.insert("topologyVersion", m.topology_version());
+    }
+    if d.is_load_balanced() {
+        reply.insert("serviceId", m.process_id);
     }
     reply
 }

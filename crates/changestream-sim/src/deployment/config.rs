@@ -18,6 +18,8 @@ pub struct Config {
     /// How many shards there are; the members are then mongos.
     pub(crate) shards: Option<usize>,
     pub(crate) shard_members: usize,
+    /// Whether the mongos are behind a load balancer.
+    pub(crate) load_balanced: bool,
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
@@ -48,6 +50,7 @@ impl Config {
             members,
             shards: None,
             shard_members: 1,
+            load_balanced: false,
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
@@ -84,6 +87,14 @@ impl Config {
     /// How many members each shard has, 1 by default. Without effect but on a sharded cluster.
     pub fn shard_members(mut self, members: usize) -> Self {
         self.shard_members = members;
+        self
+    }
+
+    /// Puts the mongos behind a load balancer: each is a service with an id of its own, which it names to clients that say
+    /// `loadBalanced: true`, and refuses those that do not. The connection string is that of the balancer: of the first
+    /// mongos, for whoever connects spreads connections over all of them himself. Without effect but on a sharded cluster.
+    pub fn load_balanced(mut self) -> Self {
+        self.load_balanced = true;
         self
     }
 
