@@ -37,6 +37,7 @@ impl ByHand {
             max_wire_version: 9,
             supports_sessions: true,
             role: Role::Member,
+            min_round_trip: Duration::ZERO,
         };
         stream.handle_input(now, StreamInput::Ready(server));
         let Some(StreamOutput::Send(command)) = stream.poll_output(now) else {

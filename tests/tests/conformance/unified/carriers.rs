@@ -357,7 +357,9 @@ impl<'a> Arguments<'a> {
         let preference = self.take("readPreference")?;
         if let Some(timeout) = self.take("timeoutMS")? {
             milliseconds(&timeout)?;
-            return Err(unsupported("timeoutMS is not built"));
+            return Err(unsupported(
+                "a command has the timeoutMS of its client, and none of its own",
+            ));
         }
         if let Some(name) = self.left.keys().next() {
             return Err(if KNOWN_ARGUMENTS.contains(&name.as_str()) {

@@ -36,14 +36,6 @@ impl Topology {
         }
     }
 
-    /// Whether one is simulated.
-    fn is_built(self) -> bool {
-        match self {
-            Self::Single | Self::ReplicaSet | Self::Sharded => true,
-            Self::LoadBalanced => false,
-        }
-    }
-
     /// Whether it is of the kind that a test names.
     fn is(self, name: &str) -> bool {
         // The shards of the simulated cluster are replica sets.
@@ -58,7 +50,8 @@ impl Environment {
             Topology::Single => Deployment::standalone(),
             Topology::ReplicaSet => Deployment::replica_set(3),
             // Fail points are set at one mongos, so that a client of one is enough but for a few cases.
-            Topology::Sharded | Topology::LoadBalanced => Deployment::sharded(2, 2),
+            Topology::Sharded => Deployment::sharded(2, 2),
+            Topology::LoadBalanced => Deployment::sharded(2, 1).load_balanced(),
         };
         let config = config.server_version(self.version);
         if self.auth {
@@ -71,6 +64,11 @@ impl Environment {
     pub(super) fn name(&self) -> String {
         let auth = if self.auth { " with users" } else { "" };
         format!("{} {}{auth}", self.topology.name(), self.version)
+    }
+
+    /// Whether servers of that version are found in such a deployment: behind load balancers since 5.0.
+    fn exists(&self) -> bool {
+        self.topology != Topology::LoadBalanced || numbers(self.version) >= vec![5, 0, 0]
     }
 
     fn meets(&self, requirement: &Requirement) -> bool {
@@ -106,7 +104,6 @@ pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec
         })
     };
     let mut environments = Vec::new();
-    let mut lacks_topology = None;
     for topology in Topology::ALL {
         for version in VERSIONS {
             let found = [false, true]
@@ -116,22 +113,14 @@ pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec
                     version,
                     auth,
                 })
-                .find(admits);
-            match found {
-                Some(environment) if topology.is_built() => environments.push(environment),
-                Some(_) => lacks_topology = Some(topology),
-                None => {}
-            }
+                .find(|environment| environment.exists() && admits(environment));
+            environments.extend(found);
         }
     }
-    match lacks_topology {
-        _ if !environments.is_empty() => Ok(environments),
-        Some(topology) => Err(unsupported(format!(
-            "no {} deployment is simulated",
-            topology.name()
-        ))),
-        None => Err(unsupported("no simulated deployment is what it requires")),
+    if environments.is_empty() {
+        return Err(unsupported("no simulated deployment is what it requires"));
     }
+    Ok(environments)
 }
 
 /// The numbers of a version, for comparison.

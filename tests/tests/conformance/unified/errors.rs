@@ -1,7 +1,7 @@
 //! Whether an error is the expected one.
 
 use bson::Document;
-use changestream_core::{Error, ErrorKind};
+use changestream_core::Error;
 
 use super::fault::{Fault, failed, unsupported};
 use super::schema::ExpectedError;
@@ -23,7 +23,7 @@ pub(super) fn check(expected: &ExpectedError, error: &Error) -> Result<(), Fault
         return fault(format!("expected isClientError {is_client_error}"));
     }
     if let Some(is_timeout) = expected.is_timeout_error
-        && is_timeout != is_timeout_error(error)
+        && is_timeout != error.is_timeout()
     {
         return fault(format!("expected isTimeoutError {is_timeout}"));
     }
@@ -54,10 +54,6 @@ pub(super) fn check(expected: &ExpectedError, error: &Error) -> Result<(), Fault
         return fault(format!("expected no label {label}"));
     }
     Ok(())
-}
-
-fn is_timeout_error(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Network { timed_out: true, .. })
 }
 
 /// What a reply says went wrong, of a reply that was not read by the client.

@@ -13,6 +13,8 @@ use changestream_core::connection::{
 };
 use changestream_core::random::Random;
 
+use super::environment::{Environment, PASSWORD, Topology, USER};
+
 /// One connection of the internal client.
 pub(super) struct InternalConnection(Connection);
 
@@ -25,12 +27,13 @@ pub(super) trait Wire {
 }
 
 impl InternalConnection {
-    /// A connection to that server; `user` has a name and a password.
-    pub(super) fn new(server: ServerAddress, user: Option<(&str, &str)>, now: Instant) -> Self {
+    /// A connection to a server of that deployment.
+    pub(super) fn new(server: ServerAddress, environment: &Environment, now: Instant) -> Self {
+        let user = environment.auth.then_some((USER, PASSWORD));
         let settings = ConnectionSettings {
             app_name: Some("internal client".to_owned()),
             credential: user.map(|(name, password)| Credential::new(name, password, "admin", None)),
-            load_balanced: false,
+            load_balanced: environment.topology == Topology::LoadBalanced,
             tls: false,
             connect_timeout: Duration::ZERO,
             metadata: ClientMetadata::new(),

@@ -11,7 +11,7 @@ use changestream_core::connection::ClientMetadata;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_tests::world::{LineId, StreamId as MachineId, Tried, World};
 
-use super::environment::{Environment, PASSWORD, USER};
+use super::environment::Environment;
 use super::internal::{InternalConnection, Wire};
 use super::observed::Observed;
 use super::published;
@@ -111,13 +111,13 @@ impl Rig for Simulated {
             None => self.world.writable_member(),
         };
         let world = &mut self.world;
-        let user = self.environment.auth.then_some((USER, PASSWORD));
+        let environment = self.environment;
         let (line, connection) = self.internal.entry(member).or_insert_with(|| {
             let address = world.deployment.address(member).expect("the member is there");
             let address = address.parse().expect("the member has an address");
             (
                 world.open_line(member),
-                InternalConnection::new(address, user, world.now),
+                InternalConnection::new(address, &environment, world.now),
             )
         });
         connection.run(&mut OnLine { world, line: *line }, database, command)
@@ -168,7 +168,7 @@ impl Rig for Simulated {
         match self.world.try_next(machine) {
             Tried::Event(event) => Ok(Some(event)),
             Tried::Nothing(_) | Tried::End(Ok(())) => Ok(None),
-            Tried::End(Err(error)) => Err(error),
+            Tried::End(Err(error)) | Tried::TimedOut(error) => Err(error),
         }
     }
 

@@ -15,7 +15,7 @@ use changestream_driver::{Client, Mode};
 use changestream_sim::RunningDeployment;
 
 use super::adapters::Adapter;
-use super::environment::{Environment, PASSWORD, Topology, USER};
+use super::environment::{Environment, Topology};
 use super::internal::{InternalConnection, Wire};
 use super::observed::Observed;
 use super::published;
@@ -88,14 +88,14 @@ impl<A: Adapter> Rig for Sockets<A> {
     ) -> Result<Document, String> {
         let member = member.unwrap_or_else(|| self.writable_member());
         let deployment = &self.deployment;
-        let user = self.environment.auth.then_some((USER, PASSWORD));
+        let environment = self.environment;
         let (socket, connection) = self.internal.entry(member).or_insert_with(|| {
             let address = deployment.address(member).expect("the member is there");
             let socket = TcpStream::connect(&address).expect("the member listens");
             let address = address.parse().expect("the member has an address");
             (
                 Socket(socket),
-                InternalConnection::new(address, user, Instant::now()),
+                InternalConnection::new(address, &environment, Instant::now()),
             )
         });
         connection.run(socket, database, command)

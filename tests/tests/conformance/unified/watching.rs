@@ -78,8 +78,9 @@ fn set(options: &mut WatchOptions, name: &str, value: &Value, entities: &EntityM
     Ok(())
 }
 
-fn set_timeout(_options: &mut WatchOptions, _value: &Value) -> Result<(), Fault> {
-    Err(unsupported("timeoutMS is not built"))
+fn set_timeout(options: &mut WatchOptions, value: &Value) -> Result<(), Fault> {
+    options.timeout = Some(milliseconds(value)?);
+    Ok(())
 }
 
 pub(super) fn read_preference(value: &Value) -> Result<ReadPreference, Fault> {
