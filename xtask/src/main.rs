@@ -7,6 +7,7 @@
 
 mod ci;
 mod conformance;
+mod deny;
 mod fuzz;
 mod tidy;
 mod weight;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ["conformance", rest @ ..] => conformance::run(&root(), rest),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulate(&root(), rest),
@@ -74,5 +76,6 @@ const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, do
 cargo xtask tidy    the rules that no compiler checks
 cargo xtask conformance  the specifications' own test files, as a table: [PART OF A NAME...] [--verbose] [--update-readme]
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -26,6 +26,7 @@ use changestream_core::stream::CommandReply;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
+use crate::name_service::Zone;
 use lines::Line;
 use rewriting::Rewriting;
 use writer::Writer;
@@ -44,6 +45,8 @@ pub struct World {
     pub deployment: Deployment,
     /// The wires.
     pub network: Network,
+    /// What DNS says, at once.
+    pub zone: Zone,
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
@@ -129,6 +132,7 @@ impl World {
             now,
             deployment,
             network: Network::new(random.fork()),
+            zone: Zone::default(),
             streams: Vec::new(),
             random,
             writer: None,
@@ -465,6 +469,11 @@ impl World {
         loop {
             let stream = &mut self.streams[index];
             match stream.machine.poll_output() {
+                Output::Resolve { lookup, question } => {
+                    let result = self.zone.answer(&question);
+                    let input = Input::Resolved { lookup, result };
+                    stream.machine.handle_input(self.now, input);
+                }
                 Output::Connect { connection, address } => {
                     let member = self.member_at(&address.to_string());
                     self.network.connect(self.now, (index, connection), member);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::case::Case;
 use crate::judgement::Verdict;
-use crate::{bson_corpus, connection_string, read_write_concern, sdam, server_selection, unified};
+use crate::{bson_corpus, connection_string, read_write_concern, sdam, seedlist, server_selection, unified};
 
 /// A format of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Format {
             Self::RoundTripTime => server_selection::run_round_trip(content),
             Self::InWindow => server_selection::run_in_window(content),
             Self::BsonCorpus => bson_corpus::run(content, case.index),
-            Self::DnsSeedlist => return Verdict::Skipped("SRV records are not looked up".to_owned()),
+            Self::DnsSeedlist => seedlist::run(content),
             Self::ConnectionPool => return Verdict::Skipped(NO_POOL.to_owned()),
             Self::Unified => return unified::run(&case.file.name, content, case.index),
         };

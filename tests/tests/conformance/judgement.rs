@@ -37,8 +37,8 @@ pub(crate) enum Judgement {
     Passed,
     /// As failed, and why.
     Failed(String),
-    /// As skipped, and why.
-    Skipped(String),
+    /// As skipped, and why; of one that is listed, what came of it besides.
+    Skipped(String, Option<String>),
     /// The data's own list says that it is none of a change-stream client's.
     NotOurs,
 }
@@ -48,8 +48,11 @@ impl Judgement {
     pub(crate) fn tell(&self, case: &Case, verbose: bool) {
         match self {
             Self::Failed(reason) => eprintln!("FAILED {}: {reason}", case.name()),
-            Self::Skipped(reason) if verbose => eprintln!("skipped {}: {reason}", case.name()),
-            Self::Passed | Self::Skipped(_) | Self::NotOurs => {}
+            Self::Skipped(reason, found) if verbose => {
+                let found = found.as_deref().unwrap_or("not run");
+                eprintln!("skipped {}: {reason} ({found})", case.name());
+            }
+            Self::Passed | Self::Skipped(..) | Self::NotOurs => {}
         }
     }
 }
@@ -121,12 +124,14 @@ impl Judge {
             (Verdict::Passed, Some(reason)) => {
                 Judgement::Failed(format!("passes, but is listed as not run: {reason}"))
             }
-            (Verdict::Failed(_) | Verdict::Skipped(_), Some(reason)) => Judgement::Skipped(reason.to_owned()),
+            (Verdict::Failed(found) | Verdict::Skipped(found), Some(reason)) => {
+                Judgement::Skipped(reason.to_owned(), Some(found))
+            }
             (Verdict::Failed(reason), None) => Judgement::Failed(reason),
             (Verdict::Skipped(reason), None) if status.is_some() => {
                 Judgement::Failed(format!("applies and is not listed, but was skipped: {reason}"))
             }
-            (Verdict::Skipped(reason), None) => Judgement::Skipped(reason),
+            (Verdict::Skipped(reason), None) => Judgement::Skipped(reason, None),
         }
     }
 

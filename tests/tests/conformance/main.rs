@@ -22,6 +22,7 @@ mod judgement;
 mod listed;
 mod read_write_concern;
 mod sdam;
+mod seedlist;
 mod server_selection;
 mod table;
 mod unified;

@@ -39,14 +39,14 @@ impl Table {
     pub(crate) fn add(&mut self, case: &Case, judgement: &Judgement) {
         let row = match judgement {
             Judgement::NotOurs => return,
-            Judgement::Passed | Judgement::Failed(_) | Judgement::Skipped(_) => {
+            Judgement::Passed | Judgement::Failed(_) | Judgement::Skipped(..) => {
                 self.suites.entry(case.file.suite()).or_default()
             }
         };
         match judgement {
             Judgement::Passed => row.passed += 1,
             Judgement::Failed(_) => row.failed += 1,
-            Judgement::Skipped(reason) => *row.skipped.entry(reason.clone()).or_default() += 1,
+            Judgement::Skipped(reason, _) => *row.skipped.entry(reason.clone()).or_default() += 1,
             Judgement::NotOurs => {}
         }
     }

@@ -18,6 +18,7 @@ pub(crate) fn is_resumable(error: &Error, wire_version: i32) -> bool {
         | ErrorKind::Timeout { .. }
         | ErrorKind::InvalidArgument { .. }
         | ErrorKind::System { .. }
+        | ErrorKind::Dns { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::MissingResumeToken
