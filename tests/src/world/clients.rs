@@ -1,12 +1,13 @@
 //! Clients with settings of their own: streams that are watched, and commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use changestream_core::client::{ClientMachine, ClientSettings, Input, Snapshot};
+use changestream_core::client::{ClientMachine, ClientSettings, Demand, Input, Snapshot};
 use changestream_core::command::RunCommand;
 use changestream_core::monitoring::Event;
 use changestream_core::stream::CommandReply;
-use changestream_core::{Error, Scope, WatchOptions};
+use changestream_core::{ChangeEvent, Error, Scope, Update, WatchOptions};
 
 use super::{StreamId, World};
 
@@ -62,6 +63,25 @@ impl World {
             (Some(reply), _) => reply,
             (None, Some(Err(error))) => Err(error.clone()),
             (None, Some(Ok(())) | None) => Err(Error::invalid_argument("the client is closed")),
+        }
+    }
+
+    /// The next event, none after the end, by one call. Not to get any within this time is a failure.
+    #[track_caller]
+    pub fn next_soon(&mut self, id: StreamId, time: Duration) -> Option<Result<ChangeEvent, Error>> {
+        self.input(id, Input::Begin);
+        let end = self.now + time;
+        loop {
+            if !self.has_something(id) {
+                self.demand(id, Demand::Next);
+            }
+            self.run_until(|world| world.has_something(id) || world.now >= end);
+            assert!(self.has_something(id), "no event comes within {time:?}");
+            match self.take(id)? {
+                Ok(Update::Change(event)) => return Some(Ok(event)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 

@@ -202,8 +202,9 @@ fn compare_events(runner: &Runner<'_>, expected: &ExpectedEvents) -> Result<(), 
     }
     match published.get(expected.events.len()) {
         Some(extra) if !expected.ignore_extra_events => Err(failed(format!(
-            "{} has published an event that is not expected: {extra:?}",
-            expected.client
+            "{} has published an event that is not expected: {extra:?}; before it {:?}",
+            expected.client,
+            published.iter().map(|event| event.shown()).collect::<Vec<_>>()
         ))),
         Some(_) | None => Ok(()),
     }

@@ -20,6 +20,11 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// The event in short.
+    pub(super) fn shown(&self) -> String {
+        format!("{} {}", self.name, self.text("commandName"))
+    }
+
     fn text(&self, field: &str) -> &str {
         self.fields.get_str(field).unwrap_or_default()
     }

@@ -97,9 +97,9 @@ fn connection_event(event: &ConnectionEvent) -> Option<(&'static str, Document)>
             let reason = match reason {
                 ClosedReason::Error(_) => "error",
                 ClosedReason::Stale => "stale",
-                // It only checked its server, as a monitor's would, of which pools do not tell.
-                ClosedReason::Unused => return None,
-                ClosedReason::Closed => "poolClosed",
+                // It only checked its server, as a monitor's would, of which pools do not tell; or its stream has
+                // ended, after which a pool would keep it.
+                ClosedReason::Unused | ClosedReason::Closed => return None,
                 _ => return None,
             };
             ("connectionClosedEvent", doc! { "reason": reason })

@@ -8,7 +8,7 @@ use bson::Document;
 use bytes::Bytes;
 use changestream_core::client::{ClientSettings, Snapshot};
 use changestream_core::connection::ClientMetadata;
-use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
+use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, WatchOptions};
 use changestream_tests::world::{LineId, StreamId as MachineId, Tried, World};
 
 use super::environment::Environment;
@@ -150,17 +150,7 @@ impl Rig for Simulated {
 
     fn next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error> {
         let machine = self.streams[stream.0];
-        let end = self.world.now + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(self.world.now);
-            match self.world.next_update_within(machine, left) {
-                Some(Ok(Update::Change(event))) => return Ok(Some(event)),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
-                None if self.world.has_something(machine) => return Ok(None),
-                None => panic!("no event comes within {PATIENCE:?}"),
-            }
-        }
+        self.world.next_soon(machine, PATIENCE).transpose()
     }
 
     fn try_next(&mut self, stream: StreamId) -> Result<Option<ChangeEvent>, Error> {
