@@ -51,6 +51,29 @@ fn an_aggregate_that_opens_a_stream_is_retried_once() {
     }
 }
 
+/// SDAM: a server older than 4.2, the oldest that the specifications support today, is refused before anything is asked
+/// of it, with what it speaks and what is needed.
+#[test]
+fn a_server_that_is_too_old_is_refused_with_what_is_needed() {
+    for config in [
+        Deployment::replica_set(1),
+        Deployment::sharded(1, 1),
+        Deployment::standalone(),
+    ] {
+        let mut world = World::new(config.server_version("4.0"), [1; 32]);
+        let stream = world.watch(&collection("shop", "orders"), exact());
+        let error = world.open(stream).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::ServerSelection { .. }),
+            "{error:?}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("reports wire version 7"), "{text}");
+        assert!(text.contains("requires at least 8 (MongoDB 4.2)"), "{text}");
+        assert_eq!(world.commands_named("aggregate"), []);
+    }
+}
+
 /// Retryable reads: `retryReads=false`, and errors that are not retryable.
 #[test]
 fn what_is_not_to_be_retried_is_not() {

@@ -48,6 +48,8 @@ pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<AsyncStd>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<AsyncStd>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<AsyncStd>;
 /// A collection, to open change streams on.

@@ -56,6 +56,8 @@ pub use stream::ChangeStream;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Blocking>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Blocking>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Blocking>;
 /// A collection, to open change streams on.

@@ -58,6 +58,14 @@ impl Error {
         })
     }
 
+    /// An authentication that failed on this side, before or without a server's word. The message must hold no secret.
+    pub fn authentication(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Authentication {
+            message: message.into(),
+            server_error: None,
+        })
+    }
+
     /// Bytes that are not the protocol.
     pub fn protocol(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Protocol {

@@ -11,6 +11,7 @@ use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::credentials::{Credentials, Providers};
 use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
@@ -30,6 +31,7 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    credentials: Credentials,
     monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     lookups: Lookups<R>,
@@ -49,12 +51,14 @@ impl<R: Runtime> Driver<R> {
         machine: ClientMachine,
         security: Security,
         servers: DnsServers,
+        providers: Providers,
         monitor: Monitor,
     ) -> Self {
         Self {
             runtime,
             machine,
             security,
+            credentials: Credentials::new(providers),
             monitor,
             sockets: BTreeMap::new(),
             lookups: Lookups::new(servers),
@@ -195,6 +199,7 @@ impl<R: Runtime> Driver<R> {
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
+                Output::Credentials { connection, request } => self.credentials.ask(connection, request),
                 Output::Update(update) => {
                     log_update(&update);
                     if satisfies(self.demand, &update) {
@@ -224,6 +229,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
+        self.credentials.forget(connection);
         if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
             open.leave(cx);
         }
@@ -272,6 +278,11 @@ impl<R: Runtime> Driver<R> {
             self.machine
                 .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
             progress = Some(progress.unwrap_or(0));
+        }
+        for (connection, answer) in self.credentials.poll(cx) {
+            let input = Input::Credentials { connection, answer };
+            self.machine.handle_input(self.runtime.now(), input);
+            progress = progress.or(Some(0));
         }
         progress
     }

@@ -54,6 +54,11 @@
 //! TCP by connections of the [`Runtime`] where an answer is too long. No executor is asked for UDP: while a name is
 //! looked up, timers say when to look for the datagram, every 16 milliseconds at the most seldom.
 //!
+//! # Authentication
+//! SCRAM, MONGODB-X509, PLAIN, MONGODB-AWS and MONGODB-OIDC, as the connection string says. Tokens of MONGODB-OIDC and keys
+//! of AWS can come from callbacks: see [`Client::builder`]. Of the environments of MONGODB-OIDC, `k8s` and `test` are read
+//! from their files; `azure` and `gcp` take an HTTP client, hence a callback.
+//!
 //! # TLS
 //! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
 //! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of
@@ -72,6 +77,7 @@
 
 mod alarm;
 mod client;
+mod credentials;
 #[cfg(feature = "dns")]
 #[doc(hidden)]
 pub mod dns;
@@ -99,6 +105,7 @@ pub mod types;
 mod watch;
 
 pub use client::{Client, Collection, Database};
+pub use credentials::ClientBuilder;
 pub use either::EitherSocket;
 pub use endpoint::Endpoint;
 pub use lookup::SystemLookup;

@@ -12,6 +12,7 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, ResumeToken};
 use futures_core::Stream;
 
 use crate::Runtime;
+use crate::credentials::Providers;
 use crate::dns::DnsServers;
 use crate::driver::Driver;
 use crate::monitor::Monitor;
@@ -72,11 +73,12 @@ impl<R: Runtime> ChangeStream<R> {
         machine: ClientMachine,
         security: Security,
         servers: DnsServers,
+        providers: Providers,
         monitor: Monitor,
         knowledge: Knowledge,
     ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security, servers, monitor),
+            driver: Driver::new(runtime, machine, security, servers, providers, monitor),
             knowledge,
             phase: Phase::Opening,
             called: false,

@@ -47,6 +47,8 @@ pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Smol>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Smol>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Smol>;
 /// A collection, to open change streams on.

@@ -44,13 +44,18 @@ use changestream_driver::{EitherSocket, Endpoint, Runtime, configure_tcp};
 use tokio::net::UnixStream;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Sleep, sleep_until};
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+mod compat;
+
+pub use compat::Compat;
 
 #[doc(inline)]
 pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Tokio>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Tokio>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Tokio>;
 /// A collection, to open change streams on.
@@ -84,10 +89,10 @@ impl Runtime for Tokio {
                 Endpoint::Tcp(address) => {
                     let socket = TcpStream::connect(address).await?;
                     configure_tcp(&socket)?;
-                    Ok(Socket::Tcp(socket.compat()))
+                    Ok(Socket::Tcp(Compat(socket)))
                 }
                 #[cfg(unix)]
-                Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?.compat())),
+                Endpoint::Unix(path) => Ok(Socket::Unix(Compat(UnixStream::connect(path).await?))),
             }
         })
     }

@@ -7,28 +7,11 @@ use changestream_core::client::{ClientMachine, ClientSettings, Demand, Input, Sn
 use changestream_core::command::RunCommand;
 use changestream_core::monitoring::Event;
 use changestream_core::stream::CommandReply;
-use changestream_core::{ChangeEvent, Error, Scope, Update, WatchOptions};
+use changestream_core::{ChangeEvent, Error, Update};
 
 use super::{StreamId, World};
 
 impl World {
-    /// A stream of a client with these settings, with what other streams have learned.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::new`].
-    pub fn watch_with(
-        &mut self,
-        settings: Arc<ClientSettings>,
-        snapshot: Option<Snapshot>,
-        scope: &Scope,
-        options: WatchOptions,
-    ) -> Result<StreamId, Error> {
-        let mut seed = [0; 32];
-        self.random.fill(&mut seed);
-        let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
-        Ok(self.add(machine, false))
-    }
-
     /// What runs commands of a client with these settings.
     ///
     /// # Errors

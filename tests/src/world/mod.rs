@@ -4,6 +4,7 @@
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
 mod clients;
+mod identity;
 mod lines;
 mod network;
 mod observing;
@@ -31,6 +32,7 @@ use lines::Line;
 use rewriting::Rewriting;
 use writer::Writer;
 
+pub use identity::Identity;
 pub use lines::LineId;
 pub use network::{Conditions, Network};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
@@ -47,6 +49,8 @@ pub struct World {
     pub network: Network,
     /// What DNS says, at once.
     pub zone: Zone,
+    /// What streams authenticate with.
+    pub identity: Identity,
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
@@ -133,6 +137,7 @@ impl World {
             deployment,
             network: Network::new(random.fork()),
             zone: Zone::default(),
+            identity: Identity::new(now),
             streams: Vec::new(),
             random,
             writer: None,
@@ -172,6 +177,21 @@ impl World {
     ) -> Result<StreamId, Error> {
         let uri: ConnectionString = uri.parse().map_err(Error::from)?;
         let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new())?);
+        self.watch_with(&settings, snapshot, scope, options)
+    }
+
+    /// A stream of that client: what streams of one client share, they share.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::new`].
+    pub fn watch_with(
+        &mut self,
+        settings: &Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        scope: &Scope,
+        options: WatchOptions,
+    ) -> Result<StreamId, Error> {
+        let settings = Arc::clone(settings);
         let mut seed = [0; 32];
         self.random.fill(&mut seed);
         let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
@@ -484,6 +504,12 @@ impl World {
                 }
                 Output::Disconnect { connection } => {
                     self.network.client_closes(self.now, (index, connection))
+                }
+                Output::Credentials { connection, request } => {
+                    if let Some(answer) = self.identity.answer(self.now, &request) {
+                        let input = Input::Credentials { connection, answer };
+                        stream.machine.handle_input(self.now, input);
+                    }
                 }
                 Output::Update(update) => {
                     stream.take(update);

@@ -242,7 +242,14 @@ impl World {
 
     /// What members received from streams, oldest first, but for hellos and authentication.
     pub fn records(&self) -> impl Iterator<Item = &CommandRecord> {
-        const NOT_ASKED_FOR: [&str; 5] = ["hello", "ismaster", "isMaster", "saslStart", "saslContinue"];
+        const NOT_ASKED_FOR: [&str; 6] = [
+            "authenticate",
+            "hello",
+            "ismaster",
+            "isMaster",
+            "saslStart",
+            "saslContinue",
+        ];
         self.all_records()
             .filter(|record| !NOT_ASKED_FOR.contains(&record.name.as_str()))
     }

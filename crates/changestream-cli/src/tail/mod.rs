@@ -1,12 +1,12 @@
 //! `changestream tail`.
 
 mod checkpoint;
+mod credentials;
 mod output;
 mod stats;
 
-use changestream_blocking::{ChangeStream, Client, Watch};
+use changestream_blocking::{ChangeStream, Watch};
 use changestream_core::event::OperationType;
-use changestream_core::uri::ConnectionString;
 use changestream_core::{ReadPreference, Update};
 
 use crate::args::Tail;
@@ -50,14 +50,7 @@ pub(crate) fn run(args: &Tail) -> Result<(), Failure> {
 
 /// The stream that the arguments describe, from the saved position if there is one.
 fn watch(args: &Tail, saved: Option<&Position>) -> Result<Watch, Failure> {
-    let connection: ConnectionString = args
-        .uri
-        .parse()
-        .map_err(|error| Failure::usage(format!("connection string: {error}")))?;
-    for warning in &connection.warnings {
-        crate::say(&format!("connection string: {warning}"));
-    }
-    let client = Client::with_options(connection.options)?;
+    let client = credentials::client(&args.uri, args.oidc_token_file.as_deref())?;
     #[cfg(feature = "dns")]
     let client = if args.dns_server.is_empty() {
         client

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bson::Timestamp;
 use bytes::Bytes;
 
+use crate::auth::{CredentialAnswer, CredentialRequest};
 use crate::command::RunCommand;
 use crate::dns::{Answer, DnsFault, Question};
 use crate::event::ChangeEvent;
@@ -57,6 +58,13 @@ pub enum Input {
         lookup: LookupId,
         /// The records, or why there are none.
         result: Result<Answer, DnsFault>,
+    },
+    /// The answer to [`Output::Credentials`].
+    Credentials {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// What it asked for; or why there is none, which ends the connection unless the mechanism has another way.
+        answer: Result<CredentialAnswer, Error>,
     },
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
@@ -133,6 +141,14 @@ pub enum Output {
         /// Which one.
         connection: ConnectionId,
     },
+    /// Get what a connection needs to authenticate: answer with [`Input::Credentials`]. The machine gives up by itself
+    /// when it takes too long.
+    Credentials {
+        /// Which connection asks.
+        connection: ConnectionId,
+        /// What for.
+        request: CredentialRequest,
+    },
     /// Something for the consumer. Comes only while there is a [`Demand`].
     Update(Update),
     /// How the oldest [`Input::Command`] that is not answered has ended: `Ok` if the server has answered with `ok: 1`.
@@ -165,6 +181,11 @@ impl fmt::Debug for Output {
             Self::Disconnect { connection } => f
                 .debug_struct("Disconnect")
                 .field("connection", connection)
+                .finish(),
+            Self::Credentials { connection, request } => f
+                .debug_struct("Credentials")
+                .field("connection", connection)
+                .field("request", request)
                 .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
             Self::Reply(result) => f

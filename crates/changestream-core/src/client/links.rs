@@ -171,7 +171,14 @@ impl ClientMachine {
                 }
                 ConnectionOutput::Hello { body, round_trip } => self.on_hello(id, &body, round_trip),
                 ConnectionOutput::Ready => self.on_ready(id),
+                ConnectionOutput::Credentials(request) => {
+                    self.outputs.push_back(Output::Credentials {
+                        connection: id,
+                        request,
+                    });
+                }
                 ConnectionOutput::Reply(reply) => self.on_reply(id, reply),
+                ConnectionOutput::Refused(reply) => self.on_refused(id, &reply),
                 ConnectionOutput::Failed(error) => self.on_link_failed(id, error),
             }
         }
@@ -225,6 +232,10 @@ impl ClientMachine {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
+        if link.stage == Stage::Ready {
+            // It has authenticated anew.
+            return;
+        }
         link.stage = Stage::Ready;
         let now = self.now;
         if let Some(journal) = self.journal() {
@@ -272,6 +283,15 @@ impl ClientMachine {
             | Phase::Authenticating(..)
             | Phase::Closing(_)
             | Phase::Closed(_) => {}
+        }
+    }
+
+    /// The connection authenticates anew, and sends the command again by itself.
+    fn on_refused(&mut self, id: ConnectionId, reply: &Reply) {
+        let now = self.now;
+        if let (Some(journal), Ok(body)) = (self.journal(), bson::RawDocument::from_bytes(&reply.body)) {
+            let error = crate::connection::reply::server_error(body);
+            journal.refused(now, id, reply.request_id, &error);
         }
     }
 

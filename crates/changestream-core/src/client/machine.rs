@@ -198,6 +198,9 @@ impl ClientMachine {
                 });
             }
             Input::Resolved { lookup, result } => self.on_resolved(lookup, result),
+            Input::Credentials { connection, answer } => {
+                self.on_link(connection, |link| link.connection.answer(now, answer));
+            }
             Input::Timeout => self.on_timeout(),
             Input::Command(command) => {
                 if let Work::Commands(commands) = &mut self.work {

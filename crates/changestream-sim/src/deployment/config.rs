@@ -6,7 +6,7 @@ use changestream_core::random::Random;
 use changestream_core::wire::Compressor;
 
 use super::{BuildError, Deployment};
-use crate::auth::Credentials;
+use crate::auth::{Credentials, External};
 use crate::profile::Profile;
 
 /// Describes a deployment; [`build`](Self::build) makes the pure machine, `start` a running one on the loopback.
@@ -23,6 +23,7 @@ pub struct Config {
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
+    pub(crate) external: External,
     pub(crate) epoch_millis: i64,
     pub(crate) seed: Option<[u8; 32]>,
     pub(crate) election_timeout: Duration,
@@ -54,6 +55,7 @@ impl Config {
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
+            external: External::default(),
             epoch_millis: DEFAULT_EPOCH_MILLIS,
             seed: None,
             election_timeout: Duration::from_secs(10),
@@ -69,7 +71,7 @@ impl Config {
         }
     }
 
-    /// The server version to behave as: 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
+    /// The server version to behave as: 4.0, 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
     /// patch releases, such as 6.0.8; see [`Profile::for_version`].
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
@@ -245,6 +247,7 @@ impl Config {
                     shards: None,
                     addresses: addresses.collect(),
                     users: Vec::new(),
+                    external: External::default(),
                     seed: Some(seed),
                     ..self.clone()
                 }

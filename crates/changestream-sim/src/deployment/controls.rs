@@ -8,11 +8,6 @@ use super::{Deployment, Output};
 use crate::member::Role;
 
 impl Deployment {
-    /// Whether clients must log in: where it began with users.
-    pub(crate) fn requires_users(&self) -> bool {
-        !self.config.users.is_empty()
-    }
-
     /// How many members there are.
     pub fn member_count(&self) -> usize {
         self.members.len()
@@ -146,7 +141,8 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// From now on the member applies what others wrote this much later.
+    /// From now on the member applies what others wrote this much later, and journals what it writes itself as primary
+    /// this much later: a write is committed when a majority has it in its journal.
     pub fn lag(&mut self, now: Instant, member: usize, lag: Duration) {
         if let Some(m) = self.members.get_mut(member) {
             m.lag = lag;

@@ -73,8 +73,12 @@ impl InternalConnection {
                             .try_into()
                             .map_err(|error: bson::error::Error| error.to_string());
                     }
-                    ConnectionOutput::Reply(_) => {}
-                    ConnectionOutput::Failed(error) => return Err(error.to_string()),
+                    // Another answer follows a refusal.
+                    ConnectionOutput::Reply(_) | ConnectionOutput::Refused(_) => {}
+                    ConnectionOutput::Failed(error) => {
+                        return Err(error.to_string());
+                    }
+                    ConnectionOutput::Credentials(_) => return Err("a password needs nobody else".to_owned()),
                 }
             }
             match wire.receive() {

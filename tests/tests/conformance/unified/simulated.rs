@@ -139,7 +139,9 @@ impl Rig for Simulated {
     fn watch(&mut self, client: ClientId, scope: &Scope, options: WatchOptions) -> Result<StreamId, Error> {
         let state = &self.clients[client.0];
         let (settings, knowledge) = (state.settings.clone(), state.knowledge.clone());
-        let machine = self.world.watch_with(settings, Some(knowledge), scope, options)?;
+        let machine = self
+            .world
+            .watch_with(&settings, Some(knowledge), scope, options)?;
         self.machines.insert(machine, client);
         self.streams.push(machine);
         let opened = self.world.open(machine);
