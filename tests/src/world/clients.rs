@@ -7,11 +7,29 @@ use changestream_core::client::{ClientMachine, ClientSettings, Demand, Input, Sn
 use changestream_core::command::RunCommand;
 use changestream_core::monitoring::Event;
 use changestream_core::stream::CommandReply;
-use changestream_core::{ChangeEvent, Error, Update};
+use changestream_core::{ChangeEvent, Error, Scope, Update, WatchOptions};
 
 use super::{StreamId, World};
 
 impl World {
+    /// A stream of that client: what streams of one client share, they share.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::new`].
+    pub fn watch_with(
+        &mut self,
+        settings: &Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        scope: &Scope,
+        options: WatchOptions,
+    ) -> Result<StreamId, Error> {
+        let settings = Arc::clone(settings);
+        let mut seed = [0; 32];
+        self.random.fill(&mut seed);
+        let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
+        Ok(self.add(machine, false))
+    }
+
     /// What runs commands of a client with these settings.
     ///
     /// # Errors

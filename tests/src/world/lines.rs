@@ -75,4 +75,20 @@ impl World {
             }
         }
     }
+
+    /// Takes what is for a line.
+    pub(super) fn is_for_a_line(&mut self, output: &sim::Output) -> bool {
+        let line = match output {
+            sim::Output::Transmit { connection, .. } | sim::Output::Disconnect { connection } => {
+                self.lines.get_mut(connection)
+            }
+            sim::Output::Listen { .. } | sim::Output::Close { .. } | sim::Output::Deadline(_) => None,
+        };
+        match (line, output) {
+            (Some(line), sim::Output::Transmit { bytes, .. }) => line.receive(bytes.clone()),
+            (Some(line), _) => line.close(),
+            (None, _) => return false,
+        }
+        true
+    }
 }

@@ -180,24 +180,6 @@ impl World {
         self.watch_with(&settings, snapshot, scope, options)
     }
 
-    /// A stream of that client: what streams of one client share, they share.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::new`].
-    pub fn watch_with(
-        &mut self,
-        settings: &Arc<ClientSettings>,
-        snapshot: Option<Snapshot>,
-        scope: &Scope,
-        options: WatchOptions,
-    ) -> Result<StreamId, Error> {
-        let settings = Arc::clone(settings);
-        let mut seed = [0; 32];
-        self.random.fill(&mut seed);
-        let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
-        Ok(self.add(machine, false))
-    }
-
     /// Opens the stream.
     ///
     /// # Errors
@@ -570,21 +552,6 @@ impl World {
             }
             sim::Output::Deadline(_) => {}
         }
-    }
-
-    fn is_for_a_line(&mut self, output: &sim::Output) -> bool {
-        let line = match output {
-            sim::Output::Transmit { connection, .. } | sim::Output::Disconnect { connection } => {
-                self.lines.get_mut(connection)
-            }
-            sim::Output::Listen { .. } | sim::Output::Close { .. } | sim::Output::Deadline(_) => None,
-        };
-        match (line, output) {
-            (Some(line), sim::Output::Transmit { bytes, .. }) => line.receive(bytes.clone()),
-            (Some(line), _) => line.close(),
-            (None, _) => return false,
-        }
-        true
     }
 
     /// Brings what has arrived by now to whom it is for.
