@@ -356,7 +356,7 @@ fn a_server_that_wants_it_again_gets_it_and_then_the_command() {
         let stream = by(&mut world, userinfo, more).unwrap();
         assert_eq!(world.commands_named("aggregate").len(), 2, "{more}");
         world.forget_commands();
-        world.fail_get_more(391);
+        world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
         world.insert_orders([7]);
         let (resumes, event) = world.resumes_until_event(stream);
         assert_eq!(resumes, 0, "{more}: the cursor lives on");

@@ -247,7 +247,7 @@ fn a_server_that_wants_a_connection_to_authenticate_anew_gets_a_new_token() {
     scene.world.fail(&["aggregate"], 1, doc! { "errorCode": 391 });
     let stream = scene.open().unwrap();
     assert_eq!(scene.calls(), 2);
-    scene.world.fail_get_more(391);
+    scene.world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
     scene.event(stream, 7);
     assert_eq!(scene.calls(), 3);
 }
@@ -259,7 +259,7 @@ fn a_connection_that_was_authenticated_by_speculation_can_do_so_anew() {
     scene.open().unwrap();
     let stream = scene.open().unwrap();
     assert_eq!((scene.calls(), scene.starts()), (1, 1));
-    scene.world.fail_get_more(391);
+    scene.world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
     scene.event(stream, 7);
     assert_eq!(scene.calls(), 2);
 }
@@ -388,7 +388,7 @@ fn a_human_may_take_five_minutes() {
 fn a_refresh_token_is_passed_on() {
     let mut scene = human();
     let stream = scene.open().unwrap();
-    scene.world.fail_get_more(391);
+    scene.world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
     scene.event(stream, 7);
     let calls = scene.calls.borrow();
     let refreshed: Vec<_> = calls.iter().map(|call| call.refresh_token.is_some()).collect();
@@ -420,7 +420,7 @@ fn without_a_cached_token_nothing_is_speculated() {
 fn without_a_refresh_token_the_human_is_asked_anew() {
     let mut scene = human_with(|_| Some(Ok(OidcToken::new(GOOD))));
     let stream = scene.open().unwrap();
-    scene.world.fail_get_more(391);
+    scene.world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
     scene.event(stream, 7);
     let calls = scene.calls.borrow();
     assert_eq!(calls.len(), 2);
@@ -470,7 +470,7 @@ fn a_speculation_without_an_answer_is_begun_anew_with_the_same_token() {
 fn nothing_that_is_printed_shows_a_token() {
     let mut scene = human();
     let stream = scene.open().unwrap();
-    scene.world.fail_get_more(391);
+    scene.world.fail(&["getMore"], 1, doc! { "errorCode": 391 });
     scene.event(stream, 7);
     let text = format!(
         "{:?} {:?} {:?}",

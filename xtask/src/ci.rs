@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{deny, tidy, weight};
+use crate::{conformance, deny, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -34,6 +34,7 @@ enum Work {
     /// A cargo command, and an environment variable for it.
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
+    Conformance,
     Weight,
     Deny,
 }
@@ -46,6 +47,7 @@ impl Step {
             }
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Conformance => "cargo xtask conformance, and the table in the README".to_owned(),
             Work::Deny => "cargo xtask deny".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
         }
@@ -55,6 +57,7 @@ impl Step {
         let (arguments, variable) = match &self.work {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
+            Work::Conformance => return conformance::check(root),
             Work::Deny => return deny::run(root),
             Work::Weight => return weight::count(root),
         };
@@ -79,7 +82,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -131,6 +134,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "driver without TLS",
         work: Work::Cargo(&["test", "-p", "changestream-driver"], None),
+    },
+    Step {
+        name: "conformance",
+        work: Work::Conformance,
     },
     Step {
         name: "test",

@@ -6,6 +6,7 @@
 )]
 
 mod ci;
+mod conformance;
 mod deny;
 mod fuzz;
 mod tidy;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let outcome = match names.as_slice() {
         ["ci"] => ci::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["conformance", rest @ ..] => conformance::run(&root(), rest),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
         ["deny"] => deny::run(&root()),
@@ -72,6 +74,7 @@ fn root() -> PathBuf {
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
+cargo xtask conformance  the specifications' own test files, as a table: [PART OF A NAME...] [--verbose] [--update-readme]
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]

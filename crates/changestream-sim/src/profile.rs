@@ -21,7 +21,7 @@ pub struct Profile {
     pub post_batch_token: bool,
     /// Transactions can be run through a mongos (4.2 and later).
     pub sharded_transactions: bool,
-    /// It knows the command `hello` and answers `helloOk` (4.4.2 and later; the profile 4.4 is a 4.4.1).
+    /// It knows the command `hello` and answers `helloOk` (4.2.10, 4.4.2 and later; the profile 4.4 is a 4.4.1).
     pub hello: bool,
     /// Its texts and code names say "primary" (5.0 and later).
     pub says_primary: bool,
@@ -80,6 +80,7 @@ impl Profile {
         profile.version = format!("{major}.{minor}.{patch}").into();
         match (major, minor) {
             ("4", "0") => profile.post_batch_token = patch >= 7,
+            ("4", "2") => profile.hello = patch >= 10,
             ("4", "4") => profile.hello = patch >= 2,
             ("6", "0") => profile.split_large_event = patch >= 9,
             _ => {}

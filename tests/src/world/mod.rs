@@ -3,13 +3,15 @@
 //! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
+mod clients;
 mod identity;
+mod lines;
 mod network;
 mod observing;
 mod rewriting;
 mod writer;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,15 +21,19 @@ use changestream_core::client::{
     ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Idle, Input, Output, Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
+use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
+use changestream_core::stream::CommandReply;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
 use crate::name_service::Zone;
+use lines::Line;
 use rewriting::Rewriting;
 use writer::Writer;
 
 pub use identity::Identity;
+pub use lines::LineId;
 pub use network::{Conditions, Network};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
@@ -50,6 +56,9 @@ pub struct World {
     writer: Option<Writer>,
     /// Every connection that was the writer's.
     writers: BTreeSet<sim::ConnectionId>,
+    lines: BTreeMap<sim::ConnectionId, Line>,
+    /// What the machines that are watched have published, in order.
+    events: Vec<(StreamId, Event)>,
     rewriting: Rewriting,
     steps: u64,
     /// How many connections a load balancer has spread.
@@ -71,6 +80,9 @@ struct Stream {
     deadline: Option<Deadline>,
     /// What was demanded and has not come yet.
     demand: Demand,
+    /// Whether it runs commands instead, and their replies that were not taken yet.
+    runs_commands: bool,
+    replies: VecDeque<Result<CommandReply, Error>>,
 }
 
 /// What a try of [`World::try_next`] brought.
@@ -102,7 +114,8 @@ impl Stream {
 
     /// A machine that owes something never relies on its peer alone.
     fn wait(&mut self, deadline: Option<Deadline>) {
-        let owes = self.demand != Demand::None || !self.machine.is_open();
+        let opens = !self.runs_commands && !self.machine.is_open();
+        let owes = self.demand != Demand::None || opens;
         assert!(deadline.is_some() || !owes, "waits for ever: {self:?}");
         self.deadline = deadline;
     }
@@ -129,6 +142,8 @@ impl World {
             random,
             writer: None,
             writers: BTreeSet::new(),
+            lines: BTreeMap::new(),
+            events: Vec::new(),
             rewriting: Rewriting::default(),
             steps: 0,
             balanced: 0,
@@ -163,31 +178,6 @@ impl World {
         let uri: ConnectionString = uri.parse().map_err(Error::from)?;
         let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new())?);
         self.watch_with(&settings, snapshot, scope, options)
-    }
-
-    /// A stream of that client: what streams of one client share, they share.
-    ///
-    /// # Errors
-    /// As [`ClientMachine::new`].
-    pub fn watch_with(
-        &mut self,
-        settings: &Arc<ClientSettings>,
-        snapshot: Option<Snapshot>,
-        scope: &Scope,
-        options: WatchOptions,
-    ) -> Result<StreamId, Error> {
-        let settings = Arc::clone(settings);
-        let mut seed = [0; 32];
-        self.random.fill(&mut seed);
-        let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
-        self.streams.push(Stream {
-            machine,
-            updates: VecDeque::new(),
-            closed: None,
-            deadline: None,
-            demand: Demand::None,
-        });
-        Ok(StreamId(self.streams.len() - 1))
     }
 
     /// Opens the stream.
@@ -408,6 +398,19 @@ impl World {
         self.sent.finish()
     }
 
+    fn add(&mut self, machine: ClientMachine, runs_commands: bool) -> StreamId {
+        self.streams.push(Stream {
+            machine,
+            updates: VecDeque::new(),
+            closed: None,
+            deadline: None,
+            demand: Demand::None,
+            runs_commands,
+            replies: VecDeque::new(),
+        });
+        StreamId(self.streams.len() - 1)
+    }
+
     fn input(&mut self, id: StreamId, input: Input) {
         self.streams[id.0].machine.handle_input(self.now, input);
     }
@@ -456,6 +459,14 @@ impl World {
 
     /// Drains a stream; returns whether it had anything for the network.
     fn poll_stream(&mut self, index: usize) -> bool {
+        let spoke = self.poll_outputs(index);
+        while let Some(event) = self.streams[index].machine.poll_event() {
+            self.events.push((StreamId(index), event));
+        }
+        spoke
+    }
+
+    fn poll_outputs(&mut self, index: usize) -> bool {
         let mut spoke = false;
         loop {
             let stream = &mut self.streams[index];
@@ -486,7 +497,10 @@ impl World {
                     stream.take(update);
                     continue;
                 }
-                Output::Reply(_) => unreachable!("streams run no commands"),
+                Output::Reply(reply) => {
+                    stream.replies.push_back(reply);
+                    continue;
+                }
                 Output::Wait(deadline) => {
                     stream.wait(deadline);
                     return spoke;
@@ -513,6 +527,9 @@ impl World {
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {
+        if self.is_for_a_line(&output) {
+            return;
+        }
         match output {
             sim::Output::Listen { member } => self.network.listen(member),
             sim::Output::Close { member } => self.network.close(member),

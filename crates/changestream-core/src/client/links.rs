@@ -314,9 +314,10 @@ impl ClientMachine {
             // It may not know hello by that name any more.
             self.knows_hello.remove(&link.address);
         }
-        // Behind a load balancer there is no other server to find.
-        let looks_on =
-            matches!(error.kind(), ErrorKind::Network { .. }) && !self.settings.options.load_balanced;
+        // Behind a load balancer there is no other server to find. A command's user decides what is tried again.
+        let looks_on = matches!(error.kind(), ErrorKind::Network { .. })
+            && !self.settings.options.load_balanced
+            && self.work.has_one_server();
         match &self.phase {
             Phase::Attached(attached, _) if *attached == id => {
                 self.phase = Phase::Parked;

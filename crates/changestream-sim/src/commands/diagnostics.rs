@@ -35,6 +35,15 @@ pub(super) fn build_info(d: &mut Deployment, _: &Context<'_>) -> Result {
     })
 }
 
+/// What an authentication began with that is gone since 4.0; the command is gone since 6.2.
+pub(super) fn get_nonce(d: &mut Deployment, context: &Context<'_>) -> Result {
+    if d.profile.version_array() >= [6, 2, 0, 0] {
+        let name = context.request.name();
+        return Err(CommandError::new(59, format!("no such command: '{name}'")));
+    }
+    fields(&doc! { "nonce": format!("{:016x}", d.random.next_u64()) })
+}
+
 pub(super) fn get_parameter(d: &mut Deployment, context: &Context<'_>) -> Result {
     let fcv = doc! { "version": d.profile.fcv() };
     let known = doc! {

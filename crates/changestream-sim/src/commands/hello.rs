@@ -17,7 +17,9 @@ use crate::wait::Wait;
 
 pub(super) fn hello(d: &mut Deployment, context: &Context<'_>) -> Result {
     let body = context.body();
-    if d.is_load_balanced() && !super::documents::flag(body, "loadBalanced") {
+    // The first hello of a connection decides; later ones are as their user wants them.
+    let is_first = !d.connection(context.connection).is_some_and(|c| c.handshaken);
+    if is_first && d.is_load_balanced() && !super::documents::flag(body, "loadBalanced") {
         return Err(CommandError::new(
             354,
             "The server is being accessed through a load balancer, but this driver does not have load balancing enabled",

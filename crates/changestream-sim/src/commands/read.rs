@@ -70,6 +70,14 @@ pub(super) fn aggregate(d: &mut Deployment, context: &Context<'_>) -> Result {
         ));
     };
     let size = documents::count(cursor, "batchSize")?;
+    // What the generic comment of 4.4 may be, that of an aggregation could not.
+    if !d.profile.generic_comment
+        && body
+            .get("comment")
+            .is_some_and(|comment| comment.as_str().is_none())
+    {
+        return Err(CommandError::new(14, "comment must be of type string"));
+    }
     if stages
         .first()
         .is_some_and(|stage| stage.contains_key("$changeStream"))

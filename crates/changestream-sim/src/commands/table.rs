@@ -173,6 +173,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: diagnostics::get_parameter,
     },
     Command {
+        name: "getnonce",
+        needs: Needs::Nothing,
+        run: diagnostics::get_nonce,
+    },
+    Command {
         name: "hello",
         needs: Needs::Nothing,
         run: hello::hello,

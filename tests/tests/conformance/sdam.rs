@@ -1,8 +1,5 @@
 //! Runs the JSON files of the specifications "Server Discovery And Monitoring" (all folders but `unified`, whose files
 //! need a server).
-#![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
-
-mod spec_files;
 
 use std::time::{Duration, Instant};
 
@@ -14,47 +11,11 @@ use changestream_core::topology::{
 };
 use changestream_core::{ServerAddress, ServerError};
 use serde_json::{Value, json};
-use spec_files::{Expected, run_suite};
 
-/// Files that are not run, or do not pass, and why. A file that is listed and passes fails the test.
-const NOT_RUN: &[(&str, &str)] = &[];
+use crate::expected::Expected;
 
-#[test]
-fn replica_set_files_end_in_the_described_topology() {
-    run("rs", 58);
-}
-
-#[test]
-fn single_files_end_in_the_described_topology() {
-    run("single", 14);
-}
-
-#[test]
-fn sharded_files_end_in_the_described_topology() {
-    run("sharded", 7);
-}
-
-#[test]
-fn load_balanced_files_end_in_the_described_topology() {
-    run("load-balanced", 1);
-}
-
-#[test]
-fn error_files_end_in_the_described_topology_and_pools() {
-    run("errors", 54);
-}
-
-#[test]
-fn monitoring_files_publish_the_described_events() {
-    run("monitoring", 6);
-}
-
-fn run(folder: &str, at_least: usize) {
-    let folder = format!("server-discovery-and-monitoring/tests/{folder}");
-    run_suite(&folder, at_least, NOT_RUN, run_file);
-}
-
-fn run_file(_: &str, file: &Value) -> Result<(), String> {
+/// Runs a file.
+pub(crate) fn run(file: &Value) -> Result<(), String> {
     let mut world = World {
         now: Instant::now(),
         topology: Topology::new(settings_of(file["uri"].as_str().unwrap())).unwrap(),

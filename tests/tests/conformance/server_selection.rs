@@ -1,8 +1,5 @@
 //! Runs the JSON files of the specifications "Server Selection" (but for `logging`, whose files need a server) and
 //! "Max Staleness".
-#![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
-
-mod spec_files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,37 +13,11 @@ use changestream_core::topology::{
 };
 use changestream_core::{ReadPreference, ReadPreferenceMode, ServerAddress};
 use serde_json::Value;
-use spec_files::{Expected, run_suite};
 
-/// Files that are not run, or do not pass, and why. A file that is listed and passes fails the test.
-const NOT_RUN: &[(&str, &str)] = &[];
+use crate::expected::Expected;
 
-#[test]
-fn selection_files_find_the_described_servers() {
-    run_suite(
-        "server-selection/tests/server_selection",
-        64,
-        NOT_RUN,
-        run_selection,
-    );
-}
-
-#[test]
-fn max_staleness_files_find_the_described_servers() {
-    run_suite("max-staleness/tests", 24, NOT_RUN, run_selection);
-}
-
-#[test]
-fn round_trip_files_give_the_described_average() {
-    run_suite("server-selection/tests/rtt", 5, NOT_RUN, run_round_trip);
-}
-
-#[test]
-fn in_window_files_choose_with_the_described_frequencies() {
-    run_suite("server-selection/tests/in_window", 6, NOT_RUN, run_in_window);
-}
-
-fn run_selection(_: &str, file: &Value) -> Result<(), String> {
+/// Runs a file.
+pub(crate) fn run_selection(file: &Value) -> Result<(), String> {
     let mut fields = Expected::new(file);
     let start = Instant::now();
     let description = topology(&fields.take("topology_description"), start);
@@ -78,7 +49,8 @@ fn run_selection(_: &str, file: &Value) -> Result<(), String> {
     compare("servers in the latency window", &near, &expected_near)
 }
 
-fn run_round_trip(_: &str, file: &Value) -> Result<(), String> {
+/// Runs a file.
+pub(crate) fn run_round_trip(file: &Value) -> Result<(), String> {
     let mut times = match file["avg_rtt_ms"].as_f64() {
         Some(average) => RoundTripTimes::from_average(milliseconds(average)),
         None => RoundTripTimes::default(),
@@ -92,7 +64,8 @@ fn run_round_trip(_: &str, file: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn run_in_window(_: &str, file: &Value) -> Result<(), String> {
+/// Runs a file.
+pub(crate) fn run_in_window(file: &Value) -> Result<(), String> {
     let description = topology(&file["topology_description"], Instant::now());
     let counts: BTreeMap<ServerAddress, usize> = file["mocked_topology_state"]
         .as_array()

@@ -1,95 +1,12 @@
 //! The connection strings of the specifications' own test files: connection-string, uri-options, auth and
 //! read-write-concern.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
 use changestream_core::uri::Acknowledgment;
 use changestream_core::{ClientOptions, ConnectionString, ServerAddress};
 use serde_json::{Map, Value, json};
 
-const FOLDERS: [&str; 4] = [
-    "connection-string/tests",
-    "uri-options/tests",
-    "auth/tests/legacy",
-    "read-write-concern/tests/connection-string",
-];
-
-/// Cases that do not pass: file, description, reason. One that passes makes the test fail.
-const NOT_PASSED: [(&str, &str, &str); 2] = [
-    (
-        "auth/tests/legacy/connection-string.json",
-        "should throw an exception if username and password provided (MONGODB-AWS)",
-        "contradicts 'should use username and password if specified (MONGODB-AWS)', which passes",
-    ),
-    (
-        "read-write-concern/tests/connection-string/write-concern.json",
-        "wtimeoutMS as an invalid number",
-        "contradicts 'Too low wTimeoutMS causes a warning' of uri-options, which passes",
-    ),
-];
-
-#[test]
-fn every_connection_string_of_the_specifications_is_read_as_they_say() {
-    let Some(specs) = changestream_tests::specs() else {
-        return;
-    };
-    let mut faults = Vec::new();
-    let mut failed = BTreeSet::new();
-    let mut cases = 0;
-    for file in files(&specs) {
-        let content: Value = serde_json::from_slice(&fs::read(specs.join(&file)).unwrap()).unwrap();
-        for case in content["tests"].as_array().expect("a list of tests") {
-            cases += 1;
-            let description = case["description"].as_str().expect("a description");
-            let listed = NOT_PASSED.iter().any(|(f, d, _)| *f == file && *d == description);
-            match check(case) {
-                Ok(()) if listed => faults.push(format!("{file}: {description}: passes, though listed")),
-                Err(reason) if !listed => faults.push(format!("{file}: {description}: {reason}")),
-                Ok(()) => {}
-                Err(_) => {
-                    failed.insert((file.clone(), description.to_owned()));
-                }
-            }
-        }
-    }
-    assert!(
-        faults.is_empty(),
-        "{} faults\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
-    assert_eq!(failed.len(), NOT_PASSED.len(), "a listed case does not exist");
-    assert!(cases >= expected_cases(&specs), "only {cases} cases were found");
-}
-
-/// All test files, by their path below the data's folder.
-fn files(specs: &Path) -> Vec<String> {
-    let mut files = Vec::new();
-    for folder in FOLDERS {
-        for entry in fs::read_dir(specs.join(folder)).expect("the suite's folder") {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".json") {
-                files.push(format!("{folder}/{name}"));
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
-/// How many cases the list of all cases counts for these suites, so that none is skipped unseen.
-fn expected_cases(specs: &Path) -> usize {
-    let list = fs::read_to_string(specs.join("CASES.tsv")).unwrap_or_default();
-    list.lines()
-        .filter(|line| FOLDERS.iter().any(|folder| line.starts_with(folder)))
-        .filter(|line| matches!(line.split('\t').nth(2), Some("yes" | "opt")))
-        .count()
-}
-
-fn check(case: &Value) -> Result<(), String> {
+/// Runs one case.
+pub(crate) fn run(case: &Value) -> Result<(), String> {
     let uri = case["uri"].as_str().expect("a uri");
     let valid = case["valid"].as_bool().expect("valid or not");
     let parsed = match (uri.parse::<ConnectionString>(), valid) {

@@ -1,0 +1,143 @@
+//! The deployments that tests run against, and which of them a test admits.
+
+use changestream_sim::{Config, Deployment};
+
+use super::fault::{Fault, unsupported};
+use super::schema::Requirement;
+
+/// A deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Environment {
+    pub(super) topology: Topology,
+    /// The servers' version.
+    pub(super) version: &'static str,
+    /// Whether clients have to authenticate.
+    pub(super) auth: bool,
+}
+
+/// What a deployment is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topology {
+    Single,
+    ReplicaSet,
+    Sharded,
+    LoadBalanced,
+}
+
+impl Topology {
+    const ALL: [Self; 4] = [Self::ReplicaSet, Self::Sharded, Self::Single, Self::LoadBalanced];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::ReplicaSet => "replicaset",
+            Self::Sharded => "sharded",
+            Self::LoadBalanced => "load-balanced",
+        }
+    }
+
+    /// Whether it is of the kind that a test names.
+    fn is(self, name: &str) -> bool {
+        // The shards of the simulated cluster are replica sets.
+        name == self.name() || (self == Self::Sharded && name == "sharded-replicaset")
+    }
+}
+
+impl Environment {
+    /// The deployment, not yet made.
+    pub(super) fn config(&self) -> Config {
+        let config = match self.topology {
+            Topology::Single => Deployment::standalone(),
+            Topology::ReplicaSet => Deployment::replica_set(3),
+            // Fail points are set at one mongos, so that a client of one is enough but for a few cases.
+            Topology::Sharded => Deployment::sharded(2, 2),
+            Topology::LoadBalanced => Deployment::sharded(2, 1).load_balanced(),
+        };
+        let config = config.server_version(self.version);
+        if self.auth {
+            return config.user(USER, PASSWORD);
+        }
+        config
+    }
+
+    /// What a person calls it.
+    pub(super) fn name(&self) -> String {
+        let auth = if self.auth { " with users" } else { "" };
+        format!("{} {}{auth}", self.topology.name(), self.version)
+    }
+
+    /// Whether servers of that version are found in such a deployment: behind load balancers since 5.0.
+    fn exists(&self) -> bool {
+        self.topology != Topology::LoadBalanced || numbers(self.version) >= vec![5, 0, 0]
+    }
+
+    fn meets(&self, requirement: &Requirement) -> bool {
+        let version = numbers(self.version);
+        let at_least = |bound: &String| version >= numbers(bound);
+        let at_most = |bound: &String| version <= numbers(bound);
+        let is_one = |names: &Vec<String>| names.iter().any(|name| self.topology.is(name));
+        requirement.min_server_version.as_ref().is_none_or(at_least)
+            && requirement.max_server_version.as_ref().is_none_or(at_most)
+            && requirement.topologies.as_ref().is_none_or(is_one)
+            && requirement.auth.is_none_or(|auth| auth == self.auth)
+            && requirement.serverless.as_deref() != Some("require")
+            && requirement.csfle.as_ref().is_none_or(|csfle| csfle == false)
+            && requirement.server_parameters.as_ref().is_none_or(|parameters| {
+                let holds = |(name, value): (&String, &serde_json::Value)| {
+                    PARAMETERS.iter().any(|(known, is)| name == known && value == *is)
+                };
+                parameters.iter().all(holds)
+            })
+            && requirement
+                .auth_mechanism
+                .as_deref()
+                .is_none_or(|mechanism| self.auth && mechanism.starts_with("SCRAM-SHA-"))
+    }
+}
+
+/// The deployments that a test of a file admits: of each topology every server version, with users only where they are
+/// asked for.
+pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec<Environment>, Fault> {
+    let admits = |environment: &Environment| {
+        [file, test].into_iter().all(|requirements| {
+            requirements.is_empty() || requirements.iter().any(|one| environment.meets(one))
+        })
+    };
+    let mut environments = Vec::new();
+    for topology in Topology::ALL {
+        for version in VERSIONS {
+            let found = [false, true]
+                .into_iter()
+                .map(|auth| Environment {
+                    topology,
+                    version,
+                    auth,
+                })
+                .find(|environment| environment.exists() && admits(environment));
+            environments.extend(found);
+        }
+    }
+    if environments.is_empty() {
+        return Err(unsupported("no simulated deployment is what it requires"));
+    }
+    Ok(environments)
+}
+
+/// The numbers of a version, for comparison.
+fn numbers(version: &str) -> Vec<u32> {
+    let mut numbers: Vec<u32> = version
+        .split('.')
+        .map(|number| number.parse().unwrap_or(0))
+        .collect();
+    numbers.resize(3, 0);
+    numbers
+}
+
+/// The newest patch release of each version that is simulated.
+const VERSIONS: [&str; 6] = ["4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "8.0.15"];
+
+pub(super) const USER: &str = "tester";
+pub(super) const PASSWORD: &str = "secret";
+
+/// The server parameters that tests ask for, as the simulated servers have them.
+const PARAMETERS: [(&str, bool); 2] = [("enableTestCommands", true), ("requireApiVersion", false)];

@@ -1,0 +1,375 @@
+//! What a test's operations do.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use changestream_core::{Error, Scope};
+
+use super::carriers::{self, Carrier, Shape};
+use super::entities::{Entity, EntityMap};
+use super::errors;
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
+use super::matcher::{matches_root, to_bson};
+use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId};
+use super::schema::{Inherited, Operation};
+use super::watching;
+
+/// A test under way.
+pub(super) struct Runner<'a> {
+    pub(super) rig: &'a mut dyn Rig,
+    pub(super) entities: EntityMap,
+    /// Streams that the test has not named.
+    pub(super) unnamed: Vec<StreamId>,
+    /// Whether clients of several mongos are given all of them.
+    pub(super) is_sharded: bool,
+    /// Whether clients have to authenticate.
+    pub(super) auth: bool,
+    pub(super) sessions: u8,
+}
+
+/// What an operation came to.
+pub(super) enum Outcome {
+    /// The result; none where there is none.
+    Done(Option<Bson>),
+    /// Something that can only be saved.
+    Made(Entity),
+    /// The client's error.
+    Error(Error),
+}
+
+/// A command that is under way on a thread, and the operation that it carries.
+#[derive(Debug)]
+pub(super) struct Pending {
+    id: CommandId,
+    client: ClientId,
+    carrier: Carrier,
+    operation: Operation,
+}
+
+impl Runner<'_> {
+    /// Runs an operation and holds it to what is expected of it.
+    pub(super) fn run(&mut self, operation: &Operation) -> Result<(), Fault> {
+        let outcome = self.execute(operation)?;
+        self.judge(operation, outcome)
+    }
+
+    fn judge(&mut self, operation: &Operation, outcome: Outcome) -> Result<(), Fault> {
+        if operation.ignore_result_and_error {
+            return Ok(());
+        }
+        if let Some(expected) = &operation.expect_error {
+            return match outcome {
+                Outcome::Error(error) => {
+                    errors::check(expected, &error).map_err(|fault| match is_not_simulated(&error) {
+                        true => not_expected(&error),
+                        false => fault,
+                    })
+                }
+                Outcome::Done(_) | Outcome::Made(_) => Err(failed("expected an error, but there is none")),
+            };
+        }
+        let result = match outcome {
+            Outcome::Error(error) => return Err(not_expected(&error)),
+            Outcome::Made(entity) => {
+                return match (&operation.save_result_as_entity, entity) {
+                    (Some(name), entity) => self.entities.insert(name, entity),
+                    (None, Entity::Stream(stream)) => {
+                        self.unnamed.push(stream);
+                        Ok(())
+                    }
+                    (None, _) => Ok(()),
+                };
+            }
+            Outcome::Done(result) => result,
+        };
+        if let Some(expected) = &operation.expect_result {
+            let expected = to_bson(expected).map_err(failed)?;
+            matches_root(&expected, result.as_ref(), &self.entities)
+                .map_err(|reason| failed(format!("the result{reason}")))?;
+        }
+        match (&operation.save_result_as_entity, result) {
+            (Some(name), Some(value)) => self.entities.insert(name, Entity::Value(value)),
+            (Some(name), None) => Err(failed(format!("there is no result to be saved as {name}"))),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn execute(&mut self, operation: &Operation) -> Result<Outcome, Fault> {
+        if operation.object == "testRunner" {
+            return self.run_special(operation).map(|()| Outcome::Done(None));
+        }
+        match (self.entities.get(&operation.object)?, operation.name.as_str()) {
+            (Entity::Stream(stream), name) => {
+                let stream = *stream;
+                self.use_stream(stream, name)
+            }
+            (_, "createChangeStream") => self.watch(operation),
+            (Entity::Client(client), "close") => {
+                let id = client.id;
+                self.publish()?;
+                self.rig.close_client(id);
+                Ok(Outcome::Done(None))
+            }
+            (Entity::Session(_), "endSession") => Err(unsupported("a client keeps no pool of sessions")),
+            _ => {
+                let (client, carrier) = self.carrier(operation)?;
+                let id = self.rig.start(client, carrier.command.clone());
+                self.finish(client, id, &carrier)
+            }
+        }
+    }
+
+    /// Runs an operation beside the test, if it is a command; another one is run at once.
+    pub(super) fn run_beside(&mut self, thread: &str, operation: &Operation) -> Result<(), Fault> {
+        // One after another.
+        self.wait_for_thread(thread)?;
+        if operation.object == "testRunner" || operation.name == "createChangeStream" {
+            return self.run(operation);
+        }
+        if let Entity::Stream(_) = self.entities.get(&operation.object)? {
+            return self.run(operation);
+        }
+        let (client, carrier) = self.carrier(operation)?;
+        let id = self.rig.start(client, carrier.command.clone());
+        let pending = Pending {
+            id,
+            client,
+            carrier,
+            operation: operation.clone(),
+        };
+        self.entities.thread_mut(thread)?.running.push(pending);
+        Ok(())
+    }
+
+    /// Waits for all that runs on a thread.
+    pub(super) fn wait_for_thread(&mut self, thread: &str) -> Result<(), Fault> {
+        for pending in std::mem::take(&mut self.entities.thread_mut(thread)?.running) {
+            let outcome = self.finish(pending.client, pending.id, &pending.carrier)?;
+            self.judge(&pending.operation, outcome)?;
+        }
+        Ok(())
+    }
+
+    fn carrier(&self, operation: &Operation) -> Result<(ClientId, Carrier), Fault> {
+        let entities = &self.entities;
+        let (client, carrier) = match entities.get(&operation.object)? {
+            Entity::Client(client) => (client.id, carriers::on_client(operation, entities)?),
+            Entity::Database(database) => (
+                entities.client(&database.client)?.id,
+                carriers::on_database(operation, database, entities)?,
+            ),
+            Entity::Collection(collection) => (
+                entities.client(&collection.database.client)?.id,
+                carriers::on_collection(operation, collection, entities)?,
+            ),
+            _ => return Err(no_operation(&operation.name)),
+        };
+        let carrier = carrier.ok_or_else(|| no_operation(&operation.name))?;
+        Ok((client, carrier))
+    }
+
+    fn finish(&mut self, client: ClientId, id: CommandId, carrier: &Carrier) -> Result<Outcome, Fault> {
+        let reply = match self.finish_command(id) {
+            Ok(reply) => reply,
+            Err(error)
+                if matches!(carrier.result, Shape::Dropped) && error.code() == Some(NAMESPACE_NOT_FOUND) =>
+            {
+                return Ok(Outcome::Done(None));
+            }
+            Err(error) => return Ok(Outcome::Error(error)),
+        };
+        let Shape::Cursor(batch_size) = &carrier.result else {
+            return Ok(match carrier.result.read(&reply) {
+                Ok(result) => Outcome::Done(result),
+                Err(error) => Outcome::Error(error),
+            });
+        };
+        let mut documents = carriers::batch(&reply);
+        let mut cursor = cursor_of(&reply);
+        while let Some(open) = &cursor {
+            let mut command = doc! { "getMore": open.0, "collection": open.1.as_str() };
+            if let Some(size) = batch_size {
+                command.insert("batchSize", size.clone());
+            }
+            let command = ClientCommand {
+                command,
+                is_retryable_read: false,
+                ..carrier.command.clone()
+            };
+            let id = self.rig.start(client, command);
+            let reply = match self.finish_command(id) {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.kill_cursor(client, carrier, open);
+                    return Ok(Outcome::Error(error));
+                }
+            };
+            documents.extend(carriers::batch(&reply));
+            cursor = cursor_of(&reply);
+        }
+        Ok(Outcome::Done(Some(Bson::Array(documents))))
+    }
+
+    /// Kills a cursor that is of no use any more; it does not matter what comes of it.
+    fn kill_cursor(&mut self, client: ClientId, carrier: &Carrier, (id, collection): &(i64, String)) {
+        let command = ClientCommand {
+            command: doc! { "killCursors": collection.as_str(), "cursors": [*id] },
+            is_retryable_read: false,
+            ..carrier.command.clone()
+        };
+        let id = self.rig.start(client, command);
+        let _killed = self.finish_command(id);
+    }
+
+    fn finish_command(&mut self, id: CommandId) -> Result<Document, Error> {
+        self.rig.finish(id)
+    }
+
+    fn watch(&mut self, operation: &Operation) -> Result<Outcome, Fault> {
+        let nothing = Inherited::default();
+        let (client, scope, inherited) = match self.entities.get(&operation.object)? {
+            Entity::Client(client) => (client.id, Scope::Cluster, &nothing),
+            Entity::Database(database) => (
+                self.entities.client(&database.client)?.id,
+                Scope::Database {
+                    database: database.name.clone(),
+                },
+                &database.options,
+            ),
+            Entity::Collection(collection) => (
+                self.entities.client(&collection.database.client)?.id,
+                Scope::Collection {
+                    database: collection.database.name.clone(),
+                    collection: collection.name.clone(),
+                },
+                &collection.options,
+            ),
+            _ => return Err(failed("nothing that can be watched")),
+        };
+        let options = watching::options(operation, inherited, &self.entities)?;
+        match self.rig.watch(client, &scope, options) {
+            Ok(stream) => Ok(Outcome::Made(Entity::Stream(stream))),
+            Err(error) => Ok(Outcome::Error(error)),
+        }
+    }
+
+    fn use_stream(&mut self, stream: StreamId, name: &str) -> Result<Outcome, Fault> {
+        let event = match name {
+            "iterateUntilDocumentOrError" => match self.rig.next(stream) {
+                Ok(None) => return Err(failed("the stream has ended")),
+                Ok(event) => event,
+                Err(error) => return Ok(Outcome::Error(error)),
+            },
+            "iterateOnce" => match self.rig.try_next(stream) {
+                Ok(event) => event,
+                Err(error) => return Ok(Outcome::Error(error)),
+            },
+            "close" => {
+                self.rig.close_stream(stream);
+                None
+            }
+            other => return Err(no_operation(other)),
+        };
+        let document: Option<Document> = match event {
+            Some(event) => Some(
+                event
+                    .decode()
+                    .map_err(|error| failed(format!("the event cannot be decoded: {error}")))?,
+            ),
+            None => None,
+        };
+        Ok(Outcome::Done(document.map(Bson::Document)))
+    }
+
+    /// Takes what the clients have published into their entities.
+    pub(super) fn publish(&mut self) -> Result<(), Fault> {
+        for client in self.entities.clients_mut() {
+            let events = self.rig.events(client.id);
+            client.published.extend(events);
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.rig.wait(time);
+    }
+}
+
+fn cursor_of(reply: &Document) -> Option<(i64, String)> {
+    let cursor = reply.get_document("cursor").ok()?;
+    let id = cursor.get_i64("id").ok().filter(|id| *id != 0)?;
+    let (_, collection) = cursor.get_str("ns").ok()?.split_once('.')?;
+    Some((id, collection.to_owned()))
+}
+
+fn not_expected(error: &Error) -> Fault {
+    if is_not_simulated(error) {
+        return unsupported(error.to_string());
+    }
+    failed(format!("fails: {error:?}"))
+}
+
+/// Whether the simulated deployment says that it does not have what a real one has.
+fn is_not_simulated(error: &Error) -> bool {
+    let said = error.server_error();
+    said.is_some_and(|said| said.message.starts_with("the simulated server has no"))
+}
+
+fn no_operation(name: &str) -> Fault {
+    if NOT_BUILT.contains(&name) {
+        return unsupported(format!("{name} is no operation of a change-stream client"));
+    }
+    unsupported(format!("{UNKNOWN} the operation {name}"))
+}
+
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// Operations of the test format that neither a change-stream client has nor a command carries.
+const NOT_BUILT: &[&str] = &[
+    "abortTransaction",
+    "addKeyAltName",
+    "appendMetadata",
+    "assertSessionPinned",
+    "assertSessionTransactionState",
+    "assertSessionUnpinned",
+    "bulkWrite",
+    "clientBulkWrite",
+    "commitTransaction",
+    "createCommandCursor",
+    "createDataKey",
+    "createFindCursor",
+    "createSearchIndex",
+    "createSearchIndexes",
+    "decrypt",
+    "delete",
+    "deleteByName",
+    "deleteKey",
+    "download",
+    "downloadByName",
+    "dropSearchIndex",
+    "encrypt",
+    "findOne",
+    "findOneAndDelete",
+    "findOneAndReplace",
+    "findOneAndUpdate",
+    "getKey",
+    "getKeyByAltName",
+    "getKeys",
+    "getSnapshotTime",
+    "iterateOnce",
+    "iterateUntilDocumentOrError",
+    "listCollectionObjects",
+    "listDatabaseObjects",
+    "listSearchIndexes",
+    "loop",
+    "mapReduce",
+    "removeKeyAltName",
+    "renameByName",
+    "rewrapManyDataKey",
+    "runCursorCommand",
+    "startTransaction",
+    "targetedFailPoint",
+    "updateSearchIndex",
+    "upload",
+    "withTransaction",
+];
