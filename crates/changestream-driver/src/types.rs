@@ -3,6 +3,10 @@
 pub use bson;
 pub use changestream_core::client::{ClientSettings, Idle, Resuming};
 pub use changestream_core::connection::ClientMetadata;
+pub use changestream_core::event::{
+    ChangeStreamDocument, DecodeError, FieldState, Namespace, NamespaceRef, OperationType, UpdateDescription,
+    UpdateDocument,
+};
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 pub use changestream_core::{
