@@ -59,6 +59,36 @@ pub(crate) struct Args {
     /// Seed of every random choice [default: from the operating system].
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    tls: Tls,
+}
+
+#[cfg(feature = "tls")]
+#[derive(Debug, clap::Args)]
+struct Tls {
+    /// Speak TLS, with certificates made at the start.
+    ///
+    /// Writes the authority to changestream-sim-ca.pem and a client's certificate and key to
+    /// changestream-sim-client.pem; the printed connection string names the first.
+    #[arg(long)]
+    tls: bool,
+
+    /// Folder for the two files of --tls [default: the current one].
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        requires = "tls",
+        default_value = ".",
+        hide_default_value = true
+    )]
+    tls_folder: std::path::PathBuf,
+
+    /// Turn away clients that show no certificate of the authority; the printed connection string then names the
+    /// client's, too.
+    #[arg(long, requires = "tls")]
+    tls_client_certificates: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -101,7 +131,20 @@ fn config(args: Args) -> Result<Config, Failure> {
     if let (Some(user), Some(password)) = (args.user, args.password) {
         config = config.user(user, password);
     }
+    #[cfg(feature = "tls")]
+    if args.tls.tls {
+        config = config.tls(tls(&args.tls)?);
+    }
     Ok(config)
+}
+
+#[cfg(feature = "tls")]
+fn tls(args: &Tls) -> Result<changestream_sim::Tls, Failure> {
+    let tls = changestream_sim::Tls::write_to(&args.tls_folder).map_err(|error| {
+        let folder = args.tls_folder.display();
+        Failure::new(Exit::Other, format!("--tls-folder {folder}: {error}"))
+    })?;
+    Ok(tls.require_client_certificates(args.tls_client_certificates))
 }
 
 /// Of a sharded cluster; with fewer there would be nothing to merge.

@@ -34,6 +34,11 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
     }
 }
 
+#[test]
+fn the_same_events_through_tls_compressed_by_zlib() {
+    compare(Server::with_tls(Some("zlib")));
+}
+
 fn compare(server: Server) {
     let Some(folder) = std::env::var_os("CHANGESTREAM_NODE_DRIVER") else {
         official::say(

@@ -44,6 +44,11 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
     }
 }
 
+#[test]
+fn the_same_events_through_tls_compressed_by_zstd() {
+    compare(Server::with_tls(Some("zstd")));
+}
+
 fn compare(server: Server) {
     let Some(python) = std::env::var_os("CHANGESTREAM_PYTHON") else {
         official::say("skipped: CHANGESTREAM_PYTHON names no Python with PyMongo; .ci/run installs one");

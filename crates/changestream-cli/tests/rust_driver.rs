@@ -39,6 +39,11 @@ fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
     }
 }
 
+#[test]
+fn the_same_events_through_tls() {
+    compare(Server::with_tls(None));
+}
+
 fn compare(server: Server) {
     let Some(program) = std::env::var_os("CHANGESTREAM_RUST_DRIVER") else {
         official::say(

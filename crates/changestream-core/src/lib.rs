@@ -116,6 +116,7 @@ pub mod connection;
 mod depth;
 pub mod error;
 pub mod event;
+pub mod monitoring;
 pub mod options;
 pub mod random;
 pub mod read_preference;

@@ -10,6 +10,8 @@ mod network;
 mod closing;
 #[path = "client/contract.rs"]
 mod contract;
+#[path = "client/monitoring.rs"]
+mod monitoring;
 #[path = "client/resuming.rs"]
 mod resuming;
 #[path = "client/selecting.rs"]

@@ -1,14 +1,17 @@
 //! Where streams come from: a client, its databases and collections.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use changestream_core::client::{ClientMachine, ClientSettings};
 use changestream_core::connection::{ClientMetadata, Environment};
+use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{Error, Scope, Session, WatchOptions};
 
+use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
@@ -20,6 +23,7 @@ use crate::{ChangeStream, Mode, Watch};
 /// deployment, the next one starts with. Cloning it is cheap and gives the same client.
 pub struct Client<M> {
     inner: Arc<Inner<M>>,
+    monitor: Monitor,
 }
 
 impl<M: Mode + Default> Client<M> {
@@ -63,6 +67,36 @@ impl<M: Mode> Client<M> {
     /// As [`with_options`](Self::with_options).
     pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
         Inner::with_settings(mode, settings).map(Self::from)
+    }
+
+    /// The same client, with a handler that is told of what its streams and commands do: commands, connections,
+    /// checks of servers, and what becomes known of the deployment. Called once more, it adds another handler.
+    ///
+    /// The handler runs while a stream is polled, and had better be quick. What it is told holds no secrets of
+    /// authentication. Without a handler the same goes to `tracing`, at level `DEBUG` and with the targets
+    /// `changestream::command`, `changestream::connection` and `changestream::topology`, if these are enabled when a
+    /// stream is opened; documents are cut there after `MONGODB_LOG_MAX_DOCUMENT_LENGTH` (default 1000) characters.
+    /// Where neither listens, monitoring costs nothing.
+    ///
+    /// ```no_run
+    /// # fn example<M: changestream_driver::Mode + Default>() -> Result<(), changestream_driver::Error> {
+    /// use changestream_driver::Client;
+    /// use changestream_driver::monitoring::{CommandStage, EventKind};
+    ///
+    /// let client = Client::<M>::new("mongodb://localhost/?replicaSet=rs0")?.monitor(|event| {
+    ///     if let EventKind::Command(command) = &event.kind
+    ///         && let CommandStage::Failed { failure, .. } = &command.stage
+    ///     {
+    ///         eprintln!("{} at {}: {failure}", command.command_name, command.server);
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "the client that is told of is the one returned"]
+    pub fn monitor(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.monitor = self.monitor.and(handler);
+        self
     }
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
@@ -126,16 +160,32 @@ impl<M: Mode> Client<M> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let machine = ClientMachine::new(
-            inner.settings.clone(),
+        let mut machine = ClientMachine::new(
+            self.settings(),
             Some(snapshot),
             &scope,
             watch,
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        let stream = ChangeStream::new(runtime, machine, inner.security.clone(), inner.knowledge.clone());
+        machine.set_event_source(inner.sources.fetch_add(1, Ordering::Relaxed));
+        let stream = ChangeStream::new(
+            runtime,
+            machine,
+            inner.security.clone(),
+            self.monitor.clone(),
+            inner.knowledge.clone(),
+        );
         Ok(M::stream(stream))
+    }
+
+    /// The settings of a machine: with monitoring, if anybody listens.
+    fn settings(&self) -> Arc<ClientSettings> {
+        let settings = &self.inner.settings;
+        if !self.monitor.is_wanted() {
+            return settings.clone();
+        }
+        Arc::new(ClientSettings::clone(settings).with_monitoring())
     }
 }
 
@@ -145,6 +195,8 @@ struct Inner<M> {
     security: Security,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
+    /// The number of the next machine, by which its events are told from those of others.
+    sources: AtomicU64,
 }
 
 impl<M: Mode> Inner<M> {
@@ -165,6 +217,7 @@ impl<M: Mode> Inner<M> {
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),
+            sources: AtomicU64::new(1),
         })
     }
 }
@@ -173,6 +226,7 @@ impl<M> From<Inner<M>> for Client<M> {
     fn from(inner: Inner<M>) -> Self {
         Self {
             inner: Arc::new(inner),
+            monitor: Monitor::default(),
         }
     }
 }
@@ -181,6 +235,7 @@ impl<M> Clone for Client<M> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            monitor: self.monitor.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@ use changestream_core::{Error, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::socket::Socket;
 
@@ -26,6 +27,7 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
@@ -36,11 +38,12 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security) -> Self {
+    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, monitor: Monitor) -> Self {
         Self {
             runtime,
             machine,
             security,
+            monitor,
             sockets: BTreeMap::new(),
             alarm: Alarm::new(),
             demand: Demand::None,
@@ -143,7 +146,9 @@ impl<R: Runtime> Driver<R> {
     /// leave now, and not when the consumer comes back.
     fn carry_out(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
-            match self.machine.poll_output() {
+            let output = self.machine.poll_output();
+            self.monitor.tell(&mut self.machine);
+            match output {
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),

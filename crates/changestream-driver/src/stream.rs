@@ -13,6 +13,7 @@ use futures_core::Stream;
 
 use crate::Runtime;
 use crate::driver::Driver;
+use crate::monitor::Monitor;
 use crate::security::Security;
 
 /// A change stream, open or about to open.
@@ -53,9 +54,15 @@ enum Phase {
 }
 
 impl<R: Runtime> ChangeStream<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, knowledge: Knowledge) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        monitor: Monitor,
+        knowledge: Knowledge,
+    ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security),
+            driver: Driver::new(runtime, machine, security, monitor),
             knowledge,
             phase: Phase::Opening,
             told: false,

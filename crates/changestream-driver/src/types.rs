@@ -7,6 +7,7 @@ pub use changestream_core::event::{
     ChangeStreamDocument, DecodeError, FieldState, Namespace, NamespaceRef, OperationType, UpdateDescription,
     UpdateDocument,
 };
+pub use changestream_core::monitoring;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 pub use changestream_core::{

@@ -59,4 +59,6 @@ mod wait;
 
 pub use deployment::{BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output};
 pub use listener::RunningDeployment;
+#[cfg(feature = "tls")]
+pub use listener::Tls;
 pub use profile::Profile;

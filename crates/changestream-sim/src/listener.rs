@@ -5,6 +5,10 @@
     reason = "the one impure module: it carries the machine's bytes and tells it the time"
 )]
 
+mod channel;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,6 +18,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bson::{Document, Timestamp};
 use bytes::Bytes;
+
+use channel::{Channel, Layer};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 use crate::deployment::{CommandRecord, Config, ConnectionId, Deployment, Input, Output};
 use crate::error::CommandError;
@@ -55,15 +63,16 @@ impl Config {
         if self.seed.is_none() {
             self.seed = Some(entropy(now));
         }
+        let layer = Layer::take(&mut self);
         let deployment = self
             .build(Instant::now())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        RunningDeployment::run(deployment, listeners)
+        RunningDeployment::run(deployment, layer, listeners)
     }
 }
 
 impl RunningDeployment {
-    fn run(deployment: Deployment, listeners: Vec<TcpListener>) -> io::Result<Self> {
+    fn run(deployment: Deployment, layer: Layer, listeners: Vec<TcpListener>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 deployment,
@@ -73,6 +82,7 @@ impl RunningDeployment {
                 stopped: false,
             }),
             timer: Condvar::new(),
+            layer,
         });
         shared.lock().drain();
         let mut threads = Vec::new();
@@ -94,9 +104,9 @@ impl RunningDeployment {
         Ok(Self { shared, threads })
     }
 
-    /// The connection string.
+    /// The connection string, with what a client needs for TLS if the deployment speaks it.
     pub fn uri(&self) -> String {
-        self.with(|d, _| d.uri())
+        self.shared.layer.uri(self.with(|d, _| d.uri()))
     }
 
     /// A member's address.
@@ -220,6 +230,7 @@ impl Drop for RunningDeployment {
 struct Shared {
     state: Mutex<State>,
     timer: Condvar,
+    layer: Layer,
 }
 
 impl Shared {
@@ -280,6 +291,7 @@ impl State {
 struct Outbox {
     queue: Mutex<Queue>,
     filled: Condvar,
+    channel: Channel,
     stream: TcpStream,
 }
 
@@ -322,24 +334,32 @@ impl Outbox {
     }
 
     fn write_all(&self) {
+        // A client that is gone has nothing more to be told.
+        drop(self.try_write_all());
+        drop(self.stream.shutdown(Shutdown::Both));
+    }
+
+    fn try_write_all(&self) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        while let Some(message) = self.next() {
+            let bytes = self.channel.outgoing(&message, &mut buffer)?;
+            (&self.stream).write_all(bytes)?;
+        }
+        (&self.stream).write_all(self.channel.farewell(&mut buffer)?)
+    }
+
+    /// Waits for the next message; none once the connection is finished.
+    fn next(&self) -> Option<Bytes> {
+        let mut queue = self.lock();
         loop {
-            let mut queue = self.lock();
-            let message = loop {
-                if let Some(message) = queue.messages.pop_front() {
-                    queue.bytes -= message.len();
-                    break message;
-                }
-                if queue.finished {
-                    drop(self.stream.shutdown(Shutdown::Both));
-                    return;
-                }
-                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            };
-            drop(queue);
-            if (&self.stream).write_all(&message).is_err() {
-                drop(self.stream.shutdown(Shutdown::Both));
-                return;
+            if let Some(message) = queue.messages.pop_front() {
+                queue.bytes -= message.len();
+                return Some(message);
             }
+            if queue.finished {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -359,26 +379,31 @@ fn accept(shared: &Arc<Shared>, member: usize, listener: &TcpListener) {
         let Ok(reading) = stream.try_clone() else {
             continue;
         };
+        let Ok(channel) = shared.layer.accept() else {
+            continue;
+        };
         let outbox = Arc::new(Outbox {
             queue: Mutex::default(),
             filled: Condvar::new(),
+            channel,
             stream,
         });
         let connection = state.deployment.new_connection();
         state.outboxes.insert(connection, Arc::clone(&outbox));
         state.handle(Input::Accepted { member, connection });
         drop(state);
-        let (for_reading, for_writing) = (Arc::clone(shared), outbox);
+        let (for_reading, for_writing) = (Arc::clone(shared), Arc::clone(&outbox));
         let writer = thread::Builder::new().spawn(move || for_writing.write_all());
-        let reader = thread::Builder::new().spawn(move || read(&for_reading, connection, reading));
+        let reader = thread::Builder::new().spawn(move || read(&for_reading, connection, &outbox, reading));
         if writer.is_err() || reader.is_err() {
             end(shared, connection);
         }
     }
 }
 
-fn read(shared: &Shared, connection: ConnectionId, mut stream: TcpStream) {
+fn read(shared: &Shared, connection: ConnectionId, outbox: &Outbox, mut stream: TcpStream) {
     let mut buffer = vec![0; READ_BUFFER];
+    let mut decrypted = Vec::new();
     loop {
         let bytes = match stream.read(&mut buffer) {
             Ok(0) => break,
@@ -386,6 +411,21 @@ fn read(shared: &Shared, connection: ConnectionId, mut stream: TcpStream) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => break,
         };
+        let received = outbox.channel.incoming(bytes, &mut decrypted);
+        if outbox.channel.wants_write() {
+            // Nothing of the machine's: it only has the writing thread look.
+            outbox.push(Bytes::new());
+        }
+        let Ok(bytes) = received else {
+            shared.lock().outboxes.remove(&connection);
+            outbox.finish();
+            // A socket that is closed with something unread in it takes back what the client has not read yet: why.
+            drop(io::copy(&mut stream, &mut io::sink()));
+            break;
+        };
+        if bytes.is_empty() {
+            continue;
+        }
         let mut state = shared.lock();
         state.handle(Input::Received { connection, bytes });
         drop(state);

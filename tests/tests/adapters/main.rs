@@ -56,6 +56,7 @@ macro_rules! suite {
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
             tls::tls_loses_and_repeats_nothing,
+            tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
             tls::each_tls_version_is_spoken_and_the_host_is_named,
             tls::an_expired_certificate_is_told,

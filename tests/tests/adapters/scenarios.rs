@@ -31,7 +31,12 @@ pub async fn a_collection_a_database_and_a_deployment_are_watched<A: Adapter>() 
 }
 
 pub async fn an_election_loses_and_repeats_nothing<A: Adapter>() {
-    let deployment = Arc::new(replica_set());
+    follow_through_an_election::<A>(replica_set()).await;
+}
+
+/// Every event once and in order, with an election in the middle.
+pub async fn follow_through_an_election<A: Adapter>(deployment: RunningDeployment) {
+    let deployment = Arc::new(deployment);
     let mut stream = A::open(orders::<A>(&deployment)).await.unwrap();
     let writing = Writing::start(&deployment, 0..200);
     let mut seen = writing.take(&mut stream, 30).await;
@@ -352,11 +357,13 @@ pub async fn a_unix_socket_serves_as_well<A: Adapter>() {
 
 /// Elections take a moment instead of seconds.
 pub fn replica_set() -> RunningDeployment {
+    quick_to_elect().start().unwrap()
+}
+
+pub fn quick_to_elect() -> changestream_sim::Config {
     Deployment::replica_set(3)
         .election_timeout(Duration::from_millis(50))
         .handoff(Duration::from_millis(20))
-        .start()
-        .unwrap()
 }
 
 fn client<A: Adapter>(deployment: &RunningDeployment) -> Client<A::Mode> {

@@ -5,14 +5,14 @@ use std::net::TcpListener;
 use std::thread;
 
 use changestream_driver::{Client, Error, ErrorKind};
-use changestream_sim::{Deployment, RunningDeployment};
+use changestream_sim::{Deployment, RunningDeployment, Tls};
 use changestream_tests::writer::insert;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ProtocolVersion, SupportedProtocolVersion};
 
 use crate::adapter::{Adapter, Follow};
-use crate::certificates::{Authority, File};
-use crate::scenarios::take;
+use crate::certificates::{Authority, File, Folder};
+use crate::scenarios::{follow_through_an_election, quick_to_elect, take};
 use crate::tls_proxy::{Seen, TlsProxy, TlsServer};
 
 pub async fn tls_loses_and_repeats_nothing<A: Adapter>() {
@@ -36,6 +36,15 @@ pub async fn tls_loses_and_repeats_nothing<A: Adapter>() {
     };
     let handshakes = server.seen().into_iter().filter(|seen| *seen == modern);
     assert!(handshakes.count() >= 2, "{:?}", server.seen());
+}
+
+/// The members themselves speak TLS here, under the addresses that they tell. The test writes in the clear.
+pub async fn an_election_is_followed_through_tls<A: Adapter>() {
+    let folder = Folder::new();
+    let tls = Tls::write_to(folder.path()).unwrap().allow_plaintext(true);
+    let deployment = quick_to_elect().tls(tls).start().unwrap();
+    assert!(deployment.uri().contains("&tls=true&tlsCAFile="));
+    follow_through_an_election::<A>(deployment).await;
 }
 
 pub async fn a_closed_stream_takes_leave_of_tls_too<A: Adapter>() {

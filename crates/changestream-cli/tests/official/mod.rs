@@ -20,6 +20,10 @@ pub(crate) struct Server {
     pub(crate) version: &'static str,
     /// The mechanism by which clients prove the password; empty: they negotiate; none: no authentication.
     pub(crate) mechanism: Option<&'static str>,
+    /// Whether all of it goes through TLS, trusted by the authority's file.
+    pub(crate) tls: bool,
+    /// What clients compress by.
+    pub(crate) compressors: Option<&'static str>,
     /// Only the scenarios whose names contain one of these; all, if empty.
     pub(crate) only: &'static [&'static str],
     /// Without the scenarios that take long, which are much the same on all versions.
@@ -49,21 +53,34 @@ impl Server {
     pub(crate) fn with_passwords() -> [Self; 3] {
         ["SCRAM-SHA-256", "SCRAM-SHA-1", ""].map(|mechanism| Self {
             mechanism: Some(mechanism),
-            only: &[
-                "every kind of write",
-                "a database stream tells",
-                "a cluster stream",
-                "step-down",
-            ],
+            only: SOME,
             ..Self::quick("7.0")
         })
     }
+
+    /// The same through TLS, compressed if compressors are named.
+    pub(crate) fn with_tls(compressors: Option<&'static str>) -> Self {
+        Self {
+            tls: true,
+            compressors,
+            only: SOME,
+            ..Self::quick("7.0")
+        }
+    }
 }
+
+/// Each scope, and a step-down.
+const SOME: &[&str] = &[
+    "every kind of write",
+    "a database stream tells",
+    "a cluster stream",
+    "step-down",
+];
 
 /// Runs the scenarios that this server version knows; every one that differs is told of.
 pub(crate) fn compare(driver: impl Fn() -> Command, server: Server) {
     let (_deployment, uri) = deployment(server);
-    let uri = with_option(&uri, server.mechanism.unwrap_or_default());
+    let uri = with_options(&uri, server);
     let start_script = || {
         let mut command = driver();
         command.arg(&uri);
@@ -133,6 +150,11 @@ fn deployment(server: Server) -> (Running, String) {
             .args(["--user", USER])
             .env("CHANGESTREAM_SIM_PASSWORD", PASSWORD);
     }
+    if server.tls {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the target folder can be written to");
+        command.args(["--tls", "--tls-folder"]).arg(folder);
+    }
     let running = Running::start("the deployment", command);
     let mut uri = running.text().expect("the deployment names its address");
     if server.mechanism.is_some() {
@@ -141,14 +163,16 @@ fn deployment(server: Server) -> (Running, String) {
     (running, uri)
 }
 
-fn with_option(uri: &str, mechanism: &str) -> String {
+fn with_options(uri: &str, server: Server) -> String {
     let joint = if uri.contains('?') { '&' } else { '?' };
-    let option = if mechanism.is_empty() {
-        "retryWrites=true".to_owned()
-    } else {
-        format!("authMechanism={mechanism}")
-    };
-    format!("{uri}{joint}{option}")
+    let mut uri = format!("{uri}{joint}retryWrites=true");
+    if let Some(mechanism) = server.mechanism.filter(|name| !name.is_empty()) {
+        uri = format!("{uri}&authMechanism={mechanism}");
+    }
+    if let Some(compressors) = server.compressors {
+        uri = format!("{uri}&compressors={compressors}");
+    }
+    uri
 }
 
 /// One scenario, lived through by both.

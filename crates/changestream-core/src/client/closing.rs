@@ -9,6 +9,7 @@ use super::links::Stage;
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId};
 use crate::Error;
+use crate::monitoring::ClosedReason;
 use crate::stream::Farewell;
 
 /// A leave that is being taken.
@@ -42,7 +43,7 @@ impl ClientMachine {
         // A server works off one connection's requests in order: behind a getMore that waits for changes, a
         // killCursors would wait as well. Behind a load balancer it has to: another connection may lead elsewhere.
         let connection = if farewell.busy && !self.settings.options.load_balanced {
-            self.drop_links_but(None);
+            self.drop_links_but(None, &ClosedReason::Closed);
             self.open_link(farewell.server)
         } else {
             attached
@@ -117,7 +118,8 @@ impl ClientMachine {
     }
 
     fn closed(&mut self, result: Result<(), Error>) {
-        self.drop_links_but(None);
+        self.drop_links_but(None, &ClosedReason::Closed);
+        self.close_journal();
         self.phase = Phase::Closed(result);
     }
 }

@@ -14,6 +14,13 @@ use crate::{Error, ServerAddress};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub(crate) u64);
 
+/// As in the logs: a number that counts the machine's connections.
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What happens to the machine. Every input is accepted at any time; one that makes no sense, such as bytes of a
 /// connection that is already given up, is ignored.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Output};
 use crate::connection::{Connection, ConnectionOutput, Reply};
+use crate::monitoring::ClosedReason;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
 use crate::topology::HelloReply;
 use crate::{Error, ErrorKind, ServerAddress};
@@ -52,6 +53,10 @@ impl ClientMachine {
             stage: Stage::Opening,
         };
         self.links.insert(id, link);
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.created(now, id, &address);
+        }
         self.outputs.push_back(Output::Connect {
             connection: id,
             address,
@@ -60,7 +65,7 @@ impl ClientMachine {
     }
 
     /// Gives a connection up. What it has to say still goes out before.
-    pub(super) fn drop_link(&mut self, id: ConnectionId) {
+    pub(super) fn drop_link(&mut self, id: ConnectionId, reason: ClosedReason) {
         let Some(mut link) = self.links.remove(&id) else {
             return;
         };
@@ -75,10 +80,14 @@ impl ClientMachine {
                 });
             }
         }
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.closed(now, id, reason);
+        }
         self.outputs.push_back(Output::Disconnect { connection: id });
     }
 
-    pub(super) fn drop_links_but(&mut self, kept: Option<ConnectionId>) {
+    pub(super) fn drop_links_but(&mut self, kept: Option<ConnectionId>, reason: &ClosedReason) {
         let others: Vec<_> = self
             .links
             .keys()
@@ -86,7 +95,7 @@ impl ClientMachine {
             .filter(|id| Some(*id) != kept)
             .collect();
         for id in others {
-            self.drop_link(id);
+            self.drop_link(id, reason.clone());
         }
     }
 
@@ -106,7 +115,7 @@ impl ClientMachine {
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
-            self.drop_link(id);
+            self.drop_link(id, ClosedReason::Unused);
             if let Phase::Authenticating(chosen, selection) = &self.phase
                 && *chosen == id
             {
@@ -166,15 +175,20 @@ impl ClientMachine {
             self.knows_hello.insert(address.clone());
         }
         ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.greeted(now, id, &hello, body, round_trip);
+        }
         let changes = self
             .topology
             .handle_hello(self.now, &address, hello, Some(round_trip));
+        self.note_changes(&changes, &address);
         self.drop_links_to(&changes.removed);
         if matches!(self.phase, Phase::Closing(_)) {
             return self.continue_closing(id);
         }
         if self.topology.server(&address).is_none() {
-            self.drop_link(id);
+            self.drop_link(id, ClosedReason::Unused);
         }
         self.advance_selection();
     }
@@ -184,6 +198,10 @@ impl ClientMachine {
             return;
         };
         link.stage = Stage::Ready;
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.ready(now, id);
+        }
         match self.phase {
             Phase::Authenticating(chosen, _) if chosen == id => self.attach(id),
             Phase::Closing(_) => self.continue_closing(id),
@@ -196,13 +214,18 @@ impl ClientMachine {
     }
 
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {
-        if matches!(self.phase, Phase::Closing(_)) {
-            return self.on_farewell_reply(reply.request_id);
-        }
+        let now = self.now;
         let parsed = match CommandReply::parse(reply.body) {
             Ok(parsed) => parsed,
             Err(error) => return self.on_link_failed(id, error),
         };
+        if let Some(journal) = self.journal() {
+            let (body, error) = (&parsed.body, parsed.error.as_ref());
+            journal.replied(now, id, reply.request_id, body, error);
+        }
+        if matches!(self.phase, Phase::Closing(_)) {
+            return self.on_farewell_reply(reply.request_id);
+        }
         ClusterTime::advance(&mut self.cluster_time, parsed.cluster_time.clone());
         if parsed.error.is_some() {
             self.blame(id, &parsed);
@@ -229,7 +252,15 @@ impl ClientMachine {
         self.outputs.push_back(Output::Disconnect { connection: id });
         let error = error.at(link.address.clone());
         tracing::debug!(server = %link.address, %error, "connection lost");
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.broke(now, id, Some(&error));
+        }
         self.blame_connection(&link, &error);
+        if let Some(journal) = self.journal() {
+            journal.closed(now, id, ClosedReason::Error(error.clone()));
+            journal.not_had(now, &link.address, &error);
+        }
         if link.stage == Stage::Opening {
             // It may not know hello by that name any more.
             self.knows_hello.remove(&link.address);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::closing::Closing;
+use super::journal::Journal;
 use super::links::Link;
 use super::selecting::Selection;
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
 use crate::connection::Request;
+use crate::monitoring::ClosedReason;
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
@@ -36,6 +38,8 @@ pub struct ClientMachine {
     /// When it wanted to be called, as it said last.
     due: Option<Instant>,
     pub(super) next_connection: u64,
+    /// What is told to whoever watches, if anybody does.
+    pub(super) journal: Option<Box<Journal>>,
 }
 
 #[derive(Debug)]
@@ -106,6 +110,7 @@ impl ClientMachine {
             now,
             due: None,
             next_connection: 0,
+            journal: settings.topology.record_events.then(Box::default),
             settings,
         })
     }
@@ -226,7 +231,11 @@ impl ClientMachine {
         };
         tracing::info!(server = %server.address, "attached");
         self.phase = Phase::Attached(id, None);
-        self.drop_links_but(Some(id));
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.taken(now, id, &server.address);
+        }
+        self.drop_links_but(Some(id), &ClosedReason::Unused);
         self.stream.handle_input(self.now, StreamInput::Ready(server));
     }
 
@@ -259,6 +268,7 @@ impl ClientMachine {
         if let Some(cluster_time) = &self.cluster_time {
             stream::gossip(&mut body, cluster_time.document());
         }
+        let watched = self.journal.is_some().then(|| body.clone());
         let link = self.links.get_mut(&id)?;
         let request = link.connection.send(
             self.now,
@@ -268,6 +278,10 @@ impl ClientMachine {
                 reply_timeout,
             },
         );
+        let now = self.now;
+        if let (Some(body), Some(journal)) = (watched, self.journal()) {
+            journal.started(now, id, request, body);
+        }
         self.drain_link(id);
         Some(request)
     }

@@ -13,6 +13,7 @@
 
 mod closing;
 mod io;
+mod journal;
 mod links;
 mod machine;
 mod selecting;

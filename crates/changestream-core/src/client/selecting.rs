@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::links::{Link, Stage};
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason};
+use crate::monitoring::ClosedReason;
 use crate::stream::{CommandReply, StreamInput};
 use crate::topology::{
-    ApplicationError, ApplicationErrorKind, ConnectionPhase, SelectionCriteria, ServerType, TopologyType,
+    ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, ServerType,
+    TopologyType,
 };
 use crate::{Error, ErrorKind, ReadPreferenceMode, ServerAddress};
 
@@ -39,6 +41,9 @@ enum Step {
 impl ClientMachine {
     /// The stream needs a server.
     pub(super) fn start_selection(&mut self, deprioritized: Option<ServerAddress>) {
+        if let Some(journal) = self.journal() {
+            journal.given_back();
+        }
         self.drop_outdated_links();
         self.phase = Phase::Selecting(Selection {
             started: self.now,
@@ -140,16 +145,18 @@ impl ClientMachine {
     fn scan(&mut self) {
         let now = self.now;
         while let Some(address) = self.topology.poll_check(now) {
-            match self.link_to(&address) {
-                Some(id) => self.on_link(id, |link| {
+            let known = self.link_to(&address);
+            let id = known.unwrap_or_else(|| self.open_link(address));
+            if let Some(journal) = self.journal() {
+                journal.check_began(now, id);
+            }
+            if known.is_some() {
+                self.on_link(id, |link| {
                     if link.stage != Stage::Opening {
                         link.stage = Stage::Checking;
                         link.connection.check(now);
                     }
-                }),
-                None => {
-                    self.open_link(address);
-                }
+                });
             }
         }
     }
@@ -163,6 +170,9 @@ impl ClientMachine {
     /// A server is chosen: over to its connection.
     fn take(&mut self, address: ServerAddress) {
         let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.wanted(now, &address);
+        }
         let Some(id) = self.link_to(&address) else {
             // Known from another stream of the client. The hello on the new connection tells whether it still holds.
             self.open_link(address);
@@ -182,7 +192,7 @@ impl ClientMachine {
     }
 
     pub(super) fn fail_selection(&mut self, error: Error) {
-        self.drop_links_but(None);
+        self.drop_links_but(None, &ClosedReason::Unused);
         self.phase = Phase::Parked;
         self.stream.handle_input(self.now, StreamInput::Failed(error));
     }
@@ -197,7 +207,7 @@ impl ClientMachine {
             .map(|(id, _)| *id)
             .collect();
         for id in outdated {
-            self.drop_link(id);
+            self.drop_link(id, ClosedReason::Stale);
         }
     }
 
@@ -300,8 +310,18 @@ impl ClientMachine {
             topology_version: reply.topology_version(),
         };
         let error = application_error(link, kind);
-        self.topology
-            .handle_application_error(self.now, &link.address, &error);
+        let address = link.address.clone();
+        let changes = self.topology.handle_application_error(self.now, &address, &error);
+        self.note_changes(&changes, &address);
+    }
+
+    /// What an error, or a hello, has done to the pool of its server.
+    pub(super) fn note_changes(&mut self, changes: &Changes, address: &ServerAddress) {
+        if changes.pool_cleared
+            && let Some(journal) = self.journal()
+        {
+            journal.cleared(address, None);
+        }
     }
 
     /// A connection failed.
@@ -309,9 +329,10 @@ impl ClientMachine {
         let message = error.kind().to_string();
         let network = matches!(error.kind(), ErrorKind::Network { .. });
         if matches!(link.stage, Stage::Opening | Stage::Checking) {
-            self.topology
+            let changes = self
+                .topology
                 .handle_check_failure(self.now, &link.address, &message, network);
-            return;
+            return self.note_changes(&changes, &link.address);
         }
         let kind = match (error.kind(), error.server_error()) {
             (_, Some(error)) => ApplicationErrorKind::Command {
@@ -325,8 +346,10 @@ impl ClientMachine {
             (_, None) => ApplicationErrorKind::Other { message },
         };
         let error = application_error(link, kind);
-        self.topology
+        let changes = self
+            .topology
             .handle_application_error(self.now, &link.address, &error);
+        self.note_changes(&changes, &link.address);
     }
 }
 

@@ -50,6 +50,13 @@ impl ClientSettings {
         })
     }
 
+    /// The same settings, with [events](crate::monitoring) of all that happens. Default: none, and no cost.
+    #[must_use]
+    pub fn with_monitoring(mut self) -> Self {
+        self.topology.record_events = true;
+        self
+    }
+
     /// The options.
     pub fn options(&self) -> &ClientOptions {
         &self.options

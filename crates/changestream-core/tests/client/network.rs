@@ -1,6 +1,7 @@
 //! One machine, and the servers' ends of its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use changestream_core::client::{
     ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Disconnected, Input, Output, Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
+use changestream_core::monitoring::Event;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
 use changestream_core::{ConnectionString, Error, Scope, Update, WatchOptions};
 
@@ -31,6 +33,10 @@ pub(crate) struct Network {
     /// Whether the consumer wants something that it has not got.
     demanding: bool,
     trying: bool,
+    /// What was told to whoever watches, if anybody does.
+    pub(crate) events: Vec<Event>,
+    /// Whether nobody asks for it for the moment.
+    pub(crate) deaf: bool,
     /// How many bytes a server sends at once.
     pub(crate) piece: usize,
 }
@@ -68,14 +74,28 @@ impl Network {
     }
 
     pub(crate) fn at(now: Instant, uri: &str, snapshot: Option<Snapshot>, options: WatchOptions) -> Self {
-        let uri: ConnectionString = uri.parse().unwrap();
-        let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new()).unwrap());
+        Self::by(settings(uri), now, snapshot, options)
+    }
+
+    /// A stream that is watched.
+    pub(crate) fn monitored(uri: &str) -> Self {
+        Self::by(settings(uri).with_monitoring(), epoch(), None, without_prefetch())
+    }
+
+    fn by(settings: ClientSettings, now: Instant, snapshot: Option<Snapshot>, options: WatchOptions) -> Self {
         let scope = Scope::Collection {
             database: "shop".into(),
             collection: "orders".into(),
         };
-        let machine = ClientMachine::new(settings, snapshot, &scope, options, [3; 32], now).unwrap();
-        let mut network = Self {
+        let machine =
+            ClientMachine::new(Arc::new(settings), snapshot, &scope, options, [3; 32], now).unwrap();
+        let mut network = Self::around(machine, now);
+        network.settle();
+        network
+    }
+
+    fn around(machine: ClientMachine, now: Instant) -> Self {
+        Self {
             machine,
             now,
             deadline: None,
@@ -87,10 +107,10 @@ impl Network {
             awaited: BTreeSet::new(),
             demanding: false,
             trying: false,
+            events: Vec::new(),
+            deaf: false,
             piece: usize::MAX,
-        };
-        network.settle();
-        network
+        }
     }
 
     /// A stream that is open at `a:1`, the primary of a set that has `b:1` as a secondary.
@@ -160,6 +180,9 @@ impl Network {
     fn settle(&mut self) {
         loop {
             let output = self.machine.poll_output();
+            if !self.deaf {
+                self.events.extend(iter::from_fn(|| self.machine.poll_event()));
+            }
             if !matches!(output, Output::Wait(_)) {
                 let words = match &output {
                     Output::Transmit { connection, bytes } => format!("{connection:?} {bytes:?}"),
@@ -343,6 +366,11 @@ impl Network {
     pub(crate) fn expect_alive(&self) {
         assert!(self.closed.is_none(), "{:?}", self.closed);
     }
+}
+
+fn settings(uri: &str) -> ClientSettings {
+    let uri: ConnectionString = uri.parse().unwrap();
+    ClientSettings::new(uri.options, ClientMetadata::new()).unwrap()
 }
 
 pub(crate) fn without_prefetch() -> WatchOptions {

@@ -28,6 +28,8 @@ pub struct Config {
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
     pub(crate) compressors: Vec<Compressor>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
 }
 
 /// A way to prove a password.
@@ -59,6 +61,8 @@ impl Config {
                 .into_iter()
                 .filter(|compressor| compressor.is_built_in())
                 .collect(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -150,6 +154,13 @@ impl Config {
     /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
     pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
         self.compressors = compressors.into_iter().collect();
+        self
+    }
+
+    /// TLS, and nothing else, on every port; in the clear by default. It is the listener's: the machine does not know.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
