@@ -5,6 +5,7 @@
     reason = "a program that talks to its user"
 )]
 
+mod bench;
 mod ci;
 mod fuzz;
 mod tidy;
@@ -20,6 +21,13 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["bench"] => bench::run(&root(), 5),
+        ["bench", rounds] => match rounds.parse() {
+            Ok(rounds) => bench::run(&root(), rounds),
+            Err(_) => Err(format!("{rounds:?} is no number of rounds\n\n{USAGE}")),
+        },
+        ["bench-smoke"] => bench::smoke(&root(), false),
+        ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
         ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -67,5 +75,7 @@ fn root() -> PathBuf {
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
+cargo xtask bench [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's figures
+cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

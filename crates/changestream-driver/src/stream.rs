@@ -185,6 +185,9 @@ impl<R: Runtime> ChangeStream<R> {
 
     /// Polls for what [`next`](Self::next) waits for.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ChangeEvent, Error>>> {
+        if let Some(event) = self.take_ready() {
+            return Poll::Ready(Some(Ok(event)));
+        }
         loop {
             match ready!(self.poll_update(cx)) {
                 Some(Ok(Update::Change(event))) => return Poll::Ready(Some(Ok(event))),
@@ -193,6 +196,13 @@ impl<R: Runtime> ChangeStream<R> {
                 None => return Poll::Ready(None),
             }
         }
+    }
+
+    /// The next event, if it can be had at once and nothing else is to be done for it. None says nothing about whether
+    /// there is one: poll then. What [`poll_event`](Self::poll_event) tries first.
+    #[inline]
+    pub fn take_ready(&mut self) -> Option<ChangeEvent> {
+        self.driver.take_ready()
     }
 
     /// Polls for what [`try_next`](Self::try_next) waits for.
@@ -220,6 +230,10 @@ impl<R: Runtime> ChangeStream<R> {
         };
         let mut batch = vec![first];
         while self.has_buffered() {
+            if let Some(event) = self.take_ready() {
+                batch.push(event);
+                continue;
+            }
             match self.driver.poll_update(cx, Demand::Next) {
                 Poll::Ready(Some(Update::Change(event))) => batch.push(event),
                 Poll::Ready(Some(other)) => {
@@ -263,6 +277,9 @@ impl<R: Runtime> ChangeStream<R> {
         cx: &mut Context<'_>,
         demand: Demand,
     ) -> Poll<Result<Option<ChangeEvent>, Error>> {
+        if let Some(event) = self.take_ready() {
+            return Poll::Ready(Ok(Some(event)));
+        }
         loop {
             match ready!(self.poll_demand(cx, demand)) {
                 Some(Update::Change(event)) => return Poll::Ready(Ok(Some(event))),

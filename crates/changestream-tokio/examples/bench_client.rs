@@ -10,9 +10,9 @@
 use std::error::Error;
 use std::io::Write;
 
-use changestream_benches::client::{Arguments, Form, Mode, document_key_tail, sent_ns, tail};
+use changestream_benches::client::{Arguments, Form, Mode, sent_ns, tail};
 use changestream_benches::report::Report;
-use changestream_tokio::bson::Document;
+use changestream_tokio::bson::{Document, RawBsonRef};
 use changestream_tokio::{ChangeEvent, ChangeStream, ChangeStreamDocument, Client, Watch};
 
 #[tokio::main(flavor = "current_thread")]
@@ -57,7 +57,8 @@ fn count(event: &ChangeEvent, arguments: &Arguments, report: &mut Report) -> Res
     let is_latency = arguments.mode == Mode::Latency;
     match arguments.form {
         Form::Raw => {
-            report.event(bytes, event.document_key().and_then(document_key_tail));
+            let id = event.document_id().and_then(RawBsonRef::as_object_id);
+            report.event(bytes, id.as_ref().map(tail));
             if is_latency {
                 report.sent(event.full_document().present().and_then(sent_ns).unwrap_or(0));
             }
@@ -104,5 +105,6 @@ fn watch(client: &Client, arguments: &Arguments) -> Watch {
         .collection(&arguments.database, &arguments.collection)
         .watch();
     let variant = arguments.variant;
+    let watch = if variant.exhaust { watch.exhaust(true) } else { watch };
     variant.prefetch.into_iter().fold(watch, Watch::prefetch_batches)
 }

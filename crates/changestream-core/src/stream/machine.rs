@@ -51,6 +51,7 @@ pub struct StreamMachine {
 struct Rules {
     prefetch_batches: usize,
     prefetch_bytes: usize,
+    exhaust: bool,
     resume_policy: ResumePolicy,
     retries: Retries,
     ends_session: bool,
@@ -107,6 +108,7 @@ enum State {
 struct Live {
     server: Server,
     cursor: Cursor,
+    /// Whether a reply is to come: to a getMore, or one that follows another without being asked for.
     in_flight: bool,
     /// The last reply was empty: the next getMore waits for the consumer.
     idle: bool,
@@ -176,6 +178,7 @@ impl StreamMachine {
             rules: Rules {
                 prefetch_batches: options.prefetch_batches,
                 prefetch_bytes: options.prefetch_bytes,
+                exhaust: options.exhaust,
                 resume_policy: options.resume_policy.clone(),
                 retries,
                 ends_session: options.session.is_none(),
@@ -421,20 +424,26 @@ impl StreamMachine {
     fn fetch(&mut self) {
         let wanted = self.inbox.is_empty() && self.is_waited_for();
         let State::Live(live) = &self.state else { return };
-        if live.in_flight {
-            return;
-        }
-        let ahead = !live.idle && {
-            let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
-            let batches = self.inbox.batches().count();
-            batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
-        };
-        if !wanted && !ahead {
+        if live.in_flight || !(wanted || self.fetches_ahead()) {
             return;
         }
         if let State::Live(live) = std::mem::replace(&mut self.state, State::Ended) {
             self.ask(live);
         }
+    }
+
+    /// Whether the window has room for a batch that nobody waits for yet, and none is on its way.
+    #[inline]
+    fn fetches_ahead(&self) -> bool {
+        let State::Live(live) = &self.state else {
+            return false;
+        };
+        if live.in_flight || live.idle || self.rules.prefetch_batches == 0 {
+            return false;
+        }
+        let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
+        let batches = self.inbox.batches().count();
+        batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
     }
 
     /// Sends a getMore.
@@ -451,7 +460,11 @@ impl StreamMachine {
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
         self.state = State::Live(live);
-        self.send(body, within);
+        self.outbox.push_back(StreamOutput::Send(Command {
+            body,
+            expects: Expects::Reply { within },
+            exhaust_allowed: self.rules.exhaust,
+        }));
     }
 
     fn is_waited_for(&self) -> bool {
@@ -474,7 +487,7 @@ impl StreamMachine {
             }
         };
         self.arrived(&cursor, reply);
-        self.go_on(live.server, cursor);
+        self.go_on(live.server, cursor, reply.more_to_come);
     }
 
     fn arrived(&mut self, cursor: &CursorReply, reply: &CommandReply) {
@@ -498,14 +511,15 @@ impl StreamMachine {
         }
     }
 
-    fn go_on(&mut self, server: Server, cursor: CursorReply) {
+    /// A cursor that is exhausted has nothing to follow, whatever its last reply says.
+    fn go_on(&mut self, server: Server, cursor: CursorReply, more_to_come: bool) {
         self.state = if cursor.id == 0 {
             State::Exhausted(server)
         } else {
             State::Live(Live {
                 server,
                 idle: cursor.batch.is_empty(),
-                in_flight: false,
+                in_flight: more_to_come,
                 overloads: 0,
                 cursor: Cursor {
                     id: cursor.id,
@@ -526,6 +540,7 @@ impl StreamMachine {
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Reply { within },
+            exhaust_allowed: false,
         }));
     }
 
@@ -536,6 +551,7 @@ impl StreamMachine {
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,
+            exhaust_allowed: false,
         }));
     }
 }

@@ -48,7 +48,7 @@ impl StreamMachine {
         if goal.start == Start::Resume || !cursor.batch.is_empty() {
             self.arrived(&cursor, reply);
         }
-        self.go_on(server, cursor);
+        self.go_on(server, cursor, false);
     }
 
     /// An aggregate failed: once more if it is a retryable read, some times more if a server was overloaded, and else
