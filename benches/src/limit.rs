@@ -99,7 +99,9 @@ fn key_tail(event: &[u8]) -> Option<[u8; 4]> {
 
 fn sent_ns(event: &[u8]) -> Option<i64> {
     let document = field(event, b"fullDocument")?;
-    Some(i64::from_le_bytes(field(document, b"sentNs")?.get(..8)?.try_into().ok()?))
+    Some(i64::from_le_bytes(
+        field(document, b"sentNs")?.get(..8)?.try_into().ok()?,
+    ))
 }
 
 /// The bytes from the value of that field on.
@@ -148,7 +150,9 @@ fn stream(socket: &mut TcpStream, request: &[u8], most: u64, report: &mut Report
         let mut in_batch = true;
         while passed < total {
             while in_batch {
-                let Some(len) = complete(&buffer[from..to]) else { break };
+                let Some(len) = complete(&buffer[from..to]) else {
+                    break;
+                };
                 if len == 0 {
                     in_batch = false;
                     break;

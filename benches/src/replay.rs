@@ -106,7 +106,8 @@ impl<'s> Conversation<'s> {
         self.socket.read_exact(&mut self.request)?;
         let len = wire::len(&self.request, 0).clamp(HEADER, MOST_REQUEST);
         self.request.resize(len, 0);
-        self.socket.read_exact(self.request.get_mut(HEADER..).unwrap_or_default())
+        self.socket
+            .read_exact(self.request.get_mut(HEADER..).unwrap_or_default())
     }
 
     fn get_more(&mut self, request_id: i32, cursor: i64, patience: u64, exhaust: bool) -> io::Result<()> {
@@ -129,7 +130,11 @@ impl<'s> Conversation<'s> {
             }
             patch(&mut self.frame, 4, &number.to_le_bytes());
             patch(&mut self.frame, 8, &answers.to_le_bytes());
-            patch(&mut self.frame, HEADER, &(if more { MORE_TO_COME } else { 0 }).to_le_bytes());
+            patch(
+                &mut self.frame,
+                HEADER,
+                &(if more { MORE_TO_COME } else { 0 }).to_le_bytes(),
+            );
             patch(&mut self.frame, self.prepared.cursor_id, &cursor.to_le_bytes());
             if let Some(at) = self.prepared.sent_ns {
                 patch(&mut self.frame, at, &clock::monotonic_ns().to_le_bytes());

@@ -1,5 +1,9 @@
 //! A bare loop that reads events: what nothing can be faster than.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that talks to its user"
+)]
 
 use std::process::ExitCode;
 

@@ -1,5 +1,9 @@
 //! Serves prepared batches on the loopback: prints its port, and ends when standard input does.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that talks to its user"
+)]
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -46,7 +50,9 @@ fn settings() -> Result<Settings, String> {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || value.parse::<u32>().map_err(|_| format!("{name} needs a number"));
         match name.as_str() {
-            "--event" => settings.shape = Shape::parse(&value).ok_or("--event needs insert:BYTES or update")?,
+            "--event" => {
+                settings.shape = Shape::parse(&value).ok_or("--event needs insert:BYTES or update")?
+            }
             "--batch" => settings.batch = number()?,
             "--think-us" => settings.think = Duration::from_micros(u64::from(number()?)),
             "--members" => settings.members = u16::try_from(number()?).unwrap_or(u16::MAX),
@@ -57,5 +63,6 @@ fn settings() -> Result<Settings, String> {
     Ok(settings)
 }
 
-const USAGE: &str = "replay [--event insert:BYTES|update] [--batch EVENTS] [--think-us N] [--members N] [--exhaust 0|1]
+const USAGE: &str =
+    "replay [--event insert:BYTES|update] [--batch EVENTS] [--think-us N] [--members N] [--exhaust 0|1]
 Prints `PORT n`, serves until its standard input ends, and prints the processor time that it used.";

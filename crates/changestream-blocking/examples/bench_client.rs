@@ -101,7 +101,11 @@ fn watch(client: &Client, arguments: &Arguments) -> Watch {
         .collection(&arguments.database, &arguments.collection)
         .watch();
     let variant = arguments.variant;
-    let watch = if variant.exhaust { watch.exhaust(true) } else { watch };
+    let watch = if variant.exhaust {
+        watch.exhaust(true)
+    } else {
+        watch
+    };
     variant.prefetch.into_iter().fold(watch, Watch::prefetch_batches)
 }
 

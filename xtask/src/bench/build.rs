@@ -57,9 +57,21 @@ pub(super) fn client(root: &Path, folder: &Path, adapter: &str) -> Result<PathBu
     say(&format!("building changestream-{adapter}"));
     let package = format!("changestream-{adapter}");
     run(Command::new(cargo())
-        .args(["build", "--quiet", "--release", "-p", &package, "--example", "bench_client"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            &package,
+            "--example",
+            "bench_client",
+        ])
         .current_dir(root))?;
-    keep(&root.join("target/release/examples/bench_client"), folder, adapter)
+    keep(
+        &root.join("target/release/examples/bench_client"),
+        folder,
+        adapter,
+    )
 }
 
 fn rust_peer(root: &Path, folder: &Path) -> Result<PathBuf, String> {

@@ -53,7 +53,11 @@ pub(super) fn svg(plot: &Plot) -> String {
         }
         #[expect(clippy::cast_precision_loss, reason = "a few lines")]
         let line = TOP + 14.0 + index as f64 * 16.0;
-        let _ = writeln!(out, r#"<text x="{}" y="{line}" fill="{colour}">{name}</text>"#, LEFT + 10.0);
+        let _ = writeln!(
+            out,
+            r#"<text x="{}" y="{line}" fill="{colour}">{name}</text>"#,
+            LEFT + 10.0
+        );
     }
     let _ = writeln!(
         out,

@@ -16,15 +16,24 @@ pub(super) fn measure(programs: &Programs, rounds: usize) -> Result<Results, Str
             "{title}: the server used {:.0} % of the processor time of the clients.",
             measured.server_share * 100.0
         ));
-        results.scenarios.push(measured.table(title, "CPU ns an event", "limit-touch", |line| {
-            Some(number(line, "loop_cpu_ns")? / number(line, "events")?)
-        }));
+        results
+            .scenarios
+            .push(measured.table(title, "CPU ns an event", "limit-touch", |line| {
+                Some(number(line, "loop_cpu_ns")? / number(line, "events")?)
+            }));
         if batch == "1000" && event == "insert:1400" {
             results
                 .scenarios
                 .push(measured.table("Peak memory, 1.4 KB inserts", "MiB", "limit-touch", peak));
         }
-        let measured = interleaved(programs, &options, &typed(programs), events / 4, "throughput", rounds)?;
+        let measured = interleaved(
+            programs,
+            &options,
+            &typed(programs),
+            events / 4,
+            "throughput",
+            rounds,
+        )?;
         results.scenarios.push(measured.table(
             &format!("{title}, typed"),
             "CPU ns an event",
@@ -90,8 +99,10 @@ fn interleaved(
 ) -> Result<Measured, String> {
     say(&format!("{mode} {}", options.join(" ")));
     let server = Server::start(&programs.replay, options)?;
-    let mut lines: Vec<(String, Vec<String>)> =
-        clients.iter().map(|client| (client.name.clone(), Vec::new())).collect();
+    let mut lines: Vec<(String, Vec<String>)> = clients
+        .iter()
+        .map(|client| (client.name.clone(), Vec::new()))
+        .collect();
     let mut client_cpu = 0.0;
     for _ in 0..rounds {
         for (client, (_, lines)) in clients.iter().zip(&mut lines) {
@@ -126,8 +137,11 @@ fn raw(programs: &Programs) -> Vec<Client> {
         Client::limit(programs, "stream"),
     ];
     clients.extend(ours(programs, "raw"));
-    clients.push(Client::new("changestream-tokio next_batch", &programs.tokio, "raw").with("BENCH_BATCHES", "1"));
-    clients.push(Client::new("changestream-tokio exhaust", &programs.tokio, "raw").with("BENCH_EXHAUST", "1"));
+    clients.push(
+        Client::new("changestream-tokio next_batch", &programs.tokio, "raw").with("BENCH_BATCHES", "1"),
+    );
+    clients
+        .push(Client::new("changestream-tokio exhaust", &programs.tokio, "raw").with("BENCH_EXHAUST", "1"));
     if let Some(program) = &programs.mongodb {
         clients.push(Client::new("mongodb raw", program, "raw"));
         clients.push(Client::new("mongodb raw multi-thread", program, "raw").with("PEER_RUNTIME", "multi"));
@@ -185,9 +199,11 @@ fn fetching_ahead(programs: &Programs, rounds: usize, results: &mut Results) -> 
     let options = ["--event", "insert:1400", "--batch", "100", "--think-us", "1000"];
     let measured = interleaved(programs, &options, &clients, 50_000, "throughput", rounds)?;
     let title = "Server and consumer both take 1 ms a batch of 100";
-    results.scenarios.push(measured.table(title, "events a second", "prefetch off", |line| {
-        Some(number(line, "events")? * 1e9 / number(line, "loop_wall_ns")?)
-    }));
+    results
+        .scenarios
+        .push(measured.table(title, "events a second", "prefetch off", |line| {
+            Some(number(line, "events")? * 1e9 / number(line, "loop_wall_ns")?)
+        }));
     Ok(())
 }
 
@@ -229,7 +245,10 @@ fn idle(programs: &Programs, results: &mut Results) -> Result<(), String> {
                 points.push((count, many.micros));
             }
             if streams == 1000 {
-                memory.push(single(&client.name, (many.resident - one.resident) / (count - 1.0)));
+                memory.push(single(
+                    &client.name,
+                    (many.resident - one.resident) / (count - 1.0),
+                ));
                 time.push(single(&client.name, many.micros));
             }
         }

@@ -36,8 +36,12 @@ pub(crate) fn run(root: &Path, accept: bool) -> Result<(), String> {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         match limit {
-            Some(limit) => say(&format!("{name}: {each:.0} instructions an event, committed {limit:.0}")),
-            None => say(&format!("{name}: {each:.0} instructions an event, nothing committed")),
+            Some(limit) => say(&format!(
+                "{name}: {each:.0} instructions an event, committed {limit:.0}"
+            )),
+            None => say(&format!(
+                "{name}: {each:.0} instructions an event, nothing committed"
+            )),
         }
         if limit.is_none_or(|limit| each > limit * MOST_RISE) {
             failures.push(name);
@@ -60,7 +64,14 @@ fn instructions(program: &Path, server: &Server, form: &str, events: u32) -> Res
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
-        .args([form, &server.uri(), "bench", "events", &events.to_string(), "throughput"])
+        .args([
+            form,
+            &server.uri(),
+            "bench",
+            "events",
+            &events.to_string(),
+            "throughput",
+        ])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("valgrind does not start: {error}"))?;

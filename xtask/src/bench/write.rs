@@ -44,7 +44,9 @@ fn table(scenario: &Scenario) -> String {
     );
     for series in &scenario.series {
         let (least, most) = series.spread();
-        let ratio = reference.map_or_else(String::new, |reference| format!("{:.2}", series.median() / reference));
+        let ratio = reference.map_or_else(String::new, |reference| {
+            format!("{:.2}", series.median() / reference)
+        });
         let _ = writeln!(
             out,
             "| {} | {} | {} to {} | {ratio} |",
@@ -61,8 +63,12 @@ fn table(scenario: &Scenario) -> String {
 fn readme(root: &Path, results: &Results) -> Result<(), String> {
     let path = root.join("README.md");
     let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-    let (before, rest) = text.split_once(START).ok_or("the README has no place for the figures")?;
-    let (_, after) = rest.split_once(END).ok_or("the README's place for the figures has no end")?;
+    let (before, rest) = text
+        .split_once(START)
+        .ok_or("the README has no place for the figures")?;
+    let (_, after) = rest
+        .split_once(END)
+        .ok_or("the README's place for the figures has no end")?;
     let shown: Vec<&Scenario> = results
         .scenarios
         .iter()
@@ -81,7 +87,11 @@ fn readme(root: &Path, results: &Results) -> Result<(), String> {
             let find = |name: &str| scenario.series.iter().find(|series| series.client == name);
             let cell = find(client).map_or_else(String::new, |series| {
                 let reference = find(scenario.reference).map_or(f64::NAN, super::Series::median);
-                format!("{} ({:.1} x)", figure(series.median()), series.median() / reference)
+                format!(
+                    "{} ({:.1} x)",
+                    figure(series.median()),
+                    series.median() / reference
+                )
             });
             let _ = write!(part, " {cell} |");
         }
