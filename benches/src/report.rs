@@ -76,9 +76,19 @@ impl Report {
                 at(1.0)
             );
         }
+        if std::env::var_os("BENCH_PEAK").is_some() {
+            line += &format!(r#","peak_kib":{}"#, peak_kib().unwrap_or(0));
+        }
         line.push('}');
         line
     }
+}
+
+/// The most memory that this process has had, by the operating system's account.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().trim_end_matches(" kB").parse().ok()
 }
 
 #[expect(

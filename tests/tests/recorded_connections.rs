@@ -221,6 +221,7 @@ impl Replay {
             tls: false,
             connect_timeout: Duration::from_secs(10),
             metadata: ClientMetadata::new(),
+            server_api: None,
             compressors: Compressor::ALL.to_vec(),
             zlib_level: None,
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::tidy;
+use crate::{tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -34,6 +34,7 @@ enum Work {
     /// A cargo command, and an environment variable for it.
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
+    Weight,
 }
 
 impl Step {
@@ -44,6 +45,7 @@ impl Step {
             }
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Weight => "cargo xtask weight --count".to_owned(),
         }
     }
 
@@ -51,6 +53,7 @@ impl Step {
         let (arguments, variable) = match &self.work {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
+            Work::Weight => return weight::count(root),
         };
         let mut command = Command::new(tidy::cargo());
         command.args(*arguments).current_dir(root);
@@ -73,7 +76,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -81,6 +84,10 @@ const STEPS: [Step; 7] = [
     Step {
         name: "tidy",
         work: Work::Tidy,
+    },
+    Step {
+        name: "weight",
+        work: Work::Weight,
     },
     Step {
         name: "clippy",

@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod fuzz;
 mod tidy;
+mod weight;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         },
         ["bench-smoke"] => bench::smoke(&root(), false),
         ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
+        ["weight"] => weight::run(&root()),
+        ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulate(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -78,4 +81,5 @@ cargo xtask tidy    the rules that no compiler checks
 cargo xtask bench [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's figures
 cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

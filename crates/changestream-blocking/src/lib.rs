@@ -38,6 +38,7 @@
 //! connection string, and is not offered to servers.
 
 mod reactor;
+mod run;
 mod socket;
 mod stream;
 
@@ -68,6 +69,7 @@ impl Mode for Blocking {
     type Runtime = Reactor;
     type Stream = ChangeStream;
     type Opening = Result<ChangeStream, Error>;
+    type Running = Result<bson::Document, Error>;
 
     fn platform(&self) -> &str {
         "blocking"
@@ -85,5 +87,9 @@ impl Mode for Blocking {
         let mut stream = stream?;
         stream.opened()?;
         Ok(stream)
+    }
+
+    fn run(command: changestream_driver::Running<Reactor>) -> Result<bson::Document, Error> {
+        run::block_on(command)
     }
 }

@@ -2,75 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+mod peers;
+
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::TcpListener;
 
-use bson::{Document, RawDocumentBuf, doc};
-use changestream_core::wire::{self, FrameReader, Message};
-
-/// `serverSelectionTimeoutMS` of these tests.
-const PATIENCE: Duration = Duration::from_millis(800);
-/// What a loaded machine may need beyond that, for the process too.
-const LEEWAY: Duration = Duration::from_secs(15);
-
-/// What a run of `changestream tail` came to.
-#[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    said: String,
-    took: Duration,
-}
-
-/// Runs `tail` against that address.
-fn tail(address: &str, options: &str, arguments: &[&str]) -> Outcome {
-    let millis = PATIENCE.as_millis();
-    let uri = format!("mongodb://{address}/?serverSelectionTimeoutMS={millis}{options}");
-    let started = Instant::now();
-    let output = Command::new(env!("CARGO_BIN_EXE_changestream"))
-        .args(["tail", &uri])
-        .args(arguments)
-        .env_remove("CHANGESTREAM_URI")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{said}");
-    Outcome {
-        code: output.status.code(),
-        said,
-        took: started.elapsed(),
-    }
-}
-
-impl Outcome {
-    /// The end that the test expects: its exit code, and each of these in its message, which is of one line.
-    #[track_caller]
-    fn is(&self, code: i32, told: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        for part in told {
-            assert!(self.said.contains(part), "{part:?} is missing: {self:?}");
-        }
-        assert!(!self.said.contains("panicked"), "{self:?}");
-        assert_eq!(self.said.trim_end().lines().count(), 1, "{self:?}");
-        assert!(self.took < PATIENCE + LEEWAY, "{self:?}");
-    }
-}
-
-/// A peer that does this to each connection; its address. It lives as long as the test.
-fn peer(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        for socket in listener.incoming().flatten() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(socket));
-        }
-    });
-    address
-}
+use bson::doc;
+use peers::{member, peer, reply, requests, tail, wait_for_the_end};
 
 /// A peer that answers the first request with these bytes, and then waits until the client leaves.
 fn answering(answer: impl Into<Vec<u8>>) -> String {
@@ -79,67 +17,6 @@ fn answering(answer: impl Into<Vec<u8>>) -> String {
         let _ = socket.read(&mut [0; 4096]);
         let _ = socket.write_all(&answer);
         wait_for_the_end(socket);
-    })
-}
-
-fn wait_for_the_end(mut socket: TcpStream) {
-    while socket.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
-}
-
-/// The requests of a client, one after the other.
-fn requests(socket: &TcpStream) -> impl Iterator<Item = (i32, Document)> {
-    let mut socket = socket.try_clone().unwrap();
-    let mut reader = FrameReader::new();
-    std::iter::from_fn(move || {
-        loop {
-            if let Some(frame) = reader.next_frame().ok()? {
-                let message = Message::decode(&frame).unwrap();
-                let id = message.request_id();
-                let body = match message {
-                    Message::Msg(request) => request.body,
-                    Message::Query(request) => request.query,
-                    other => panic!("{other:?}"),
-                };
-                let body = RawDocumentBuf::from_bytes(body.to_vec()).unwrap();
-                return Some((id, body.try_into().unwrap()));
-            }
-            let read = socket.read(reader.buffer()).ok().filter(|read| *read > 0)?;
-            reader.filled(read);
-        }
-    })
-}
-
-/// A reply in the form that its request asks for.
-fn reply(to: i32, request: &Document, body: &Document) -> Vec<u8> {
-    let body = RawDocumentBuf::try_from(body).unwrap();
-    let legacy = !request.contains_key("$db");
-    if legacy {
-        wire::encode_op_reply(1, to, &body).to_vec()
-    } else {
-        wire::encode_op_msg(1, to, wire::Flags::NONE, &body, &[]).to_vec()
-    }
-}
-
-/// A member of a replica set that does what it should, up to that command, and this then.
-fn member(until: &'static str, then: fn(TcpStream, i32, &Document)) -> String {
-    peer(move |mut socket| {
-        let me = socket.local_addr().unwrap().to_string();
-        let hello = doc! {
-            "ok": 1, "isWritablePrimary": true, "ismaster": true, "helloOk": true, "setName": "rs", "hosts": [&me],
-            "me": &me, "minWireVersion": 0, "maxWireVersion": 21, "logicalSessionTimeoutMinutes": 30,
-            "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000,
-        };
-        for (id, request) in requests(&socket.try_clone().unwrap()) {
-            let name = request.keys().next().unwrap();
-            if name == until {
-                return then(socket, id, &request);
-            }
-            let answer = match name.to_ascii_lowercase().as_str() {
-                "hello" | "ismaster" => hello.clone(),
-                _ => doc! { "ok": 1 },
-            };
-            let _ = socket.write_all(&reply(id, &request, &answer));
-        }
     })
 }
 

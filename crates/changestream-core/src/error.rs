@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ServerAddress;
+use crate::printable::Printable;
 use crate::token::ResumeToken;
 
 /// Why a stream ended, could not be opened or had to resume.
@@ -352,8 +353,11 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "server error {}", self.code)?;
         if !self.code_name.is_empty() {
-            write!(f, " ({})", self.code_name)?;
+            write!(f, " ({})", Printable(&self.code_name))?;
         }
-        write!(f, ": {}", self.message)
+        if self.message.is_empty() {
+            return f.write_str(", without a message");
+        }
+        write!(f, ": {}", Printable(&self.message))
     }
 }

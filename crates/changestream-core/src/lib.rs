@@ -62,6 +62,7 @@
 //!             machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //!             continue;
 //!         }
+//!         Output::Reply(_) => continue, // to a command, and none was sent
 //!         Output::Closed(result) => return Ok(result?),
 //!         Output::Wait(deadline) => deadline,
 //!     };
@@ -92,7 +93,8 @@
 //! # The parts
 //!
 //! Three machines, one inside the other, each usable alone: [`stream`] (commands out, replies in: the rules of change
-//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`topology`] is what
+//! streams), [`connection`] (one socket's life) and [`client`] (finds a server and joins the two). [`command`] takes the
+//! stream machine's place where a single command is to be run. [`monitoring`] tells what happens. [`topology`] is what
 //! is known of a deployment, [`uri`] reads connection strings, [`wire`] is the codec, [`event`] and [`token`] are what a
 //! stream yields.
 //!
@@ -112,14 +114,17 @@
 pub mod address;
 pub mod auth;
 pub mod client;
+pub mod command;
 pub mod connection;
 mod depth;
 pub mod error;
 pub mod event;
 pub mod monitoring;
 pub mod options;
+mod printable;
 pub mod random;
 pub mod read_preference;
+pub mod server_api;
 pub mod session;
 pub mod stream;
 pub mod token;
@@ -130,10 +135,12 @@ pub mod wire;
 
 pub use address::ServerAddress;
 pub use client::Update;
+pub use command::{CommandOptions, RunCommand};
 pub use error::{Error, ErrorKind, ServerError};
 pub use event::ChangeEvent;
 pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, WatchOptions};
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
+pub use server_api::{ServerApi, ServerApiVersion};
 pub use session::Session;
 pub use token::ResumeToken;
 pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};

@@ -8,6 +8,8 @@ mod network;
 
 #[path = "client/closing.rs"]
 mod closing;
+#[path = "client/commands.rs"]
+mod commands;
 #[path = "client/contract.rs"]
 mod contract;
 #[path = "client/monitoring.rs"]

@@ -55,6 +55,8 @@ pub fn follow(uri: &str, mut count: usize, to: &mut dyn Write) -> Result<(), Box
             }
             Output::Update(_) => None,
             Output::Wait(deadline) => wait(&mut machine, &mut sockets, deadline.map(|deadline| deadline.at))?,
+            // The answer to a command, of which none was sent.
+            Output::Reply(_) => continue,
             Output::Closed(result) => return Ok(result?),
         };
         if let Some(Input::Disconnected { connection, .. }) = &input {

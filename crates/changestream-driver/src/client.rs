@@ -4,14 +4,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use changestream_core::client::{ClientMachine, ClientSettings};
+use bson::Document;
+use changestream_core::client::{ClientMachine, ClientSettings, Snapshot};
 use changestream_core::connection::{ClientMetadata, Environment};
 use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
-use changestream_core::{Error, Scope, Session, WatchOptions};
+use changestream_core::{CommandOptions, Error, RunCommand, Scope, Session, WatchOptions};
 
+use crate::driver::Driver;
 use crate::monitor::Monitor;
+use crate::run::{Pool, Running};
 use crate::security::Security;
 use crate::stream::Knowledge;
 use crate::{ChangeStream, Mode, Watch};
@@ -21,9 +24,11 @@ use crate::{ChangeStream, Mode, Watch};
 /// Making one talks to nobody, and it holds no connection: each stream has its own. The certificates of TLS are read from
 /// their files then, and never again: for new ones, make a new client. What one stream learns of the
 /// deployment, the next one starts with. Cloning it is cheap and gives the same client.
-pub struct Client<M> {
+pub struct Client<M: Mode> {
     inner: Arc<Inner<M>>,
     monitor: Monitor,
+    /// What runs commands, and tells the same monitor.
+    commands: Arc<Pool<M::Runtime>>,
 }
 
 impl<M: Mode + Default> Client<M> {
@@ -76,7 +81,7 @@ impl<M: Mode> Client<M> {
     /// authentication. Without a handler the same goes to `tracing`, at level `DEBUG` and with the targets
     /// `changestream::command`, `changestream::connection` and `changestream::topology`, if these are enabled when a
     /// stream is opened; documents are cut there after `MONGODB_LOG_MAX_DOCUMENT_LENGTH` (default 1000) characters.
-    /// Where neither listens, monitoring costs nothing.
+    /// Where neither listens, monitoring costs nothing. Resumes are told at level `INFO` by `changestream::stream`.
     ///
     /// ```no_run
     /// # fn example<M: changestream_driver::Mode + Default>() -> Result<(), changestream_driver::Error> {
@@ -96,6 +101,7 @@ impl<M: Mode> Client<M> {
     #[must_use = "the client that is told of is the one returned"]
     pub fn monitor(mut self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.monitor = self.monitor.and(handler);
+        self.commands = Arc::new(Pool::new());
         self
     }
 
@@ -151,15 +157,8 @@ impl<M: Mode> Client<M> {
     ) -> Result<M::Stream, Error> {
         let inner = &*self.inner;
         let seed = seed.map_or_else(random_seed, Ok)?;
-        let runtime = inner
-            .mode
-            .runtime()
-            .map_err(|error| Error::system(format!("no runtime for the stream: {error}")))?;
-        let snapshot = inner
-            .knowledge
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let runtime = self.runtime()?;
+        let snapshot = self.snapshot();
         let mut machine = ClientMachine::new(
             self.settings(),
             Some(snapshot),
@@ -177,6 +176,44 @@ impl<M: Mode> Client<M> {
             inner.knowledge.clone(),
         );
         Ok(M::stream(stream))
+    }
+
+    /// Makes what runs a command, without I/O.
+    fn run(&self, database: &str, command: &Document, options: CommandOptions) -> Running<M::Runtime> {
+        let command = match RunCommand::new(database, command, options) {
+            Ok(command) => command,
+            Err(error) => return Running::refused(error),
+        };
+        let idle = self.commands.take();
+        match idle.map_or_else(|| self.commands_driver(), Ok) {
+            Ok(driver) => Running::new(
+                command,
+                driver,
+                self.commands.clone(),
+                self.inner.knowledge.clone(),
+            ),
+            Err(error) => Running::refused(error),
+        }
+    }
+
+    fn commands_driver(&self) -> Result<Driver<M::Runtime>, Error> {
+        let runtime = self.runtime()?;
+        let (snapshot, now) = (self.snapshot(), crate::Runtime::now(&runtime));
+        let mut machine = ClientMachine::for_commands(self.settings(), Some(snapshot), random_seed()?, now)?;
+        machine.set_event_source(self.inner.sources.fetch_add(1, Ordering::Relaxed));
+        let (security, monitor) = (self.inner.security.clone(), self.monitor.clone());
+        Ok(Driver::new(runtime, machine, security, monitor))
+    }
+
+    fn runtime(&self) -> Result<M::Runtime, Error> {
+        let runtime = self.inner.mode.runtime();
+        runtime.map_err(|error| Error::system(format!("no runtime for sockets and timers: {error}")))
+    }
+
+    /// What is known of the deployment.
+    fn snapshot(&self) -> Snapshot {
+        let knowledge = self.inner.knowledge.lock();
+        knowledge.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The settings of a machine: with monitoring, if anybody listens.
@@ -222,25 +259,27 @@ impl<M: Mode> Inner<M> {
     }
 }
 
-impl<M> From<Inner<M>> for Client<M> {
+impl<M: Mode> From<Inner<M>> for Client<M> {
     fn from(inner: Inner<M>) -> Self {
         Self {
             inner: Arc::new(inner),
             monitor: Monitor::default(),
+            commands: Arc::new(Pool::new()),
         }
     }
 }
 
-impl<M> Clone for Client<M> {
+impl<M: Mode> Clone for Client<M> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             monitor: self.monitor.clone(),
+            commands: self.commands.clone(),
         }
     }
 }
 
-impl<M> fmt::Debug for Client<M> {
+impl<M: Mode> fmt::Debug for Client<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("options", self.inner.settings.options())
@@ -249,7 +288,7 @@ impl<M> fmt::Debug for Client<M> {
 }
 
 /// A database, to open change streams on. See [`Client::database`].
-pub struct Database<M> {
+pub struct Database<M: Mode> {
     client: Client<M>,
     name: String,
 }
@@ -261,6 +300,41 @@ impl<M: Mode> Database<M> {
             database: self.name.clone(),
         };
         Watch::new(self.client.clone(), scope)
+    }
+
+    /// Runs a command on the database, such as `ping`, or `create` with `changeStreamPreAndPostImages`, and gives its
+    /// reply. Awaited; a result in blocking use.
+    ///
+    /// It is sent as it is, to the primary, in an implicit session, and never sent again but to an overloaded server: see
+    /// [`run_command_with`](Self::run_command_with) for what else there is. It takes as long as it takes, unless the
+    /// client has a `socketTimeoutMS`. Connections are kept for the next command, of this and any other database of the
+    /// client's.
+    ///
+    /// ```no_run
+    /// # async fn example<R: changestream_driver::Runtime + Clone + Default>() -> Result<(), changestream_driver::Error> {
+    /// use changestream_driver::bson::doc;
+    /// use changestream_driver::Client;
+    ///
+    /// let client = Client::<R>::new("mongodb://localhost/?replicaSet=rs0")?;
+    /// let images = doc! { "create": "orders", "changeStreamPreAndPostImages": { "enabled": true } };
+    /// client.database("shop").run_command(images).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The server refused, the network failed (whether the command ran is not known then), no server was found, or the
+    /// command says what is for the client to say (`$db`).
+    pub fn run_command(&self, command: Document) -> M::Running {
+        self.run_command_with(command, CommandOptions::default())
+    }
+
+    /// As [`run_command`](Self::run_command): on a server that the options choose, in the session that they name.
+    ///
+    /// # Errors
+    /// As [`run_command`](Self::run_command); and where the command says what the options say too.
+    pub fn run_command_with(&self, command: Document, options: CommandOptions) -> M::Running {
+        M::run(self.client.run(&self.name, &command, options))
     }
 
     /// A collection of that name.
@@ -277,7 +351,7 @@ impl<M: Mode> Database<M> {
     }
 }
 
-impl<M> Clone for Database<M> {
+impl<M: Mode> Clone for Database<M> {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
@@ -286,14 +360,14 @@ impl<M> Clone for Database<M> {
     }
 }
 
-impl<M> fmt::Debug for Database<M> {
+impl<M: Mode> fmt::Debug for Database<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Database").field(&self.name).finish()
     }
 }
 
 /// A collection, to open change streams on. See [`Client::collection`].
-pub struct Collection<M> {
+pub struct Collection<M: Mode> {
     database: Database<M>,
     name: String,
 }
@@ -314,7 +388,7 @@ impl<M: Mode> Collection<M> {
     }
 }
 
-impl<M> Clone for Collection<M> {
+impl<M: Mode> Clone for Collection<M> {
     fn clone(&self) -> Self {
         Self {
             database: self.database.clone(),
@@ -323,7 +397,7 @@ impl<M> Clone for Collection<M> {
     }
 }
 
-impl<M> fmt::Debug for Collection<M> {
+impl<M: Mode> fmt::Debug for Collection<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Collection")
             .field(&self.database.name)

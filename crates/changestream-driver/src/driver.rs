@@ -5,11 +5,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+<<<<<<< HEAD
 use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
 use changestream_core::{ChangeEvent, Error, ServerAddress};
+=======
+use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Snapshot, Update};
+use changestream_core::stream::CommandReply;
+use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
+>>>>>>> main
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::logging::log_update;
 use crate::monitor::Monitor;
 use crate::security::Security;
 use crate::socket::Socket;
@@ -34,6 +41,8 @@ pub(crate) struct Driver<R: Runtime> {
     demand: Demand,
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
+    /// The answer to a command, until it is taken.
+    reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
 }
 
@@ -48,6 +57,7 @@ impl<R: Runtime> Driver<R> {
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::new(),
+            reply: None,
             end: None,
         }
     }
@@ -105,6 +115,27 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
+    /// Runs a command. What the sockets have to tell comes first: a connection may be gone that stood when the last
+    /// command was done.
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand, known: Snapshot) {
+        let _ = self.drive(cx);
+        self.machine.learn(known);
+        self.machine
+            .handle_input(self.runtime.now(), Input::Command(Box::new(command)));
+    }
+
+    /// The answer to the command.
+    pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<CommandReply, Error>> {
+        ready!(self.drive(cx));
+        let gone = || Err(Error::new(ErrorKind::Closed));
+        Poll::Ready(self.reply.take().unwrap_or_else(gone))
+    }
+
+    /// Nobody polls it for a while, and then perhaps on another executor: a timer would be none there.
+    pub(crate) fn rest(&mut self) {
+        self.alarm = Alarm::new();
+    }
+
     /// Asks the machine to end.
     pub(crate) fn close(&mut self, deadline: Instant) {
         if self.end.is_none() {
@@ -137,7 +168,7 @@ impl<R: Runtime> Driver<R> {
         for _ in 0..TURNS {
             self.carry_out(cx);
             self.write(cx);
-            if !self.updates.is_empty() || self.end.is_some() {
+            if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
                 return Poll::Ready(());
             }
             let more = self.read(cx);
@@ -162,11 +193,13 @@ impl<R: Runtime> Driver<R> {
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
                 Output::Update(update) => {
+                    log_update(&update);
                     if satisfies(self.demand, &update) {
                         self.demand = Demand::None;
                     }
                     self.updates.push_back(update);
                 }
+                Output::Reply(result) => self.reply = Some(result),
                 Output::Wait(deadline) => {
                     self.alarm.set(deadline);
                     return;

@@ -64,6 +64,7 @@ mod layer;
 mod logging;
 mod mode;
 mod monitor;
+mod run;
 mod runtime;
 mod security;
 mod socket;
@@ -76,6 +77,7 @@ mod watch;
 
 pub use client::{Client, Collection, Database};
 pub use mode::{Mode, Opening};
+pub use run::Running;
 pub use runtime::Runtime;
 pub use stream::ChangeStream;
 pub use tcp::configure_tcp;

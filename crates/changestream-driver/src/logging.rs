@@ -10,8 +10,8 @@ use changestream_core::monitoring::{
     MonitoredDocument,
 };
 use changestream_core::topology::TopologyEvent;
-use changestream_core::{Error, ServerAddress};
-use tracing::{Level, debug, enabled};
+use changestream_core::{Error, ServerAddress, Update};
+use tracing::{Level, debug, enabled, info};
 
 /// Whether anybody reads any of it.
 pub(crate) fn is_enabled() -> bool {
@@ -27,6 +27,23 @@ pub(crate) fn log(event: &Event) {
         EventKind::Heartbeat(heartbeat) => log_heartbeat(event.source, heartbeat),
         EventKind::Topology(topology) => log_topology(event.source, topology),
         _ => {}
+    }
+}
+
+/// What nobody who operates a stream wants to miss. Idle positions and events are not told of.
+pub(crate) fn log_update(update: &Update) {
+    match update {
+        Update::Resuming(resuming) => info!(
+            target: STREAM,
+            attempt = resuming.attempt,
+            delayMS = milliseconds(resuming.delay),
+            cause = %resuming.cause,
+            "Resuming"
+        ),
+        Update::Resumed { server, .. } => {
+            info!(target: STREAM, serverHost = server.host(), serverPort = server.port(), "Resumed");
+        }
+        Update::Change(_) | Update::Idle(_) | Update::Invalidated { .. } | _ => {}
     }
 }
 
@@ -262,5 +279,7 @@ fn milliseconds(duration: Duration) -> f64 {
 const COMMAND: &str = "changestream::command";
 const CONNECTION: &str = "changestream::connection";
 const TOPOLOGY: &str = "changestream::topology";
+/// Of resumes, at level `INFO`.
+const STREAM: &str = "changestream::stream";
 
 const DEFAULT_LONGEST: usize = 1000;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use changestream_core::Error;
 
-use crate::{ChangeStream, Runtime};
+use crate::{ChangeStream, Running, Runtime};
 
 /// What an adapter makes of a stream, so that [`Client`](crate::Client) and [`Watch`](crate::Watch) are the same in all.
 ///
@@ -23,6 +23,9 @@ pub trait Mode: Sized {
     /// What opening a stream gives: a result, or a future of one.
     type Opening;
 
+    /// What running a command gives: its reply, or a future of it.
+    type Running;
+
     /// The name under which servers log it, such as `tokio`.
     fn platform(&self) -> &str;
 
@@ -37,12 +40,16 @@ pub trait Mode: Sized {
 
     /// Opens the stream, unless it could not even be made.
     fn open(stream: Result<Self::Stream, Error>) -> Self::Opening;
+
+    /// Runs a command.
+    fn run(command: Running<Self::Runtime>) -> Self::Running;
 }
 
 impl<R: Runtime + Clone> Mode for R {
     type Runtime = R;
     type Stream = ChangeStream<R>;
     type Opening = Opening<R>;
+    type Running = Running<R>;
 
     fn platform(&self) -> &str {
         R::NAME
@@ -58,6 +65,10 @@ impl<R: Runtime + Clone> Mode for R {
 
     fn open(stream: Result<ChangeStream<R>, Error>) -> Opening<R> {
         Opening(Some(stream))
+    }
+
+    fn run(command: Running<R>) -> Running<R> {
+        command
     }
 }
 

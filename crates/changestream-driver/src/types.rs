@@ -11,7 +11,7 @@ pub use changestream_core::monitoring;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 pub use changestream_core::{
-    ChangeEvent, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern, ReadPreference,
-    ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerError, Session, Update,
-    WatchOptions,
+    ChangeEvent, CommandOptions, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern,
+    ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerApi,
+    ServerApiVersion, ServerError, Session, Update, WatchOptions,
 };

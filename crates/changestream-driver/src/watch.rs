@@ -15,7 +15,7 @@ use crate::{Client, Mode};
 ///
 /// Made by `watch()` of a [`Client`], a [`Database`](crate::Database) or a [`Collection`](crate::Collection).
 #[must_use = "nothing is watched before `open`"]
-pub struct Watch<M> {
+pub struct Watch<M: Mode> {
     client: Client<M>,
     scope: Scope,
     options: WatchOptions,
@@ -184,7 +184,7 @@ impl<M: Mode> Watch<M> {
     }
 }
 
-impl<M> Clone for Watch<M> {
+impl<M: Mode> Clone for Watch<M> {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
@@ -196,7 +196,7 @@ impl<M> Clone for Watch<M> {
 }
 
 /// Without the seed, which may be a secret.
-impl<M> fmt::Debug for Watch<M> {
+impl<M: Mode> fmt::Debug for Watch<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
             .field("scope", &self.scope)

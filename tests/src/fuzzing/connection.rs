@@ -68,6 +68,7 @@ impl<'a> Run<'a> {
             compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
             zlib_level: None,
             metadata: ClientMetadata::new(),
+            server_api: None,
         };
         let address = ServerAddress::tcp("a", 1);
         let random = Random::new([5; 32]);

@@ -100,6 +100,7 @@ impl<'a> World<'a> {
                 }
             }
             Output::Update(update) => return Progress::Update(update),
+            Output::Reply(_) => unreachable!("a stream runs no commands"),
             Output::Closed(end) => return Progress::Closed(end),
             Output::Wait(deadline) => return self.pass_time(deadline.map(|deadline| deadline.at)),
         }

@@ -435,6 +435,7 @@ impl World {
                     stream.take(update);
                     continue;
                 }
+                Output::Reply(_) => unreachable!("streams run no commands"),
                 Output::Wait(deadline) => {
                     stream.wait(deadline);
                     return spoke;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use bson::Document;
 use changestream_driver::{
     ChangeEvent, ChangeStream, Error, Mode, ResumeToken, Runtime, StreamStats, Update, Watch,
 };
@@ -20,6 +21,8 @@ pub trait Adapter: 'static {
     const PLATFORM: &'static str;
 
     async fn open(watch: Watch<Self::Mode>) -> Result<Self::Stream, Error>;
+
+    async fn run(running: <Self::Mode as Mode>::Running) -> Result<Document, Error>;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T;
 }

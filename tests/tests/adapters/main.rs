@@ -11,6 +11,7 @@
 mod adapter;
 mod certificates;
 mod chopped;
+mod commands;
 mod examples;
 mod scenarios;
 mod tls;
@@ -21,7 +22,8 @@ mod unix_proxy;
 use std::future::Future;
 
 use adapter::{Adapter, bounded};
-use changestream_driver::{ChangeStream, Error, Runtime, Watch};
+use bson::Document;
+use changestream_driver::{ChangeStream, Error, Running, Runtime, Watch};
 
 /// Every scenario as a test of this adapter.
 macro_rules! suite {
@@ -55,6 +57,10 @@ macro_rules! suite {
             scenarios::streams_of_one_client_share_what_they_learned,
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
+            commands::commands_are_run_over_one_connection_and_told_of,
+            commands::a_refused_command_is_told_with_the_servers_words,
+            commands::a_command_outlives_the_connection_of_the_one_before,
+            commands::a_command_given_up_leaves_the_next_ones_alone,
             tls::tls_loses_and_repeats_nothing,
             tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
@@ -83,6 +89,10 @@ macro_rules! awaited {
 
             async fn open(watch: Watch<$runtime>) -> Result<ChangeStream<$runtime>, Error> {
                 watch.open().await
+            }
+
+            async fn run(running: Running<$runtime>) -> Result<Document, Error> {
+                running.await
             }
 
             fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -125,6 +135,10 @@ impl Adapter for Blocking {
 
     async fn open(watch: changestream_blocking::Watch) -> Result<Self::Stream, Error> {
         watch.open()
+    }
+
+    async fn run(running: Result<Document, Error>) -> Result<Document, Error> {
+        running
     }
 
     /// Nothing in it is ever pending.

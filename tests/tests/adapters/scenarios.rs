@@ -366,7 +366,7 @@ pub fn quick_to_elect() -> changestream_sim::Config {
         .handoff(Duration::from_millis(20))
 }
 
-fn client<A: Adapter>(deployment: &RunningDeployment) -> Client<A::Mode> {
+pub fn client<A: Adapter>(deployment: &RunningDeployment) -> Client<A::Mode> {
     Client::new(deployment.uri()).unwrap()
 }
 

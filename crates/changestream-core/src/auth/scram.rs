@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ctutils::CtEq;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::refused;
 use crate::Error;
@@ -132,7 +132,11 @@ impl ServerProof {
         let signature = BASE64
             .decode(signature)
             .map_err(|_| refused("the server's SCRAM signature is not base64"))?;
-        if bool::from(signature.ct_eq(&self.server_signature)) {
+        if signature
+            .as_slice()
+            .ct_eq(self.server_signature.as_slice())
+            .to_bool()
+        {
             return Ok(());
         }
         Err(refused(

@@ -31,7 +31,7 @@ impl ClientMachine {
             closing.deadline = closing.deadline.min(deadline);
             return;
         }
-        let Some(farewell) = self.stream.close() else {
+        let Some(farewell) = self.work.close() else {
             return self.closed(Ok(()));
         };
         let Phase::Attached(attached, _) = self.phase else {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bson::Timestamp;
 use bytes::Bytes;
 
+use crate::command::RunCommand;
 use crate::event::ChangeEvent;
+use crate::stream::CommandReply;
 use crate::token::ResumeToken;
 use crate::{Error, ServerAddress};
 
@@ -47,6 +49,9 @@ pub enum Input {
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
     Timeout,
+    /// A command is to be run, after those before it. For a machine [made for it](super::ClientMachine::for_commands); one
+    /// of a stream ignores it.
+    Command(Box<RunCommand>),
     /// What the consumer wants now. Holds until it is said anew.
     Demand(Demand),
     /// The consumer is done: kill the cursor, end the session, disconnect. [`Output::Closed`] follows, at the latest
@@ -105,6 +110,8 @@ pub enum Output {
     },
     /// Something for the consumer. Comes only while there is a [`Demand`].
     Update(Update),
+    /// How the oldest [`Input::Command`] that is not answered has ended: `Ok` if the server has answered with `ok: 1`.
+    Reply(Result<CommandReply, Error>),
     /// Nothing until an input comes; [`Input::Timeout`] is due at the deadline, if there is one.
     Wait(Option<Deadline>),
     /// The end: nothing but this comes any more. `Ok` after the stream's own end (an invalidate event, or `Close`).
@@ -130,6 +137,10 @@ impl fmt::Debug for Output {
                 .field("connection", connection)
                 .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
+            Self::Reply(result) => f
+                .debug_tuple("Reply")
+                .field(&result.as_ref().map(|_| ()))
+                .finish(),
             Self::Wait(deadline) => f.debug_tuple("Wait").field(deadline).finish(),
             Self::Closed(result) => f.debug_tuple("Closed").field(result).finish(),
         }

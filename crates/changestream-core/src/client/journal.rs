@@ -195,6 +195,11 @@ impl Journal {
         self.record(EventKind::Heartbeat(event));
     }
 
+    /// The next command belongs to another operation than the last one.
+    pub(super) fn new_operation(&mut self) {
+        self.operation = Operation::New;
+    }
+
     pub(super) fn started(
         &mut self,
         now: Instant,

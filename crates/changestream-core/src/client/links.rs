@@ -99,6 +99,22 @@ impl ClientMachine {
         }
     }
 
+    /// A server is attached to: what else was opened to find it is of no use any more.
+    pub(super) fn drop_unneeded_links(&mut self, attached: ConnectionId) {
+        if self.work.has_one_server() {
+            return self.drop_links_but(Some(attached), &ClosedReason::Unused);
+        }
+        let unready: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(id, link)| **id != attached && link.stage != Stage::Ready)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unready {
+            self.drop_link(id, ClosedReason::Unused);
+        }
+    }
+
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
     fn drop_links_to(&mut self, removed: &[ServerAddress]) {
@@ -232,10 +248,15 @@ impl ClientMachine {
         }
         match &mut self.phase {
             Phase::Attached(attached, awaited) if *attached == id && *awaited == Some(reply.request_id) => {
+<<<<<<< HEAD
                 if !reply.more_to_come {
                     *awaited = None;
                 }
                 self.stream.handle_input(self.now, StreamInput::Reply(parsed));
+=======
+                *awaited = None;
+                self.work.handle_input(self.now, StreamInput::Reply(parsed));
+>>>>>>> main
             }
             // The answer to a killCursors.
             Phase::Attached(..)
@@ -253,7 +274,6 @@ impl ClientMachine {
         };
         self.outputs.push_back(Output::Disconnect { connection: id });
         let error = error.at(link.address.clone());
-        tracing::debug!(server = %link.address, %error, "connection lost");
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.broke(now, id, Some(&error));
@@ -273,7 +293,7 @@ impl ClientMachine {
         match &self.phase {
             Phase::Attached(attached, _) if *attached == id => {
                 self.phase = Phase::Parked;
-                self.stream.handle_input(self.now, StreamInput::Failed(error));
+                self.work.handle_input(self.now, StreamInput::Failed(error));
             }
             Phase::Authenticating(chosen, selection) if *chosen == id => {
                 if looks_on {

@@ -8,10 +8,15 @@ use super::closing::Closing;
 use super::journal::Journal;
 use super::links::Link;
 use super::selecting::Selection;
+use super::work::{Work, WorkOutput};
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
+use crate::command::{CommandMachine, CommandOutput, CommandRules};
 use crate::connection::Request;
+<<<<<<< HEAD
 use crate::event::ChangeEvent;
 use crate::monitoring::ClosedReason;
+=======
+>>>>>>> main
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
@@ -20,16 +25,17 @@ use crate::stream::{
 };
 use crate::token::ResumeToken;
 use crate::topology::{ServerDescription, ServerType, Topology, TopologyType};
+use crate::uri::ClientOptions;
 use crate::{Error, ServerAddress};
 
-/// One change stream with everything that it needs: topology, connections, stream.
+/// One change stream with everything that it needs: topology, connections, stream. Or commands instead of the stream.
 #[derive(Debug)]
 pub struct ClientMachine {
     pub(super) settings: Arc<ClientSettings>,
     pub(super) topology: Topology,
     /// Servers that have said that they know `hello` by that name.
     pub(super) knows_hello: BTreeSet<ServerAddress>,
-    pub(super) stream: StreamMachine,
+    pub(super) work: Work,
     pub(super) links: BTreeMap<ConnectionId, Link>,
     pub(super) phase: Phase,
     pub(super) cluster_time: Option<ClusterTime>,
@@ -87,12 +93,48 @@ impl ClientMachine {
             scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
             get_more: socket_timeout.unwrap_or(GET_MORE_SLACK),
         };
-        let retries = Retries {
-            reads: options.retry_reads,
-            overloads: options.max_adaptive_retries.unwrap_or(MAX_ADAPTIVE_RETRIES),
-            retargets: options.enable_overload_retargeting.unwrap_or(false),
+        let stream = StreamMachine::new(scope, &watch, retries(options), patience, random.fork(), now)?;
+        Self::around(settings, snapshot, Work::Stream(Box::new(stream)), random, now)
+    }
+
+    /// A machine that runs commands: each [`Input::Command`] is answered by one [`Output::Reply`], in order. Between them it
+    /// keeps its connections, and without a command it does nothing.
+    ///
+    /// What is said of a stream, such as [`resume_token`](Self::resume_token), is empty.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_commands(
+        settings: Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Result<Self, Error> {
+        let options = &settings.options;
+        let mut random = Random::new(seed);
+        let rules = CommandRules {
+            retries: retries(options),
+            retries_writes: options.retry_writes,
+            patience: options.socket_timeout.filter(|timeout| !timeout.is_zero()),
+            declares_api: options.server_api.is_some(),
         };
-        let stream = StreamMachine::new(scope, &watch, retries, patience, random.fork(), now)?;
+        let commands = CommandMachine::new(rules, random.fork());
+        Self::around(
+            settings,
+            snapshot,
+            Work::Commands(Box::new(commands)),
+            random,
+            now,
+        )
+    }
+
+    fn around(
+        settings: Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        work: Work,
+        random: Random,
+        now: Instant,
+    ) -> Result<Self, Error> {
         let snapshot = snapshot.unwrap_or_default();
         let mut topology = Topology::new(settings.topology.clone())
             .map_err(|error| Error::invalid_argument(error.to_string()))?;
@@ -102,7 +144,7 @@ impl ClientMachine {
         Ok(Self {
             topology,
             knows_hello: BTreeSet::new(),
-            stream,
+            work,
             links: BTreeMap::new(),
             phase: Phase::Parked,
             cluster_time: snapshot.cluster_time,
@@ -146,7 +188,12 @@ impl ClientMachine {
                 });
             }
             Input::Timeout => self.on_timeout(),
-            Input::Demand(demand) => self.stream.handle_input(now, StreamInput::Demand(demand)),
+            Input::Command(command) => {
+                if let Work::Commands(commands) = &mut self.work {
+                    commands.run(*command);
+                }
+            }
+            Input::Demand(demand) => self.work.handle_input(now, StreamInput::Demand(demand)),
             Input::Close { deadline } => self.close(deadline),
         }
     }
@@ -160,11 +207,30 @@ impl ClientMachine {
             if let Phase::Closed(result) = &self.phase {
                 return Output::Closed(result.clone());
             }
-            match self.stream.poll_output(self.now) {
-                Some(StreamOutput::Update(update)) => return Output::Update(update),
-                Some(StreamOutput::Send(command)) => self.send(command),
-                Some(StreamOutput::SelectServer { deprioritized }) => self.start_selection(deprioritized),
-                Some(StreamOutput::End(result, farewell)) => self.end(result, farewell),
+            match self.work.poll_output(self.now) {
+                Some(WorkOutput::Stream(output)) => match output {
+                    StreamOutput::Update(update) => return Output::Update(update),
+                    StreamOutput::Send(command) => self.send(command),
+                    StreamOutput::SelectServer { deprioritized } => self.start_selection(deprioritized),
+                    StreamOutput::End(result, farewell) => self.end(result, farewell),
+                },
+                Some(WorkOutput::Command(output)) => match output {
+                    CommandOutput::Replied(result) => {
+                        if let Some(journal) = self.journal() {
+                            journal.given_back();
+                        }
+                        return Output::Reply(result);
+                    }
+                    CommandOutput::Send(command) => self.send(command),
+                    CommandOutput::SelectServer { deprioritized, again } => {
+                        if let Some(journal) = self.journal()
+                            && !again
+                        {
+                            journal.new_operation();
+                        }
+                        self.start_selection(deprioritized);
+                    }
+                },
                 None => {
                     let deadline = self.deadline();
                     self.due = deadline.map(|deadline| deadline.at);
@@ -196,27 +262,33 @@ impl ClientMachine {
     /// The token to resume from: that of the last event handed over, or of the last empty batch. May be asked for at
     /// any time.
     pub fn resume_token(&self) -> Option<&ResumeToken> {
-        self.stream.resume_token()
+        self.work.resume_token()
     }
 
-    /// Whether the first aggregate has succeeded.
+    /// Whether the first aggregate has succeeded; true for a machine that runs commands.
     pub fn is_open(&self) -> bool {
-        self.stream.is_open()
+        self.work.is_open()
     }
 
     /// Whether more may come: false once an invalidate event is handed over, the stream has failed or was closed.
     pub fn is_alive(&self) -> bool {
-        !matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) && self.stream.is_alive()
+        !matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) && self.work.is_alive()
     }
 
     /// Whether an event can be handed over without further input.
     pub fn has_buffered(&self) -> bool {
-        self.stream.has_buffered()
+        self.work.has_buffered()
     }
 
     /// What the stream has done so far, and how far behind it is.
     pub fn stats(&self) -> StreamStats {
-        self.stream.stats()
+        self.work.stats()
+    }
+
+    /// Takes in the cluster time that another machine of the same client has seen, to be gossiped with the next command
+    /// (Driver Sessions specification, "Gossipping the Cluster Time"). Its topology stays what its own checks say.
+    pub fn learn(&mut self, snapshot: Snapshot) {
+        ClusterTime::advance(&mut self.cluster_time, snapshot.cluster_time);
     }
 
     /// What this machine knows of the deployment, for other streams of the same client.
@@ -241,14 +313,16 @@ impl ClientMachine {
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
             role: role(self.topology.description().topology_type, described),
         };
-        tracing::info!(server = %server.address, "attached");
         self.phase = Phase::Attached(id, None);
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.taken(now, id, &server.address);
         }
-        self.drop_links_but(Some(id), &ClosedReason::Unused);
-        self.stream.handle_input(self.now, StreamInput::Ready(server));
+        self.drop_unneeded_links(id);
+        let minutes = self.topology.description().logical_session_timeout_minutes;
+        let session_timeout = minutes.and_then(|minutes| u64::try_from(minutes).ok());
+        let session_timeout = session_timeout.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
+        self.work.handle_ready(self.now, server, session_timeout);
     }
 
     fn send(&mut self, command: stream::Command) {
@@ -278,8 +352,13 @@ impl ClientMachine {
         reply_timeout: Option<Duration>,
         exhaust_allowed: bool,
     ) -> Option<i32> {
-        if let Some(cluster_time) = &self.cluster_time {
+        if let Some(cluster_time) = &self.cluster_time
+            && matches!(body.get("$clusterTime"), Ok(None))
+        {
             stream::gossip(&mut body, cluster_time.document());
+        }
+        if let Some(api) = &self.settings.options.server_api {
+            api.declare(&mut body);
         }
         let watched = self.journal.is_some().then(|| body.clone());
         let link = self.links.get_mut(&id)?;
@@ -308,7 +387,7 @@ impl ClientMachine {
         for id in ids {
             self.on_link(id, |link| link.connection.handle_timeout(now));
         }
-        self.stream.handle_input(now, StreamInput::Timeout);
+        self.work.handle_input(now, StreamInput::Timeout);
         match &self.phase {
             Phase::Selecting(_) => self.advance_selection(),
             Phase::Closing(closing) if closing.deadline <= now => self.finish_closing(),
@@ -322,7 +401,7 @@ impl ClientMachine {
 
     fn deadline(&self) -> Option<Deadline> {
         let links = self.links.values().filter_map(|link| link.connection.deadline());
-        let stream = self.stream.deadline().map(|at| Deadline {
+        let stream = self.work.deadline().map(|at| Deadline {
             at,
             reason: DeadlineReason::ResumeBackoff,
         });
@@ -338,6 +417,14 @@ impl ClientMachine {
             .chain(stream)
             .chain(phase)
             .min_by_key(|deadline| deadline.at)
+    }
+}
+
+fn retries(options: &ClientOptions) -> Retries {
+    Retries {
+        reads: options.retry_reads,
+        overloads: options.max_adaptive_retries.unwrap_or(MAX_ADAPTIVE_RETRIES),
+        retargets: options.enable_overload_retargeting.unwrap_or(false),
     }
 }
 

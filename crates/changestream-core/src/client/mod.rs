@@ -19,6 +19,7 @@ mod machine;
 mod selecting;
 mod settings;
 mod snapshot;
+mod work;
 
 pub use io::{
     ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, Output, Resuming, Update,

@@ -128,7 +128,7 @@ impl ClientMachine {
     }
 
     fn criteria(&self) -> SelectionCriteria {
-        let mut criteria = SelectionCriteria::read(self.stream.read_preference().clone());
+        let mut criteria = SelectionCriteria::read(self.work.read_preference().clone());
         if let Phase::Selecting(selection) = &self.phase {
             criteria.deprioritized.clone_from(&selection.deprioritized);
         }
@@ -194,7 +194,7 @@ impl ClientMachine {
     pub(super) fn fail_selection(&mut self, error: Error) {
         self.drop_links_but(None, &ClosedReason::Unused);
         self.phase = Phase::Parked;
-        self.stream.handle_input(self.now, StreamInput::Failed(error));
+        self.work.handle_input(self.now, StreamInput::Failed(error));
     }
 
     /// Connections of a pool that was cleared since are not used any more (Connection Monitoring and Pooling
@@ -270,7 +270,7 @@ impl ClientMachine {
         ) {
             return true;
         }
-        match self.stream.read_preference().mode {
+        match self.work.read_preference().mode {
             ReadPreferenceMode::Primary | ReadPreferenceMode::Secondary | ReadPreferenceMode::Nearest => true,
             ReadPreferenceMode::PrimaryPreferred => is_primary,
             ReadPreferenceMode::SecondaryPreferred => !is_primary,
@@ -278,7 +278,7 @@ impl ClientMachine {
     }
 
     fn only_primary(&self) -> bool {
-        self.stream.read_preference().mode == ReadPreferenceMode::Primary
+        self.work.read_preference().mode == ReadPreferenceMode::Primary
             && self.topology.description().topology_type == TopologyType::ReplicaSetWithPrimary
     }
 

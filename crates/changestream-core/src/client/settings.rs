@@ -37,6 +37,7 @@ impl ClientSettings {
             tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
             metadata,
+            server_api: options.server_api.clone(),
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
         };

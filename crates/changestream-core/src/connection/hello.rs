@@ -22,8 +22,9 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// The first message of a connection (the Handshake specification, "Connection handshake").
-    pub(super) fn of_handshake(load_balanced: bool, hello_ok: bool) -> Self {
-        if load_balanced || hello_ok {
+    pub(super) fn of_handshake(settings: &ConnectionSettings, hello_ok: bool) -> Self {
+        // "If a version is declared, clients MUST use hello": servers that know versions know it.
+        if settings.load_balanced || settings.server_api.is_some() || hello_ok {
             Self::Modern
         } else {
             Self::LegacyQuery
@@ -58,7 +59,7 @@ pub(super) fn handshake(
     dialect: Dialect,
     random: &mut Random,
 ) -> (RawDocumentBuf, Option<Conversation>) {
-    let mut command = check(dialect);
+    let mut command = check(settings, dialect);
     command.append(
         cstr!("client"),
         settings.metadata.to_document(settings.app_name.as_deref()),
@@ -106,7 +107,7 @@ pub(super) fn agreed_compressor(settings: &ConnectionSettings, answer: &RawDocum
 }
 
 /// Hello without the arguments that only a handshake may have.
-pub(super) fn check(dialect: Dialect) -> RawDocumentBuf {
+pub(super) fn check(settings: &ConnectionSettings, dialect: Dialect) -> RawDocumentBuf {
     let mut command = match dialect {
         Dialect::LegacyQuery | Dialect::LegacyMsg => rawdoc! { "isMaster": 1 },
         Dialect::Modern => rawdoc! { "hello": 1 },
@@ -114,6 +115,9 @@ pub(super) fn check(dialect: Dialect) -> RawDocumentBuf {
     command.append(cstr!("helloOk"), true);
     // The Handshake specification, as extended by Client Backpressure: overload errors are understood.
     command.append(cstr!("backpressure"), "2");
+    if let Some(api) = &settings.server_api {
+        api.declare(&mut command);
+    }
     command
 }
 

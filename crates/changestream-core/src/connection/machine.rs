@@ -68,7 +68,7 @@ impl Connection {
         reader.set_max_message_size(MAX_HANDSHAKE_MESSAGE);
         let state = State::Connecting {
             give_up: after(now, connect_timeout(&settings)),
-            dialect: Dialect::of_handshake(settings.load_balanced, hello_ok),
+            dialect: Dialect::of_handshake(&settings, hello_ok),
         };
         Self {
             last_request_id: random.next_u64() as i32,
@@ -276,7 +276,7 @@ impl Connection {
         let request_id = self.next_request_id();
         let timeout = connect_timeout(&self.settings);
         self.exchanges.open(now, request_id, Purpose::Check, timeout);
-        self.transmit(dialect.encode(request_id, hello::check(dialect)));
+        self.transmit(dialect.encode(request_id, hello::check(&self.settings, dialect)));
     }
 
     /// Sends a command; [`ConnectionOutput::Reply`] follows. One that comes before the connection is ready is sent
@@ -433,7 +433,7 @@ impl Connection {
                     give_up,
                     conversation,
                 };
-                self.transmit_authentication(now, &start);
+                self.transmit_authentication(now, start);
             }
             Err(error) => self.fail(error),
         }
@@ -480,7 +480,7 @@ impl Connection {
                     give_up,
                     conversation,
                 };
-                self.transmit_authentication(now, &command);
+                self.transmit_authentication(now, command);
             }
             Ok(Next::Done) => self.become_ready(now, server),
             Err(error) => self.fail(error),
@@ -506,11 +506,14 @@ impl Connection {
         self.transmit(compressed.unwrap_or(held.bytes));
     }
 
-    fn transmit_authentication(&mut self, now: Instant, command: &RawDocumentBuf) {
+    fn transmit_authentication(&mut self, now: Instant, mut command: RawDocumentBuf) {
+        if let Some(api) = &self.settings.server_api {
+            api.declare(&mut command);
+        }
         let request_id = self.next_request_id();
         self.exchanges
             .open(now, request_id, Purpose::Authentication, None);
-        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, command, &[]));
+        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, &command, &[]));
     }
 
     fn transmit(&mut self, bytes: Bytes) {

@@ -16,6 +16,7 @@
 //!     tls: false,
 //!     connect_timeout: Duration::from_secs(10),
 //!     metadata: ClientMetadata::new(),
+//!     server_api: None,
 //!     compressors: Vec::new(),
 //!     zlib_level: None,
 //! };
@@ -55,9 +56,9 @@ pub use environment::Environment;
 pub use machine::Connection;
 pub use metadata::{ClientMetadata, OperatingSystem};
 
-use crate::Error;
 use crate::auth::Credential;
 use crate::wire::Compressor;
+use crate::{Error, ServerApi};
 
 /// What all connections of a client have in common.
 #[derive(Clone, Debug)]
@@ -75,6 +76,9 @@ pub struct ConnectionSettings {
     pub connect_timeout: Duration,
     /// What the handshake says about this client.
     pub metadata: ClientMetadata,
+    /// The version of the server's API that every command of the connection's own declares; those that are to be
+    /// [sent](Connection::send) declare it themselves.
+    pub server_api: Option<ServerApi>,
     /// The compressors that are offered to servers, in order of preference; one that is not built in is left out. The
     /// first one that the server knows too compresses every request that may be compressed.
     pub compressors: Vec<Compressor>,

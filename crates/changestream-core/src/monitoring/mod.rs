@@ -14,8 +14,8 @@ mod redaction;
 use std::fmt;
 use std::time::Duration;
 
-use bson::RawDocument;
 use bson::oid::ObjectId;
+use bson::{Document, RawDocument};
 use bytes::Bytes;
 
 pub(crate) use redaction::{is_sensitive, redacted, without_authentication};
@@ -138,13 +138,16 @@ impl MonitoredDocument {
     }
 }
 
-/// As BSON's own `Debug`: a whole document may be 48 MB, so that it is cut where it exceeds a kilobyte.
+/// As text, unless it exceeds a kilobyte: it may have 48 MB.
 impl fmt::Debug for MonitoredDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.len() > LONGEST_SHOWN {
             return write!(f, "MonitoredDocument({} bytes)", self.0.len());
         }
-        self.as_raw().fmt(f)
+        match Document::try_from(self.as_raw()) {
+            Ok(document) => fmt::Display::fmt(&document, f),
+            Err(error) => write!(f, "MonitoredDocument(not readable: {error})"),
+        }
     }
 }
 

@@ -171,7 +171,7 @@ impl Commands {
 
 /// The `$readPreference` of a command (OP_MSG specification, "Global Command Arguments"; Server Selection
 /// specification, "Passing read preference to mongos and load balancers" and "Topology type: Single").
-fn read_preference(preference: &ReadPreference, server: &Server) -> Option<RawDocumentBuf> {
+pub(crate) fn read_preference(preference: &ReadPreference, server: &Server) -> Option<RawDocumentBuf> {
     let mode = match (server.role, preference.mode) {
         (Role::Standalone, _) | (Role::Member | Role::LoadBalanced, ReadPreferenceMode::Primary) => {
             return None;

@@ -32,7 +32,8 @@ pub use machine::{Patience, Retries, StreamMachine};
 pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 
-pub(crate) use command::gossip;
+pub(crate) use command::{gossip, read_preference};
+pub(crate) use resumable::{is_overload, is_retryable_read, overload_delay};
 
 use crate::client::{Demand, Update};
 use crate::{Error, ServerAddress};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
-use bson::{Timestamp, spec::ElementType};
+use bson::{Document, Timestamp, spec::ElementType};
 use bytes::Bytes;
 
 use super::batch::Batch;
@@ -55,10 +55,30 @@ impl CommandReply {
         })
     }
 
+<<<<<<< HEAD
     /// The same reply, of a message that says whether another one follows without being asked for (`moreToCome`).
     #[must_use]
     pub fn more_to_come(self, more_to_come: bool) -> Self {
         Self { more_to_come, ..self }
+=======
+    /// The reply, as it came.
+    pub fn as_raw(&self) -> &RawDocument {
+        RawDocument::from_bytes(&self.body)
+            .expect("the bytes were found to be a document when they were parsed")
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The reply, decoded.
+    ///
+    /// # Errors
+    /// It is no valid BSON further inside.
+    pub fn to_document(&self) -> Result<Document, Error> {
+        Document::try_from(self.as_raw()).map_err(malformed)
+>>>>>>> main
     }
 
     /// `topologyVersion`: how new the server's view of itself is. Errors carry it.

@@ -1,5 +1,8 @@
 //! Which errors a stream resumes from, and which aggregates are tried again.
 
+use std::time::Duration;
+
+use crate::random::Random;
 use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::{Error, ErrorKind, ServerError};
 
@@ -54,6 +57,13 @@ pub(crate) fn is_overload(error: &ServerError) -> bool {
     error.has_label("RetryableError") && error.has_label(SYSTEM_OVERLOADED_ERROR)
 }
 
+/// The pause before a command is sent again that an overloaded server refused: "jitter * min(MAX_BACKOFF, BASE_BACKOFF *
+/// 2^attempt)" (Client Backpressure specification).
+pub(crate) fn overload_delay(attempt: u32, base: Option<Duration>, random: &mut Random) -> Duration {
+    let ceiling = base.unwrap_or(BACKOFF_BASE).saturating_mul(1 << attempt.min(16));
+    ceiling.min(BACKOFF_MAX).mul_f64(random.fraction())
+}
+
 /// Whether the server has no cursor any more after this error, so that there is none to kill.
 pub(crate) fn cursor_is_gone(error: &ServerError) -> bool {
     const CURSOR_KILLED: i32 = 237;
@@ -61,6 +71,10 @@ pub(crate) fn cursor_is_gone(error: &ServerError) -> bool {
 }
 
 const CURSOR_NOT_FOUND: i32 = 43;
+
+/// The first and the longest pause between tries (Client Backpressure specification).
+pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// From server 4.4 on the server itself says what is resumable.
 const WIRE_VERSION_OF_LABEL: i32 = 9;

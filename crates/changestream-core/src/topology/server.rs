@@ -9,6 +9,7 @@ use bson::oid::ObjectId;
 
 use super::{HelloReply, RoundTripTimes};
 use crate::ServerAddress;
+use crate::printable::Printable;
 use crate::read_preference::TagSet;
 
 /// The client's view of one server, made from its last hello reply, or from a failure.
@@ -96,7 +97,7 @@ impl ServerDescription {
     pub fn from_hello(address: ServerAddress, now: Instant, reply: HelloReply) -> Self {
         let server_type = reply.server_type();
         if server_type == ServerType::Unknown {
-            let message = reply.error_message.as_deref().unwrap_or("no message");
+            let message = Printable(reply.error_message.as_deref().unwrap_or("no message"));
             let error = match reply.code {
                 Some(code) => format!("hello was refused: {message} (code {code})"),
                 None => format!("hello was refused: {message}"),

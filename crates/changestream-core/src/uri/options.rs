@@ -6,6 +6,7 @@ use super::credential::Credential;
 use super::secret::Secret;
 use crate::address::ServerAddress;
 use crate::read_preference::{ReadConcern, ReadPreference};
+use crate::server_api::ServerApi;
 use crate::wire::Compressor;
 
 /// How a client reaches a deployment, and how it behaves there (URI Options specification).
@@ -80,6 +81,8 @@ pub struct ClientOptions {
     pub max_adaptive_retries: Option<u32>,
     /// `enableOverloadRetargeting`: whether such a retry seeks another server. `None` is the specification's default.
     pub enable_overload_retargeting: Option<bool>,
+    /// The version of the server's API to keep to. By code only: a connection string cannot say it. Default: none.
+    pub server_api: Option<ServerApi>,
     /// `compressors`, in order of preference. Default: none. One that is not [built in](Compressor::is_built_in) is not
     /// offered to servers.
     pub compressors: Vec<Compressor>,
@@ -124,6 +127,7 @@ impl Default for ClientOptions {
             retry_writes: true,
             max_adaptive_retries: None,
             enable_overload_retargeting: None,
+            server_api: None,
             compressors: Vec::new(),
             zlib_compression_level: None,
             tls: None,

@@ -13,7 +13,10 @@ use changestream_core::client::{
 use changestream_core::connection::ClientMetadata;
 use changestream_core::monitoring::Event;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
-use changestream_core::{ConnectionString, Error, Scope, Update, WatchOptions};
+use changestream_core::{
+    ClientOptions, CommandOptions, ConnectionString, Error, RunCommand, Scope, ServerApi, Update,
+    WatchOptions,
+};
 
 pub(crate) struct Network {
     pub(crate) machine: ClientMachine,
@@ -21,6 +24,8 @@ pub(crate) struct Network {
     /// What the machine waits for.
     pub(crate) deadline: Option<Deadline>,
     pub(crate) updates: Vec<Update>,
+    /// The answers to commands.
+    pub(crate) replies: Vec<Result<Document, Error>>,
     pub(crate) closed: Option<Result<(), Error>>,
     /// Every output, in words and bytes.
     pub(crate) transcript: Vec<String>,
@@ -82,6 +87,14 @@ impl Network {
         Self::by(settings(uri).with_monitoring(), epoch(), None, without_prefetch())
     }
 
+    /// A stream of a client that declares an API version.
+    pub(crate) fn declaring(uri: &str, api: ServerApi) -> Self {
+        let mut uri: ConnectionString = uri.parse().unwrap();
+        uri.options.server_api = Some(api);
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+        Self::by(settings, epoch(), None, without_prefetch())
+    }
+
     fn by(settings: ClientSettings, now: Instant, snapshot: Option<Snapshot>, options: WatchOptions) -> Self {
         let scope = Scope::Collection {
             database: "shop".into(),
@@ -94,12 +107,31 @@ impl Network {
         network
     }
 
+    /// A machine that runs commands, watched.
+    pub(crate) fn for_commands(uri: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
+        let now = epoch();
+        let mut uri: ConnectionString = uri.parse().unwrap();
+        change(&mut uri.options);
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+        let settings = Arc::new(settings.with_monitoring());
+        let machine = ClientMachine::for_commands(settings, None, [3; 32], now).unwrap();
+        let mut network = Self::around(machine, now);
+        network.settle();
+        network
+    }
+
+    pub(crate) fn run(&mut self, command: Document, options: CommandOptions) {
+        let command = RunCommand::new("shop", &command, options).unwrap();
+        self.input(Input::Command(Box::new(command)));
+    }
+
     fn around(machine: ClientMachine, now: Instant) -> Self {
         Self {
             machine,
             now,
             deadline: None,
             updates: Vec::new(),
+            replies: Vec::new(),
             closed: None,
             transcript: Vec::new(),
             links: BTreeMap::new(),
@@ -206,6 +238,10 @@ impl Network {
                     assert!(self.demanding, "{update:?} comes uncalled");
                     self.demanding = self.try_goes_on(&update);
                     self.updates.push(update);
+                }
+                Output::Reply(result) => {
+                    self.replies
+                        .push(result.map(|reply| reply.to_document().unwrap()));
                 }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;

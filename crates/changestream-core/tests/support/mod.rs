@@ -255,6 +255,7 @@ pub fn settings(credential: Option<Credential>) -> ConnectionSettings {
         tls: false,
         connect_timeout: CONNECT_TIMEOUT,
         metadata: ClientMetadata::new(),
+        server_api: None,
         compressors: Vec::new(),
         zlib_level: None,
     }

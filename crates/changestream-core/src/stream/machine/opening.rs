@@ -7,7 +7,7 @@ use crate::client::{Resuming, Update};
 use crate::options::ResumePolicy;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
-use crate::stream::resumable::{is_overload, is_retryable_read};
+use crate::stream::resumable::{BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay};
 use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
@@ -67,7 +67,6 @@ impl StreamMachine {
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
-        tracing::debug!(%error, "retrying the aggregate");
         goal.retries += 1;
         if !refused {
             goal.avoided = error.server().cloned();
@@ -78,10 +77,8 @@ impl StreamMachine {
         self.state = State::BackingOff(goal, now + delay);
     }
 
-    /// "jitter * min(MAX_BACKOFF, BASE_BACKOFF * 2^attempt)" (Client Backpressure specification).
     pub(super) fn overload_delay(&mut self, attempt: u32, base: Option<Duration>) -> Duration {
-        let ceiling = base.unwrap_or(BACKOFF_BASE).saturating_mul(1 << attempt.min(16));
-        ceiling.min(BACKOFF_MAX).mul_f64(self.random.fraction())
+        overload_delay(attempt, base, &mut self.random)
     }
 
     /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
@@ -111,7 +108,6 @@ impl StreamMachine {
     pub(super) fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
         self.attempts = self.attempts.saturating_add(1);
         let delay = self.backoff();
-        tracing::info!(attempt = self.attempts, ?delay, %cause, "resuming");
         // Of attempts that nobody asked about the last one is enough.
         self.inbox.drop_last_resuming();
         self.inbox.push(Item::Update(Update::Resuming(Resuming {
@@ -138,7 +134,3 @@ impl StreamMachine {
         ceiling.mul_f64(self.random.fraction())
     }
 }
-
-/// The first and the longest pause between attempts to resume (client backpressure specification's figures).
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,108 @@
+//! What a client machine is for: one stream, or commands.
+
+use std::time::{Duration, Instant};
+
+use crate::ReadPreference;
+use crate::command::{CommandMachine, CommandOutput};
+use crate::stream::{Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
+use crate::token::ResumeToken;
+
+/// The inner machine that servers are found for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Stream(Box<StreamMachine>),
+    Commands(Box<CommandMachine>),
+}
+
+pub(super) enum WorkOutput {
+    Stream(StreamOutput),
+    Command(CommandOutput),
+}
+
+impl Work {
+    pub(super) fn handle_input(&mut self, now: Instant, input: StreamInput) {
+        let commands = match self {
+            Self::Stream(stream) => return stream.handle_input(now, input),
+            Self::Commands(commands) => commands,
+        };
+        match input {
+            StreamInput::Ready(server) => commands.handle_ready(now, server, None),
+            StreamInput::Reply(reply) => commands.handle_reply(now, reply),
+            StreamInput::Failed(error) => commands.handle_failed(now, error),
+            StreamInput::Timeout => commands.handle_timeout(now),
+            // Only a stream has anything to demand.
+            StreamInput::Demand(_) => {}
+        }
+    }
+
+    /// A connection to the server that was asked for is ready.
+    pub(super) fn handle_ready(&mut self, now: Instant, server: Server, session_timeout: Option<Duration>) {
+        match self {
+            Self::Stream(stream) => stream.handle_input(now, StreamInput::Ready(server)),
+            Self::Commands(commands) => commands.handle_ready(now, server, session_timeout),
+        }
+    }
+
+    pub(super) fn poll_output(&mut self, now: Instant) -> Option<WorkOutput> {
+        match self {
+            Self::Stream(stream) => stream.poll_output(now).map(WorkOutput::Stream),
+            Self::Commands(commands) => commands.poll_output().map(WorkOutput::Command),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Stream(stream) => stream.deadline(),
+            Self::Commands(commands) => commands.deadline(),
+        }
+    }
+
+    pub(super) fn close(&mut self) -> Option<Farewell> {
+        match self {
+            Self::Stream(stream) => stream.close(),
+            Self::Commands(commands) => commands.close(),
+        }
+    }
+
+    pub(super) fn read_preference(&self) -> &ReadPreference {
+        match self {
+            Self::Stream(stream) => stream.read_preference(),
+            Self::Commands(commands) => commands.read_preference(),
+        }
+    }
+
+    /// Whether one connection is all that it needs. Commands go to one server now and to another then.
+    pub(super) fn has_one_server(&self) -> bool {
+        match self {
+            Self::Stream(_) => true,
+            Self::Commands(_) => false,
+        }
+    }
+
+    pub(super) fn resume_token(&self) -> Option<&ResumeToken> {
+        self.stream().and_then(StreamMachine::resume_token)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.stream().is_none_or(StreamMachine::is_open)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.stream().is_none_or(StreamMachine::is_alive)
+    }
+
+    pub(super) fn has_buffered(&self) -> bool {
+        self.stream().is_some_and(StreamMachine::has_buffered)
+    }
+
+    pub(super) fn stats(&self) -> StreamStats {
+        self.stream().map(StreamMachine::stats).unwrap_or_default()
+    }
+
+    fn stream(&self) -> Option<&StreamMachine> {
+        match self {
+            Self::Stream(stream) => Some(stream),
+            Self::Commands(_) => None,
+        }
+    }
+}
