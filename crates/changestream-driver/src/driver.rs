@@ -5,14 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-<<<<<<< HEAD
-use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Update};
-use changestream_core::{ChangeEvent, Error, ServerAddress};
-=======
 use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Snapshot, Update};
 use changestream_core::stream::CommandReply;
-use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
->>>>>>> main
+use changestream_core::{ChangeEvent, Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;

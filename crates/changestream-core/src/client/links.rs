@@ -248,15 +248,10 @@ impl ClientMachine {
         }
         match &mut self.phase {
             Phase::Attached(attached, awaited) if *attached == id && *awaited == Some(reply.request_id) => {
-<<<<<<< HEAD
                 if !reply.more_to_come {
                     *awaited = None;
                 }
-                self.stream.handle_input(self.now, StreamInput::Reply(parsed));
-=======
-                *awaited = None;
                 self.work.handle_input(self.now, StreamInput::Reply(parsed));
->>>>>>> main
             }
             // The answer to a killCursors.
             Phase::Attached(..)

@@ -12,11 +12,7 @@ use super::work::{Work, WorkOutput};
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
 use crate::command::{CommandMachine, CommandOutput, CommandRules};
 use crate::connection::Request;
-<<<<<<< HEAD
 use crate::event::ChangeEvent;
-use crate::monitoring::ClosedReason;
-=======
->>>>>>> main
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
@@ -256,7 +252,7 @@ impl ClientMachine {
         if !self.outputs.is_empty() {
             return None;
         }
-        self.stream.take_ready()
+        self.work.take_ready()
     }
 
     /// The token to resume from: that of the last event handed over, or of the last empty batch. May be asked for at

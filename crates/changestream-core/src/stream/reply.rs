@@ -55,12 +55,12 @@ impl CommandReply {
         })
     }
 
-<<<<<<< HEAD
     /// The same reply, of a message that says whether another one follows without being asked for (`moreToCome`).
     #[must_use]
     pub fn more_to_come(self, more_to_come: bool) -> Self {
         Self { more_to_come, ..self }
-=======
+    }
+
     /// The reply, as it came.
     pub fn as_raw(&self) -> &RawDocument {
         RawDocument::from_bytes(&self.body)
@@ -78,7 +78,6 @@ impl CommandReply {
     /// It is no valid BSON further inside.
     pub fn to_document(&self) -> Result<Document, Error> {
         Document::try_from(self.as_raw()).map_err(malformed)
->>>>>>> main
     }
 
     /// `topologyVersion`: how new the server's view of itself is. Errors carry it.
