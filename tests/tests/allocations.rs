@@ -49,7 +49,11 @@ fn an_event_is_handed_over_without_allocating_and_a_batch_costs_a_few_allocation
         ROUNDS * BATCH
     );
     let rounds = ROUNDS as usize;
-    assert!(allocated <= 100 * rounds, "{} allocations a batch", allocated / rounds);
+    assert!(
+        allocated <= 100 * rounds,
+        "{} allocations a batch",
+        allocated / rounds
+    );
     assert!(
         bytes <= (16 << 10) * rounds,
         "{} bytes a batch: the reply's buffer is used again",

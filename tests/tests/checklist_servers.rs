@@ -6,7 +6,7 @@
 //! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: client backpressure is not carried out.
 //! - retryable reads 1 (PoolClearedError), CMAP 5 (checkOutFailed): a stream has no pool, hence no such error or event.
 //! - CSOT 4 and 5: `timeoutMS` is not carried out.
-//! - DNS 1 to 4, SRV polling 1 to 13: `mongodb+srv` is not resolved yet.
+//! - DNS 1 to 4, SRV polling 1 to 13: in `changestream-core`, `tests/client/seedlist.rs` and `rescanning.rs`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -71,7 +71,8 @@ fn what_is_not_to_be_retried_is_not() {
 fn the_aggregate_of_a_resume_is_retried_and_a_get_more_never() {
     for options in both() {
         let (mut world, stream) = World::watching_orders(options);
-        world.fail(&["getMore", "aggregate"], 2, doc! { "errorCode": 91 });
+        let fault = doc! { "errorCode": 91, "errorLabels": ["ResumableChangeStreamError"] };
+        world.fail(&["getMore", "aggregate"], 2, fault);
         world.insert_orders([0]);
         assert_eq!(world.keys(stream, 1), [0]);
         let names = world.command_names();
@@ -133,7 +134,7 @@ fn a_get_more_survives_a_step_down() {
 fn keeps_its_connection_after(code: i32, version: &str) -> bool {
     let mut world = World::new(Deployment::replica_set(1).server_version(version), [1; 32]);
     let stream = world.watching(&collection("shop", "orders"), exact());
-    world.fail(&["getMore"], 1, doc! { "errorCode": code });
+    world.fail_get_more(code);
     world.insert_orders([0]);
     assert_eq!(world.keys(stream, 1), [0]);
     let connections: Vec<_> = world

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{tidy, weight};
+use crate::{deny, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -35,6 +35,7 @@ enum Work {
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
     Weight,
+    Deny,
 }
 
 impl Step {
@@ -45,6 +46,7 @@ impl Step {
             }
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Deny => "cargo xtask deny".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
         }
     }
@@ -53,6 +55,7 @@ impl Step {
         let (arguments, variable) = match &self.work {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
+            Work::Deny => return deny::run(root),
             Work::Weight => return weight::count(root),
         };
         let mut command = Command::new(tidy::cargo());
@@ -76,7 +79,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -84,6 +87,10 @@ const STEPS: [Step; 8] = [
     Step {
         name: "tidy",
         work: Work::Tidy,
+    },
+    Step {
+        name: "deny",
+        work: Work::Deny,
     },
     Step {
         name: "weight",

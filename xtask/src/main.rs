@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod deny;
 mod fuzz;
 mod tidy;
 mod weight;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         },
         ["bench-smoke"] => bench::smoke(&root(), false),
         ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
+        ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulate(&root(), rest),
@@ -81,5 +83,6 @@ cargo xtask tidy    the rules that no compiler checks
 cargo xtask bench [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's figures
 cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

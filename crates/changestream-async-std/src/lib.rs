@@ -27,6 +27,10 @@
 //!
 //! Every method of a stream may be dropped at any await point, in `select!` or by `async_std::future::timeout`, and
 //! nothing is lost. A stream is one value without tasks, polled from where it is.
+//!
+//! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, and are off by default.
 
 use std::future::Future;
 use std::io;

@@ -32,6 +32,8 @@
 //! `connectTimeoutMS` says.
 //!
 //! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//!
 //! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
 //! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ServerAddress;
+use crate::dns::{DnsFault, Question};
 use crate::printable::Printable;
 use crate::token::ResumeToken;
 
@@ -45,6 +46,15 @@ impl Error {
         Self::new(ErrorKind::Network {
             message: message.into(),
             timed_out,
+        })
+    }
+
+    /// No servers found in DNS for that host of a connection string.
+    pub(crate) fn dns(host: &str, question: Question, fault: DnsFault) -> Self {
+        Self::new(ErrorKind::Dns {
+            host: host.to_owned(),
+            question,
+            fault,
         })
     }
 
@@ -156,6 +166,16 @@ pub enum ErrorKind {
         /// What is wrong, where.
         message: String,
     },
+    /// The servers of a `mongodb+srv://` connection string could not be found in DNS. No server was talked to.
+    #[non_exhaustive]
+    Dns {
+        /// The host in the connection string.
+        host: String,
+        /// The look-up that failed, or whose records cannot be used.
+        question: Question,
+        /// Why.
+        fault: DnsFault,
+    },
     /// No suitable server was found within `serverSelectionTimeoutMS`.
     #[non_exhaustive]
     ServerSelection {
@@ -231,6 +251,7 @@ impl ErrorKind {
             | Self::Server(e) => Some(e),
             Self::Authentication { server_error, .. } => server_error.as_ref(),
             Self::InvalidArgument { .. }
+            | Self::Dns { .. }
             | Self::ServerSelection { .. }
             | Self::Network { .. }
             | Self::System { .. }
@@ -273,6 +294,7 @@ impl ErrorKind {
                 "start the server as a replica set (one member is enough): mongod --replSet rs0, then rs.initiate()",
             ),
             Self::MissingResumeToken => Some("keep `_id` in the pipeline's output"),
+            Self::Dns { fault, .. } => Some(fault.hint()),
             Self::InvalidArgument { .. }
             | Self::ServerSelection { .. }
             | Self::Authentication { .. }
@@ -290,6 +312,14 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidArgument { message } => f.write_str(message),
+            Self::Dns {
+                host,
+                question,
+                fault,
+            } => write!(
+                f,
+                "cannot find the servers of mongodb+srv://{host} in DNS: {question}: {fault}"
+            ),
             Self::ServerSelection { message } => write!(f, "no suitable server: {message}"),
             Self::Authentication {
                 message,

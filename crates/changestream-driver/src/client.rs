@@ -12,6 +12,7 @@ use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
 use changestream_core::{CommandOptions, Error, RunCommand, Scope, Session, WatchOptions};
 
+use crate::dns::DnsServers;
 use crate::driver::Driver;
 use crate::monitor::Monitor;
 use crate::run::{Pool, Running};
@@ -72,6 +73,31 @@ impl<M: Mode> Client<M> {
     /// As [`with_options`](Self::with_options).
     pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
         Inner::with_settings(mode, settings).map(Self::from)
+    }
+
+    /// The same client, that asks these DNS servers for the records of a `mongodb+srv://` connection string, in this order,
+    /// in place of the system's. It has learned nothing of the deployment yet. Without effect on how hosts' addresses
+    /// are looked up, and on `mongodb://`.
+    #[cfg(feature = "dns")]
+    #[must_use]
+    pub fn with_dns_servers(&self, servers: impl IntoIterator<Item = std::net::SocketAddr>) -> Self
+    where
+        M: Clone,
+    {
+        let inner = &*self.inner;
+        let client = Self::from(Inner {
+            mode: inner.mode.clone(),
+            settings: inner.settings.clone(),
+            security: inner.security.clone(),
+            servers: DnsServers::Given(servers.into_iter().collect()),
+            warnings: inner.warnings.clone(),
+            knowledge: Knowledge::default(),
+            sources: AtomicU64::new(1),
+        });
+        Self {
+            monitor: self.monitor.clone(),
+            ..client
+        }
     }
 
     /// The same client, with a handler that is told of what its streams and commands do: commands, connections,
@@ -172,6 +198,7 @@ impl<M: Mode> Client<M> {
             runtime,
             machine,
             inner.security.clone(),
+            inner.servers.clone(),
             self.monitor.clone(),
             inner.knowledge.clone(),
         );
@@ -202,7 +229,8 @@ impl<M: Mode> Client<M> {
         let mut machine = ClientMachine::for_commands(self.settings(), Some(snapshot), random_seed()?, now)?;
         machine.set_event_source(self.inner.sources.fetch_add(1, Ordering::Relaxed));
         let (security, monitor) = (self.inner.security.clone(), self.monitor.clone());
-        Ok(Driver::new(runtime, machine, security, monitor))
+        let servers = self.inner.servers.clone();
+        Ok(Driver::new(runtime, machine, security, servers, monitor))
     }
 
     fn runtime(&self) -> Result<M::Runtime, Error> {
@@ -230,6 +258,7 @@ struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
     security: Security,
+    servers: DnsServers,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
     /// The number of the next machine, by which its events are told from those of others.
@@ -243,6 +272,7 @@ impl<M: Mode> Inner<M> {
     }
 
     fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+        crate::dns::check(settings.options())?;
         let security = Security::new(settings.options())?;
         let warnings = security.warnings(settings.options());
         for warning in &warnings {
@@ -251,6 +281,7 @@ impl<M: Mode> Inner<M> {
         Ok(Self {
             mode,
             security,
+            servers: DnsServers::default(),
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),

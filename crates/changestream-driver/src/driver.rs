@@ -11,6 +11,7 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, RunCommand, ServerAddress
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
 use crate::security::Security;
@@ -31,6 +32,7 @@ pub(crate) struct Driver<R: Runtime> {
     security: Security,
     monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
+    lookups: Lookups<R>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
     demand: Demand,
@@ -42,13 +44,20 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, monitor: Monitor) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        servers: DnsServers,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             runtime,
             machine,
             security,
             monitor,
             sockets: BTreeMap::new(),
+            lookups: Lookups::new(servers),
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::new(),
@@ -72,7 +81,7 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at()
+        self.alarm.at().into_iter().chain(self.lookups.deadline()).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -184,6 +193,7 @@ impl<R: Runtime> Driver<R> {
             let output = self.machine.poll_output();
             self.monitor.tell(&mut self.machine);
             match output {
+                Output::Resolve { lookup, question } => self.lookups.start(lookup, &question),
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
@@ -224,6 +234,7 @@ impl<R: Runtime> Driver<R> {
     fn finish(&mut self, result: Result<(), Error>, cx: &mut Context<'_>) {
         self.end = Some(result);
         self.alarm = Alarm::new();
+        self.lookups.clear();
         while let Some((_, socket)) = self.sockets.pop_first() {
             if let Socket::Open(open) = socket {
                 open.leave(cx);
@@ -239,7 +250,7 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Polls every socket once, so that none waits for another, however busy. None if no socket had anything, else how
+    /// Polls every socket and look-up once, so that none waits for another, however busy. None if no socket had anything, else how
     /// many bytes there were.
     fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         let mut progress = None;
@@ -256,6 +267,11 @@ impl<R: Runtime> Driver<R> {
         }
         for connection in gone {
             self.sockets.remove(&connection);
+        }
+        while let Poll::Ready((lookup, result)) = self.lookups.poll(&self.runtime, cx) {
+            self.machine
+                .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
+            progress = Some(progress.unwrap_or(0));
         }
         progress
     }

@@ -41,6 +41,13 @@
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
 //! connection string, and is not offered to servers.
 //!
+//! # DNS
+//! With the feature `dns`, which the adapters have on by default, the servers of a `mongodb+srv://` connection string are
+//! found by their SRV records; without it such a client is refused. The name servers are those of `/etc/resolv.conf`, or
+//! those that `Client::with_dns_servers` names; systems without that file need the latter. They are asked over UDP, and over
+//! TCP by connections of the [`Runtime`] where an answer is too long. No executor is asked for UDP: while a name is
+//! looked up, timers say when to look for the datagram, every 16 milliseconds at the most seldom.
+//!
 //! # TLS
 //! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
 //! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of
@@ -59,6 +66,12 @@
 
 mod alarm;
 mod client;
+#[cfg(feature = "dns")]
+#[doc(hidden)]
+pub mod dns;
+#[cfg(not(feature = "dns"))]
+#[path = "no_dns.rs"]
+mod dns;
 mod driver;
 mod layer;
 mod logging;

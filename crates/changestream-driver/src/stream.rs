@@ -12,6 +12,7 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, ResumeToken};
 use futures_core::Stream;
 
 use crate::Runtime;
+use crate::dns::DnsServers;
 use crate::driver::Driver;
 use crate::monitor::Monitor;
 use crate::security::Security;
@@ -58,11 +59,12 @@ impl<R: Runtime> ChangeStream<R> {
         runtime: R,
         machine: ClientMachine,
         security: Security,
+        servers: DnsServers,
         monitor: Monitor,
         knowledge: Knowledge,
     ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security, monitor),
+            driver: Driver::new(runtime, machine, security, servers, monitor),
             knowledge,
             phase: Phase::Opening,
             told: false,

@@ -167,7 +167,8 @@ fn is_plain(op: &Op, options: &EventOptions) -> bool {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => true,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => true,
     };
     images && !options.expanded
 }
@@ -244,7 +245,8 @@ impl Scope {
             | Change::DropDatabase
             | Change::CreateIndexes { .. }
             | Change::DropIndexes { .. }
-            | Change::Modify { .. } => None,
+            | Change::Modify { .. }
+            | Change::Shard { .. } => None,
         };
         if op.coll.starts_with("system.") {
             return false;
@@ -285,6 +287,7 @@ fn kind(op: &Op, expanded: bool) -> Option<&'static str> {
         Change::CreateIndexes { .. } => expanded("createIndexes"),
         Change::DropIndexes { .. } => expanded("dropIndexes"),
         Change::Modify { .. } => expanded("modify"),
+        Change::Shard { .. } => expanded("shardCollection"),
     }
 }
 
@@ -301,7 +304,8 @@ fn document_key(op: &Op) -> Option<Document> {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => None,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => None,
     }
 }
 
@@ -337,6 +341,7 @@ fn operation_description(op: &Op) -> Option<Document> {
             Some(doc! { "indexes": indexes.clone() })
         }
         Change::Modify { options, .. } => Some(options.clone()),
+        Change::Shard { description } => Some(description.clone()),
         Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
@@ -396,7 +401,8 @@ fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return Ok(None),
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return Ok(None),
     };
     match options.full_document {
         Image::Default => Ok(None),
@@ -426,7 +432,8 @@ fn before_change(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return Ok(None),
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return Ok(None),
     };
     match options.before_change {
         Image::Default | Image::UpdateLookup => Ok(None),

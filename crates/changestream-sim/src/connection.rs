@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) activity: Activity,
     pub(crate) app_name: Option<String>,
     pub(crate) handshaken: bool,
+    /// A fail point ends it in the place of a reply.
+    pub(crate) hangs_up: bool,
     pub(crate) user: Option<String>,
     pub(crate) conversation: Option<Conversation>,
     /// What hello has agreed upon, in the order of the client.
@@ -87,6 +89,7 @@ impl Connection {
             activity: Activity::Idle,
             app_name: None,
             handshaken: false,
+            hangs_up: false,
             user: None,
             conversation: None,
             compressors: Vec::new(),

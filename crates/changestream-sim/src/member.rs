@@ -38,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) election_due: Option<Instant>,
     pub(crate) cursors: BTreeMap<i64, Cursor>,
     pub(crate) transactions: BTreeMap<Vec<u8>, Transaction>,
+    /// The sessions that were used here, each with the time when it was last.
+    pub(crate) sessions: BTreeMap<Vec<u8>, (Document, Instant)>,
     pub(crate) fail_points: FailPoints,
     connections: i32,
     requests: i32,
@@ -80,6 +82,7 @@ impl Member {
             election_due: None,
             cursors: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             fail_points: FailPoints::default(),
             connections: 0,
             requests: 0,

@@ -113,6 +113,10 @@ pub(crate) enum Change {
         options: Document,
         before: Document,
     },
+    /// The collection is sharded from here on; a note, as the servers' own.
+    Shard {
+        description: Document,
+    },
 }
 
 /// A member's copy of the oplog. Never empty once the set is initiated.

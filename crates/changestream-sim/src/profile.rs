@@ -25,7 +25,7 @@ pub struct Profile {
     pub streams_hello: bool,
     /// It labels resumable change-stream errors and retryable writes (4.4 and later).
     pub labels_errors: bool,
-    /// The oldest versions label what is *not* resumable; 4.2 and 4.4 do.
+    /// It labels what is *not* resumable too, for the clients of 4.2 (4.2 and later).
     pub labels_non_resumable: bool,
     /// It answers exhaust getMore by `moreToCome` (4.4 and later).
     pub exhaust: bool,
@@ -43,6 +43,8 @@ pub struct Profile {
     pub enumerated_full_document: bool,
     /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later, but for 6.1 to 6.3).
     pub split_large_event: bool,
+    /// Commands may declare the version of the API that they are of (5.0 and later).
+    pub versioned_api: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
 }
@@ -134,6 +136,7 @@ const V4_4: Profile = Profile {
     generic_comment: true,
     enumerated_full_document: true,
     split_large_event: false,
+    versioned_api: false,
     default_majority: false,
 };
 const V5_0: Profile = Profile {
@@ -142,9 +145,9 @@ const V5_0: Profile = Profile {
     hello: true,
     says_primary: true,
     error_starts_with_ok: true,
-    labels_non_resumable: false,
     truncated_arrays: true,
     retried_stmt_ids: true,
+    versioned_api: true,
     default_majority: true,
     ..V4_4
 };

@@ -7,7 +7,7 @@ use bson::{Binary, Bson, Document};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::{Catalog, id_of, session_key};
-use crate::commands::Context;
+use crate::commands::{Context, is_retriable};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
 use crate::failpoints::number;
@@ -66,12 +66,14 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
             ),
         ));
     }
+    let starts = body.get_bool("startTransaction").unwrap_or(false);
+    check_concerns(body, starts)?;
     let Some(m) = d.members.get_mut(context.member) else {
         return Ok(());
     };
     let key = session_key(lsid);
     let active = m.transactions.get(&key).map(|t| t.number);
-    if body.get_bool("startTransaction").unwrap_or(false) {
+    if starts {
         if active.is_some_and(|active| active > txn_number) {
             return Err(CommandError::new(
                 225,
@@ -98,6 +100,24 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
     }
 }
 
+/// A transaction has one read concern, and its write concern belongs to its end.
+fn check_concerns(body: &Document, starts: bool) -> Result<(), CommandError> {
+    if body.contains_key("writeConcern") {
+        return Err(CommandError::invalid_options(
+            "writeConcern is not allowed within a multi-statement transaction",
+        ));
+    }
+    let later = body
+        .get_document("readConcern")
+        .is_ok_and(|concern| !concern.is_empty());
+    if later && !starts {
+        return Err(CommandError::invalid_options(
+            "Only the first command in a transaction may specify a readConcern",
+        ));
+    }
+    Ok(())
+}
+
 /// What a failed command does to its transaction, and which label that gives.
 pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut CommandError) {
     if !is_member(context) {
@@ -111,11 +131,20 @@ pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut Comm
     {
         m.transactions.remove(&session_key(lsid));
     }
-    let transient =
-        matches!(
-            error.code,
-            112 | 246 | 251 | 11600 | 11602 | 10107 | 13435 | 91 | 189
-        ) && !(context.request.name() == "commitTransaction" && error.code != 251 && error.code != 112);
+    label(context, error);
+}
+
+/// Says of an error of a transaction's command that the whole transaction can be tried again.
+pub(crate) fn label(context: &Context<'_>, error: &mut CommandError) {
+    if !is_member(context) {
+        return;
+    }
+    // Conflicts, snapshots that are no more, and errors after which nothing of the transaction is left; whether a
+    // commit that could not be heard of has happened is for its retry to find out.
+    let transient = match error.code {
+        46 | 112 | 239 | 246 | 251 | 267 => true,
+        code => !ends(context) && is_retriable(code),
+    };
     if transient && !error.labels.iter().any(|l| l == TRANSIENT) {
         error.labels.push(TRANSIENT.to_owned());
     }
@@ -165,7 +194,7 @@ pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime
 }
 
 /// A session's identifier as it is logged: with the digest of its owner's name, which is empty without users.
-fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document {
+pub(crate) fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document {
     let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
     let owner = user.map_or_else(String::new, |user| format!("{user}@admin"));
     let mut whole = Document::new();
@@ -264,6 +293,42 @@ impl Deployment {
     }
 }
 
+/// Whether the command takes the read concern that it is given.
+pub(crate) fn check_read_concern(context: &Context<'_>) -> Result<(), CommandError> {
+    let Ok(concern) = context.body().get_document("readConcern") else {
+        return Ok(());
+    };
+    let Some(level) = concern.get("level") else {
+        return Ok(());
+    };
+    let Some(level) = level.as_str() else {
+        return Err(CommandError::type_mismatch(
+            "BSON field 'readConcern.level' must be a string",
+        ));
+    };
+    let takes_it = match level {
+        "local" | "available" => true,
+        "majority" | "linearizable" | "snapshot" => {
+            let name = context.request.name();
+            let snapshot_of_count = name == "count" && level == "snapshot";
+            is_member(context) || (READS.contains(&name) && !snapshot_of_count)
+        }
+        _ => {
+            return Err(CommandError::bad_value(format!(
+                "Enumeration value '{level}' for field 'readConcern.level' is not a valid value."
+            )));
+        }
+    };
+    if takes_it {
+        return Ok(());
+    }
+    Err(CommandError::invalid_options(format!(
+        "Command {} does not support {{ readConcern: {{ level: \"{level}\" }} }} :: caused by :: read concern not \
+         supported",
+        context.request.name()
+    )))
+}
+
 /// Whether a read is to see only what the majority has.
 pub(crate) fn wants_majority(context: &Context<'_>) -> bool {
     let concern = context.body().get_document("readConcern").ok();
@@ -284,7 +349,8 @@ fn conflict(now: &Catalog, base: &Catalog, op: &Op) -> Option<CommandError> {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return None,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return None,
     };
     let id = id_of(document);
     let find = |catalog: &Catalog| {
@@ -333,7 +399,9 @@ fn none_such(txn_number: i64, active: Option<i64>) -> CommandError {
     )
 }
 
-const TRANSIENT: &str = "TransientTransactionError";
+pub(crate) const TRANSIENT: &str = "TransientTransactionError";
+/// What takes other read concerns than local, outside transactions.
+const READS: [&str; 4] = ["aggregate", "count", "distinct", "find"];
 const ALLOWED: [&str; 12] = [
     "abortTransaction",
     "aggregate",

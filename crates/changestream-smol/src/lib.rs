@@ -25,6 +25,10 @@
 //! stream is one value without tasks. Its sockets and timers are those of `async-io`, which has a thread of its own where
 //! no executor drives it: so it is polled from anywhere, in `smol::block_on`, on `async-executor`, or on an executor that
 //! has no I/O.
+//!
+//! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, and are off by default.
 
 use std::future::Future;
 use std::io;

@@ -22,6 +22,7 @@ use changestream_core::random::Random;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
+use crate::name_service::Zone;
 use rewriting::Rewriting;
 use writer::Writer;
 
@@ -38,6 +39,8 @@ pub struct World {
     pub deployment: Deployment,
     /// The wires.
     pub network: Network,
+    /// What DNS says, at once.
+    pub zone: Zone,
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
@@ -112,6 +115,7 @@ impl World {
             now,
             deployment,
             network: Network::new(random.fork()),
+            zone: Zone::default(),
             streams: Vec::new(),
             random,
             writer: None,
@@ -419,6 +423,11 @@ impl World {
         loop {
             let stream = &mut self.streams[index];
             match stream.machine.poll_output() {
+                Output::Resolve { lookup, question } => {
+                    let result = self.zone.answer(&question);
+                    let input = Input::Resolved { lookup, result };
+                    stream.machine.handle_input(self.now, input);
+                }
                 Output::Connect { connection, address } => {
                     let member = (0..self.deployment.member_count())
                         .find(|member| self.deployment.address(*member) == Some(&address.to_string()));

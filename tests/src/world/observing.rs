@@ -140,14 +140,25 @@ impl World {
 
     /// The next getMore at each member fails with that code, as the server itself would let it fail: labels and all.
     pub fn fail_get_more(&mut self, code: i32) {
-        self.fail(&["getMore"], 1, doc! { "errorCode": code });
+        let command = doc! {
+            "configureFailPoint": "failGetMoreAfterCursorCheckout",
+            "mode": { "times": 1 },
+            "data": { "errorCode": code },
+        };
+        for member in 0..self.deployment.member_count() {
+            self.deployment
+                .fail_command(member, &command)
+                .expect("the fail point is well formed");
+        }
     }
 
     /// No command fails any more.
     pub fn stop_failing(&mut self) {
         for member in 0..self.deployment.member_count() {
-            let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
-            self.deployment.fail_command(member, &off).expect("well formed");
+            for name in ["failCommand", "failGetMoreAfterCursorCheckout"] {
+                let off = doc! { "configureFailPoint": name, "mode": "off" };
+                self.deployment.fail_command(member, &off).expect("well formed");
+            }
         }
     }
 

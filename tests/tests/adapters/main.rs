@@ -12,6 +12,7 @@ mod adapter;
 mod certificates;
 mod chopped;
 mod commands;
+mod dns;
 mod examples;
 mod scenarios;
 mod tls;
@@ -61,6 +62,15 @@ macro_rules! suite {
             commands::a_refused_command_is_told_with_the_servers_words,
             commands::a_command_outlives_the_connection_of_the_one_before,
             commands::a_command_given_up_leaves_the_next_ones_alone,
+            dns::servers_and_their_options_are_found_in_dns,
+            dns::an_answer_that_does_not_fit_is_asked_for_over_tcp,
+            dns::aliases_are_followed,
+            dns::a_server_that_knows_no_extension_is_asked_without,
+            dns::answers_of_others_are_passed_over,
+            dns::the_next_name_server_is_asked_where_one_fails,
+            dns::what_dns_lacks_is_told_with_the_name,
+            dns::a_server_of_another_domain_is_not_connected_to,
+            dns::a_name_server_that_says_nothing_is_waited_for_as_long_as_for_a_server,
             tls::tls_loses_and_repeats_nothing,
             tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
@@ -166,6 +176,7 @@ suite!(chopped_, OnChopped:
     tls::tls_loses_and_repeats_nothing,
     tls::each_tls_version_is_spoken_and_the_host_is_named,
     tls::a_client_certificate_is_shown_and_its_refusal_told,
+    dns::an_answer_that_does_not_fit_is_asked_for_over_tcp,
 );
 
 suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);

@@ -58,6 +58,12 @@ fn watch(args: &Tail, saved: Option<&Position>) -> Result<Watch, Failure> {
         crate::say(&format!("connection string: {warning}"));
     }
     let client = Client::with_options(connection.options)?;
+    #[cfg(feature = "dns")]
+    let client = if args.dns_server.is_empty() {
+        client
+    } else {
+        client.with_dns_servers(args.dns_server.iter().copied())
+    };
     // Not of the text but of what it asks for: options that give up what TLS is for.
     for warning in client.warnings() {
         crate::say(&format!("connection string: {warning}"));

@@ -7,6 +7,7 @@ use bson::Timestamp;
 use bytes::Bytes;
 
 use crate::command::RunCommand;
+use crate::dns::{Answer, DnsFault, Question};
 use crate::event::ChangeEvent;
 use crate::stream::CommandReply;
 use crate::token::ResumeToken;
@@ -22,6 +23,10 @@ impl fmt::Display for ConnectionId {
         self.0.fmt(f)
     }
 }
+
+/// One look-up that the machine has asked for. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub(crate) u64);
 
 /// What happens to the machine. Every input is accepted at any time; one that makes no sense, such as bytes of a
 /// connection that is already given up, is ignored.
@@ -45,6 +50,13 @@ pub enum Input {
         connection: ConnectionId,
         /// Why.
         reason: Disconnected,
+    },
+    /// A look-up has ended.
+    Resolved {
+        /// Which one.
+        lookup: LookupId,
+        /// The records, or why there are none.
+        result: Result<Answer, DnsFault>,
     },
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
@@ -87,6 +99,15 @@ pub struct Disconnected {
 
 /// What the machine wants. Match exhaustively: each variant is an order.
 pub enum Output {
+    /// Look these records up in DNS: answer with [`Input::Resolved`]. The machine gives up by itself when it takes too
+    /// long, and ignores the answer then. Comes only where the connection string is a `mongodb+srv://` one. The addresses
+    /// of hosts are not asked for so: they belong to connecting.
+    Resolve {
+        /// The name by which the input calls it.
+        lookup: LookupId,
+        /// What to look up.
+        question: Question,
+    },
     /// Open a connection: answer with [`Input::Connected`] or [`Input::Disconnected`]. The machine gives up by itself
     /// when it takes too long.
     Connect {
@@ -122,6 +143,11 @@ pub enum Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Resolve { lookup, question } => f
+                .debug_struct("Resolve")
+                .field("lookup", lookup)
+                .field("question", question)
+                .finish(),
             Self::Connect { connection, address } => f
                 .debug_struct("Connect")
                 .field("connection", connection)
@@ -160,6 +186,9 @@ pub struct Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlineReason {
+    /// The seed list should be found in DNS by then (`serverSelectionTimeoutMS`), or it is waited for no longer before
+    /// servers are checked.
+    Resolve,
     /// A connection should be open by then (`connectTimeoutMS`).
     Connect,
     /// The handshake should be answered by then (`connectTimeoutMS`).

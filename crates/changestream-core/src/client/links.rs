@@ -117,12 +117,16 @@ impl ClientMachine {
 
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
-    fn drop_links_to(&mut self, removed: &[ServerAddress]) {
+    pub(super) fn drop_links_to(&mut self, removed: &[ServerAddress]) {
         self.knows_hello.retain(|address| !removed.contains(address));
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),
-            Phase::Parked | Phase::Selecting(_) | Phase::Authenticating(..) | Phase::Closed(_) => None,
+            Phase::Parked
+            | Phase::Resolving(_)
+            | Phase::Selecting(_)
+            | Phase::Authenticating(..)
+            | Phase::Closed(_) => None,
         };
         let gone: Vec<_> = self
             .links
@@ -223,6 +227,7 @@ impl ClientMachine {
             Phase::Closing(_) => self.continue_closing(id),
             Phase::Authenticating(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}
@@ -256,6 +261,7 @@ impl ClientMachine {
             // The answer to a killCursors.
             Phase::Attached(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Authenticating(..)
             | Phase::Closing(_)
@@ -303,6 +309,7 @@ impl ClientMachine {
             Phase::Closing(closing) if closing.connection == id => self.finish_closing(),
             Phase::Closing(_)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Authenticating(..)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}

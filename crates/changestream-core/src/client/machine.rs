@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::closing::Closing;
 use super::journal::Journal;
 use super::links::Link;
+use super::resolving::{Resolving, Seeds};
 use super::selecting::Selection;
 use super::work::{Work, WorkOutput};
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
@@ -20,7 +21,7 @@ use crate::stream::{
     StreamStats,
 };
 use crate::token::ResumeToken;
-use crate::topology::{ServerDescription, ServerType, Topology, TopologyType};
+use crate::topology::{ServerDescription, ServerType, Topology, TopologyDescription, TopologyType};
 use crate::uri::ClientOptions;
 use crate::{Error, ServerAddress};
 
@@ -29,6 +30,7 @@ use crate::{Error, ServerAddress};
 pub struct ClientMachine {
     pub(super) settings: Arc<ClientSettings>,
     pub(super) topology: Topology,
+    pub(super) seeds: Seeds,
     /// Servers that have said that they know `hello` by that name.
     pub(super) knows_hello: BTreeSet<ServerAddress>,
     pub(super) work: Work,
@@ -41,6 +43,7 @@ pub struct ClientMachine {
     /// When it wanted to be called, as it said last.
     due: Option<Instant>,
     pub(super) next_connection: u64,
+    pub(super) next_lookup: u64,
     /// What is told to whoever watches, if anybody does.
     pub(super) journal: Option<Box<Journal>>,
 }
@@ -49,6 +52,8 @@ pub struct ClientMachine {
 pub(super) enum Phase {
     /// The stream needs no server.
     Parked,
+    /// The seeds are looked up in DNS, to select a server then.
+    Resolving(Resolving),
     /// A server is looked for.
     Selecting(Selection),
     /// A server was found; its connection authenticates.
@@ -132,13 +137,14 @@ impl ClientMachine {
         now: Instant,
     ) -> Result<Self, Error> {
         let snapshot = snapshot.unwrap_or_default();
-        let mut topology = Topology::new(settings.topology.clone())
-            .map_err(|error| Error::invalid_argument(error.to_string()))?;
+        let seeds = Seeds::new(&settings, snapshot.resolution);
+        let (settings, mut topology) = seeds.start(settings)?;
         if let Some(known) = &snapshot.topology {
             topology.merge(known);
         }
-        Ok(Self {
+        let mut machine = Self {
             topology,
+            seeds,
             knows_hello: BTreeSet::new(),
             work,
             links: BTreeMap::new(),
@@ -149,9 +155,12 @@ impl ClientMachine {
             now,
             due: None,
             next_connection: 0,
+            next_lookup: 0,
             journal: settings.topology.record_events.then(Box::default),
             settings,
-        })
+        };
+        machine.take_known_list();
+        Ok(machine)
     }
 
     /// Takes an input in.
@@ -183,6 +192,7 @@ impl ClientMachine {
                     link.connection.handle_disconnected(now, reason)
                 });
             }
+            Input::Resolved { lookup, result } => self.on_resolved(lookup, result),
             Input::Timeout => self.on_timeout(),
             Input::Command(command) => {
                 if let Work::Commands(commands) = &mut self.work {
@@ -287,11 +297,24 @@ impl ClientMachine {
         ClusterTime::advance(&mut self.cluster_time, snapshot.cluster_time);
     }
 
+    /// The options in force: once they are found, with the servers and the defaults that DNS gives to a `mongodb+srv://`
+    /// connection string.
+    pub fn options(&self) -> &ClientOptions {
+        self.settings.options()
+    }
+
+    /// What is known of the deployment.
+    pub fn topology(&self) -> &TopologyDescription {
+        self.topology.description()
+    }
+
     /// What this machine knows of the deployment, for other streams of the same client.
     pub fn snapshot(&self) -> Snapshot {
+        let is_seeded = !matches!(self.seeds, Seeds::Unresolved(_));
         Snapshot {
-            topology: Some(self.topology.snapshot()),
+            topology: is_seeded.then(|| self.topology.snapshot()),
             cluster_time: self.cluster_time.clone(),
+            resolution: self.seeds.resolution().cloned(),
         }
     }
 }
@@ -386,6 +409,7 @@ impl ClientMachine {
         self.work.handle_input(now, StreamInput::Timeout);
         match &self.phase {
             Phase::Selecting(_) => self.advance_selection(),
+            Phase::Resolving(_) => self.check_resolving(),
             Phase::Closing(closing) if closing.deadline <= now => self.finish_closing(),
             Phase::Closing(_)
             | Phase::Parked
@@ -403,6 +427,10 @@ impl ClientMachine {
         });
         let phase = match &self.phase {
             Phase::Selecting(_) => self.selection_deadline(),
+            Phase::Resolving(resolving) => Some(Deadline {
+                at: resolving.deadline,
+                reason: DeadlineReason::Resolve,
+            }),
             Phase::Closing(closing) => Some(Deadline {
                 at: closing.deadline,
                 reason: DeadlineReason::Close,

@@ -45,14 +45,22 @@ impl ClientMachine {
             journal.given_back();
         }
         self.drop_outdated_links();
+        let deadline = self.now
+            + self
+                .settings
+                .options
+                .server_selection_timeout
+                .min(LONGEST_SELECTION);
+        if !self.start_resolving(deprioritized.as_ref(), deadline) {
+            self.select_until(deprioritized, deadline);
+        }
+    }
+
+    /// Selects a server, within what is left of the time.
+    pub(super) fn select_until(&mut self, deprioritized: Option<ServerAddress>, deadline: Instant) {
         self.phase = Phase::Selecting(Selection {
             started: self.now,
-            deadline: self.now
-                + self
-                    .settings
-                    .options
-                    .server_selection_timeout
-                    .min(LONGEST_SELECTION),
+            deadline,
             deprioritized: deprioritized.into_iter().collect(),
             suitable_since: None,
             settled: false,
@@ -85,7 +93,9 @@ impl ClientMachine {
         if found.is_none() {
             self.topology.mark_stale();
         }
-        self.scan();
+        if !self.rescan_first() {
+            self.scan();
+        }
         let (checking, settling_time) = (self.is_checking(), self.settling_time());
         let only_primary = self.only_primary();
         let is_best_kind = found.as_ref().is_some_and(|address| self.is_best_kind(address));
@@ -162,9 +172,11 @@ impl ClientMachine {
     }
 
     fn is_checking(&self) -> bool {
-        self.links
-            .values()
-            .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
+        self.rescan_deadline().is_some()
+            || self
+                .links
+                .values()
+                .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
     }
 
     /// A server is chosen: over to its connection.
@@ -225,9 +237,11 @@ impl ClientMachine {
                 at,
                 reason: DeadlineReason::Scan,
             });
-        let scan = self.topology.next_check_at(self.now).map(|at| Deadline {
-            at,
-            reason: DeadlineReason::Scan,
+        let scan = self.rescan_deadline().or_else(|| {
+            self.topology.next_check_at(self.now).map(|at| Deadline {
+                at,
+                reason: DeadlineReason::Scan,
+            })
         });
         let looks_once = checking && self.settings.options.server_selection_timeout.is_zero();
         let end = (!selection.over && !looks_once).then_some(Deadline {
@@ -245,6 +259,9 @@ impl ClientMachine {
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Phase::Selecting(selection) = &mut self.phase {
             selection.deadline += by.min(LONGEST_SELECTION);
+        }
+        if let Phase::Resolving(resolving) = &mut self.phase {
+            resolving.deadline += by.min(LONGEST_SELECTION);
         }
         for link in self.links.values_mut() {
             link.connection.postpone(by);

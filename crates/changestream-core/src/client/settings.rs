@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Error;
 use crate::auth::{Credential, Mechanism};
 use crate::connection::{ClientMetadata, ConnectionSettings};
+use crate::dns::DnsFault;
 use crate::topology::{Topology, TopologySettings};
 use crate::uri::{self, AuthMechanism, ClientOptions};
+use crate::{Error, ServerAddress};
 
 /// What all streams of one client have in common: checked options, and what a handshake says.
 ///
@@ -27,7 +28,10 @@ impl ClientSettings {
     ///
     /// # Errors
     /// Options contradict each other, or ask for what is not built in.
-    pub fn new(options: ClientOptions, metadata: ClientMetadata) -> Result<Self, Error> {
+    pub fn new(mut options: ClientOptions, metadata: ClientMetadata) -> Result<Self, Error> {
+        if options.srv_host.is_some() {
+            options.hosts.clear();
+        }
         options.validate()?;
         let credential = options.credential.as_ref().map(credential).transpose()?;
         let connection = ConnectionSettings {
@@ -43,12 +47,49 @@ impl ClientSettings {
         };
         let topology = topology(&options);
         // The settings are the same for each stream: what is wrong with them is said once, here.
-        Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        if options.srv_host.is_none() {
+            Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        }
         Ok(Self {
             options,
             connection: Arc::new(connection),
             topology,
         })
+    }
+
+    /// The settings with the servers, and the defaults of a TXT record, that DNS gives.
+    pub(super) fn resolved(
+        &self,
+        hosts: Vec<ServerAddress>,
+        defaults: Option<&str>,
+    ) -> Result<Self, DnsFault> {
+        let contradiction = |message: String| DnsFault::Contradiction { message };
+        let mut resolved = self.clone();
+        let options = &mut resolved.options;
+        options.hosts = hosts;
+        if let Some(defaults) = defaults {
+            options
+                .add_defaults(defaults)
+                .map_err(|error| DnsFault::TxtOptions {
+                    message: error.to_string(),
+                })?;
+        }
+        options
+            .validate()
+            .map_err(|error| contradiction(error.to_string()))?;
+        let mut connection = ConnectionSettings::clone(&self.connection);
+        connection.load_balanced = options.load_balanced;
+        connection.credential = options
+            .credential
+            .as_ref()
+            .map(credential)
+            .transpose()
+            .map_err(|error| contradiction(error.to_string()))?;
+        resolved.connection = Arc::new(connection);
+        resolved.topology.seeds.clone_from(&options.hosts);
+        resolved.topology.replica_set.clone_from(&options.replica_set);
+        resolved.topology.load_balanced = options.load_balanced;
+        Ok(resolved)
     }
 
     /// The same settings, with [events](crate::monitoring) of all that happens. Default: none, and no cost.

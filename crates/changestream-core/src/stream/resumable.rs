@@ -17,6 +17,7 @@ pub(crate) fn is_resumable(error: &Error, wire_version: i32) -> bool {
         ErrorKind::Protocol { .. }
         | ErrorKind::InvalidArgument { .. }
         | ErrorKind::System { .. }
+        | ErrorKind::Dns { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::MissingResumeToken

@@ -96,6 +96,16 @@ impl Credential {
         }
     }
 
+    /// Whether nothing but a default has set the source, and another one would do too.
+    pub(super) fn has_default_source(&self, database: Option<&str>) -> bool {
+        let default = match self.mechanism {
+            Some(mechanism) if mechanism.is_external() => return false,
+            Some(mechanism) => mechanism.default_source(database),
+            None => database.unwrap_or(DEFAULT_SOURCE),
+        };
+        self.source == default || self.source == DEFAULT_SOURCE
+    }
+
     fn validate_gssapi(&self) -> Result<(), UriError> {
         self.require_username("needs a user name")?;
         self.mechanism_properties.allow(&[

@@ -23,6 +23,7 @@ mod option_table;
 mod options;
 mod parts;
 mod secret;
+mod srv;
 mod validate;
 mod values;
 
@@ -41,7 +42,7 @@ pub use crate::wire::Compressor;
 use option_table::Draft;
 use parts::{Parts, Scheme};
 
-/// A `mongodb://` connection string, parsed and checked.
+/// A `mongodb://` or `mongodb+srv://` connection string, parsed and checked.
 ///
 /// `Display` and `Debug` show the string as it was given, but for `***` in place of passwords, mechanism properties
 /// and the values of unknown options: fit for logs.
@@ -67,7 +68,7 @@ pub struct ConnectionString {
 }
 
 impl ConnectionString {
-    /// The seed list, as given.
+    /// The seed list, as given; empty with `mongodb+srv://`, where it is found in DNS.
     pub fn hosts(&self) -> &[ServerAddress] {
         &self.options.hosts
     }
@@ -83,15 +84,14 @@ impl FromStr for ConnectionString {
 
     fn from_str(text: &str) -> Result<Self, UriError> {
         let parts = Parts::split(text)?;
-        match parts.scheme {
-            Scheme::Hosts => {}
-            Scheme::Srv => return Err(UriError::new(UriPlace::Scheme, SRV_UNSUPPORTED)),
-        }
         let user_info = parts.user_info()?;
-        let hosts = host::parse_all(parts.hosts, !parts.may_leak)?;
+        let (hosts, srv_host) = match parts.scheme {
+            Scheme::Hosts => (host::parse_all(parts.hosts, !parts.may_leak)?, None),
+            Scheme::Srv => (Vec::new(), Some(srv::parse_host(parts.hosts)?)),
+        };
         let database = parts.database()?;
         let pairs = parts.pairs()?;
-        let mut draft = Draft::new(hosts, database);
+        let mut draft = Draft::new(hosts, srv_host, database);
         draft.apply(&pairs)?;
         let (options, warnings) = draft.finish(user_info)?;
         options.validate()?;
@@ -118,7 +118,3 @@ impl fmt::Debug for ConnectionString {
             .finish()
     }
 }
-
-const SRV_UNSUPPORTED: &str = "mongodb+srv is not supported yet; list the servers, as in \
-    mongodb://host1:27017,host2:27017/?replicaSet=rs0&tls=true&authSource=admin (your provider shows this form as \
-    the standard connection string)";

@@ -85,6 +85,18 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
     }
 }
 
+/// What the fail point `failGetMoreAfterCursorCheckout` does: the cursor is found, and lost.
+pub(super) fn fail_checked_out(d: &mut Deployment, context: &Context<'_>, code: i32) -> Result {
+    let id = cursor_id(context)?;
+    check(d, context, id)?;
+    if let Some(m) = d.members.get_mut(context.member) {
+        m.cursors.remove(&id);
+    }
+    let mut error = CommandError::new(code, "Hit the 'failGetMoreAfterCursorCheckout' failpoint");
+    error.code_name = super::name_of(d, code);
+    Err(error)
+}
+
 /// The same of a mongos' change stream. The cursor is out of its place; an error leaves it there.
 fn get_more_merged(
     d: &mut Deployment,

@@ -98,7 +98,6 @@ fn version(d: &Deployment, context: &Context<'_>) -> (ObjectId, i64) {
 }
 
 fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
-    let client = context.body().get_document("client").ok();
     let offered = offered(context.body());
     let known = d.config.compressors.clone();
     let Some(connection) = d.connection_mut(context.connection) else {
@@ -109,12 +108,15 @@ fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
         // In the client's order, which is the server's answer too.
         connection.compressors = offered.into_iter().filter(|c| known.contains(c)).collect();
     }
-    if let Some(name) = client
-        .and_then(|c| c.get_document("application").ok())
-        .and_then(|a| a.get_str("name").ok())
-    {
+    if let Some(name) = application(context.body()) {
         connection.app_name = Some(name.to_owned());
     }
+}
+
+/// The name of the client's application.
+pub(super) fn application(body: &Document) -> Option<&str> {
+    let client = body.get_document("client").ok()?;
+    client.get_document("application").ok()?.get_str("name").ok()
 }
 
 /// The compressors that a client offers, in its order; none where it does not speak of them.

@@ -2,7 +2,7 @@
 
 use super::{
     Context, Result, access, collections, cursor, diagnostics, find_and_modify, hello, read, replset,
-    sessions, sharding, write,
+    sessions, sharding, users, write,
 };
 use crate::deployment::Deployment;
 
@@ -85,6 +85,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: collections::create_indexes,
     },
     Command {
+        name: "createUser",
+        needs: Needs::Write,
+        run: users::create,
+    },
+    Command {
         name: "delete",
         needs: Needs::Write,
         run: write::delete,
@@ -100,6 +105,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: collections::drop,
     },
     Command {
+        name: "dropAllUsersFromDatabase",
+        needs: Needs::Write,
+        run: users::drop_all,
+    },
+    Command {
         name: "dropDatabase",
         needs: Needs::Write,
         run: collections::drop_database,
@@ -108,6 +118,11 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "dropIndexes",
         needs: Needs::Write,
         run: collections::drop_indexes,
+    },
+    Command {
+        name: "dropUser",
+        needs: Needs::Write,
+        run: users::drop,
     },
     Command {
         name: "enableSharding",
@@ -288,6 +303,16 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "update",
         needs: Needs::Write,
         run: write::update,
+    },
+    Command {
+        name: "updateUser",
+        needs: Needs::Write,
+        run: users::update,
+    },
+    Command {
+        name: "usersInfo",
+        needs: Needs::Read,
+        run: users::info,
     },
     Command {
         name: "whatsmyuri",

@@ -8,6 +8,11 @@ use super::{Deployment, Output};
 use crate::member::Role;
 
 impl Deployment {
+    /// Whether clients must log in: where it began with users.
+    pub(crate) fn requires_users(&self) -> bool {
+        !self.config.users.is_empty()
+    }
+
     /// How many members there are.
     pub fn member_count(&self) -> usize {
         self.members.len()

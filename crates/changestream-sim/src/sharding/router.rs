@@ -261,7 +261,9 @@ impl Deployment {
                 come.change = Change::Insert { document: after };
                 vec![(from, gone), (to, come)]
             }
-            Change::Create { .. } => vec![(cluster.database_mut(&op.db).primary, op)],
+            Change::Create { .. } | Change::Shard { .. } => {
+                vec![(cluster.database_mut(&op.db).primary, op)]
+            }
             Change::DropDatabase => {
                 let primary = cluster.primary_shard(&op.db);
                 cluster.databases.remove(&op.db);
