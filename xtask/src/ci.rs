@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{deny, tidy, weight};
+use crate::{bench, deny, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -36,6 +36,7 @@ enum Work {
     Tidy,
     Weight,
     Deny,
+    BenchSmoke,
 }
 
 impl Step {
@@ -47,6 +48,7 @@ impl Step {
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Deny => "cargo xtask deny".to_owned(),
+            Work::BenchSmoke => "cargo xtask bench-smoke".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
         }
     }
@@ -56,6 +58,7 @@ impl Step {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
             Work::Deny => return deny::run(root),
+            Work::BenchSmoke => return bench::smoke(root, false),
             Work::Weight => return weight::count(root),
         };
         let mut command = Command::new(tidy::cargo());
@@ -79,7 +82,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -135,5 +138,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "test",
         work: Work::Cargo(&["test", "--workspace"], None),
+    },
+    // A release build of a client: the longest, so the last.
+    Step {
+        name: "instructions an event",
+        work: Work::BenchSmoke,
     },
 ];
