@@ -24,10 +24,9 @@ fn main() -> ExitCode {
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
         ["bench"] => bench::run(&root(), 5),
-        ["bench", rounds] => match rounds.parse() {
-            Ok(rounds) => bench::run(&root(), rounds),
-            Err(_) => Err(format!("{rounds:?} is no number of rounds\n\n{USAGE}")),
-        },
+        ["bench", "--built"] => bench::run_built(&root(), 5),
+        ["bench", "--built", rounds] => count(rounds).and_then(|rounds| bench::run_built(&root(), rounds)),
+        ["bench", rounds] => count(rounds).and_then(|rounds| bench::run(&root(), rounds)),
         ["bench-smoke"] => bench::smoke(&root(), false),
         ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
         ["deny"] => deny::run(&root()),
@@ -72,6 +71,12 @@ fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
     Err("the simulation failed: see above".to_owned())
 }
 
+fn count(rounds: &str) -> Result<usize, String> {
+    rounds
+        .parse()
+        .map_err(|_| format!("{rounds:?} is no number of rounds\n\n{USAGE}"))
+}
+
 /// The workspace's folder, whatever folder the task was started in.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -80,7 +85,8 @@ fn root() -> PathBuf {
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
-cargo xtask bench [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's figures
+cargo xtask bench [--built] [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's
+                    figures; with --built it measures what an earlier run has built
 cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed

@@ -22,6 +22,22 @@ pub(super) struct Programs {
 }
 
 impl Programs {
+    /// What an earlier run has left.
+    pub(super) fn built(root: &Path) -> Self {
+        let folder = root.join("target/bench");
+        let there = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+        Self {
+            replay: folder.join("replay"),
+            limit: folder.join("limit"),
+            tokio: folder.join("tokio"),
+            blocking: folder.join("blocking"),
+            mongodb: there("peer-rust/release/peer-rust"),
+            python: there("python/bin/python"),
+            node: there("node"),
+            scripts: root.join("benches/peers"),
+        }
+    }
+
     pub(super) fn prepare(root: &Path) -> Result<Self, String> {
         let folder = root.join("target/bench");
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

@@ -17,7 +17,16 @@ use build::Programs;
 /// `rounds` says how often each measurement is repeated.
 pub(crate) fn run(root: &Path, rounds: usize) -> Result<(), String> {
     let programs = Programs::prepare(root)?;
-    let results = scenarios::measure(&programs, rounds)?;
+    measure(root, &programs, rounds)
+}
+
+/// The same with what an earlier run has built.
+pub(crate) fn run_built(root: &Path, rounds: usize) -> Result<(), String> {
+    measure(root, &Programs::built(root), rounds)
+}
+
+fn measure(root: &Path, programs: &Programs, rounds: usize) -> Result<(), String> {
+    let results = scenarios::measure(programs, rounds)?;
     write::results(root, &results)
 }
 
