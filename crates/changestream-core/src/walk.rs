@@ -6,9 +6,11 @@ use bson::oid::ObjectId;
 use bson::{DateTime, RawBsonRef, RawDocument, Timestamp};
 
 /// A field, located.
+#[derive(Clone, Copy)]
 pub(crate) struct Element<'a> {
     /// Its type (BSON 1.1, "element").
     kind: u8,
+    key: &'a [u8],
     value: &'a [u8],
 }
 
@@ -26,7 +28,11 @@ pub(crate) fn find<'a>(document: &'a [u8], name: &str) -> Option<Element<'a>> {
         let size = size(value, kind)?;
         if end == name.len() && after.get(..end)? == name.as_bytes() {
             let value = value.get(..size)?;
-            return Some(Element { kind, value });
+            return Some(Element {
+                kind,
+                key: &[],
+                value,
+            });
         }
         rest = value.get(size..)?;
     }
@@ -58,6 +64,13 @@ pub(crate) struct Elements<'a> {
     rest: &'a [u8],
 }
 
+impl Elements<'_> {
+    /// Whether what is left is what a document ends with.
+    pub(crate) fn ended_well(&self) -> bool {
+        self.rest == [0]
+    }
+}
+
 impl<'a> Iterator for Elements<'a> {
     type Item = Element<'a>;
 
@@ -68,10 +81,10 @@ impl<'a> Iterator for Elements<'a> {
             return None;
         }
         let end = until_zero(after)?;
-        let after = after.get(end + 1..)?;
+        let (key, after) = (after.get(..end)?, after.get(end + 1..)?);
         let (value, rest) = after.split_at_checked(size(after, kind)?)?;
         self.rest = rest;
-        Some(Element { kind, value })
+        Some(Element { kind, key, value })
     }
 }
 
@@ -82,13 +95,10 @@ impl<'a> Element<'a> {
         let long = || self.value.first_chunk().copied().map(i64::from_le_bytes);
         Some(match self.kind {
             DOCUMENT => RawBsonRef::Document(RawDocument::from_bytes(self.value).ok()?),
-            0x02 => {
-                let (zero, text) = self.value.get(LENGTH..)?.split_last()?;
-                RawBsonRef::String(str::from_utf8(text).ok().filter(|_| *zero == 0)?)
-            }
-            0x07 => RawBsonRef::ObjectId(ObjectId::from_bytes(*self.value.first_chunk()?)),
+            STRING => RawBsonRef::String(self.text()?),
+            OBJECT_ID => RawBsonRef::ObjectId(ObjectId::from_bytes(*self.value.first_chunk()?)),
             0x09 => RawBsonRef::DateTime(DateTime::from_millis(long()?)),
-            0x0a => RawBsonRef::Null,
+            NULL => RawBsonRef::Null,
             0x10 => RawBsonRef::Int32(i32::from_le_bytes(*self.value.first_chunk()?)),
             0x11 => RawBsonRef::Timestamp(Timestamp {
                 increment: u32::from_le_bytes(*self.value.first_chunk()?),
@@ -97,6 +107,39 @@ impl<'a> Element<'a> {
             0x12 => RawBsonRef::Int64(long()?),
             _ => return None,
         })
+    }
+
+    /// A whole document, as if it were a field.
+    pub(crate) fn document_of(bytes: &'a [u8]) -> Self {
+        Self {
+            kind: DOCUMENT,
+            key: &[],
+            value: bytes,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Its name; empty where it was found by its name.
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.key
+    }
+
+    /// All of the value.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.value
+    }
+
+    /// The text that a string is.
+    #[inline]
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        let (zero, text) = self.value.get(LENGTH..)?.split_last()?;
+        str::from_utf8(text).ok().filter(|_| *zero == 0)
     }
 
     /// The bytes of a document.
@@ -175,8 +218,12 @@ fn length(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(declared).ok()
 }
 
-const DOCUMENT: u8 = 0x03;
-const ARRAY: u8 = 0x04;
+pub(crate) const STRING: u8 = 0x02;
+pub(crate) const DOCUMENT: u8 = 0x03;
+pub(crate) const ARRAY: u8 = 0x04;
+pub(crate) const BINARY: u8 = 0x05;
+pub(crate) const OBJECT_ID: u8 = 0x07;
+pub(crate) const NULL: u8 = 0x0a;
 const CODE_WITH_SCOPE: u8 = 0x0f;
 /// A document starts with its length.
 const LENGTH: usize = 4;

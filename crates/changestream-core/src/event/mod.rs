@@ -1,6 +1,7 @@
 //! Change events: raw, lazy, slices of the reply that they came in.
 
 mod decode;
+mod deserializer;
 mod document;
 #[cfg(feature = "extended-json")]
 mod extended_json;
