@@ -51,10 +51,10 @@ pub(super) fn measure(programs: &Programs, rounds: usize) -> Result<Results, Str
 
 /// Title, event, events a batch, events.
 const SHAPES: [(&str, &str, &str, u64); 4] = [
-    ("313 B inserts", "insert:313", "1000", 1_000_000),
-    ("1.4 KB inserts", "insert:1400", "1000", 500_000),
-    ("16 KB inserts", "insert:16000", "100", 50_000),
-    ("updates", "update", "1000", 500_000),
+    ("313 B inserts", "insert:313", "1000", 300_000),
+    ("1.4 KB inserts", "insert:1400", "1000", 100_000),
+    ("16 KB inserts", "insert:16000", "100", 10_000),
+    ("updates", "update", "1000", 200_000),
 ];
 
 struct Measured {
@@ -176,7 +176,7 @@ fn peak(line: &str) -> Option<f64> {
 
 fn large_batches(programs: &Programs, rounds: usize, results: &mut Results) -> Result<(), String> {
     let options = ["--event", "insert:1400", "--batch", "10700"];
-    let measured = interleaved(programs, &options, &raw(programs), 300_000, "throughput", rounds)?;
+    let measured = interleaved(programs, &options, &raw(programs), 100_000, "throughput", rounds)?;
     results
         .scenarios
         .push(measured.table("Peak memory, batches of 15 MB", "MiB", "limit-touch", peak));
@@ -197,7 +197,7 @@ fn fetching_ahead(programs: &Programs, rounds: usize, results: &mut Results) -> 
         client("exhaust").with("BENCH_EXHAUST", "1"),
     ];
     let options = ["--event", "insert:1400", "--batch", "100", "--think-us", "1000"];
-    let measured = interleaved(programs, &options, &clients, 50_000, "throughput", rounds)?;
+    let measured = interleaved(programs, &options, &clients, 20_000, "throughput", rounds)?;
     let title = "Server and consumer both take 1 ms a batch of 100";
     results
         .scenarios
@@ -215,7 +215,7 @@ fn latency(programs: &Programs, rounds: usize, results: &mut Results) -> Result<
         clients.push(Client::new("mongodb raw multi-thread", program, "raw").with("PEER_RUNTIME", "multi"));
     }
     let options = ["--event", "insert:313", "--batch", "1", "--think-us", "2000"];
-    let measured = interleaved(programs, &options, &clients, 2000, "latency", rounds)?;
+    let measured = interleaved(programs, &options, &clients, 1000, "latency", rounds)?;
     for (title, field) in [("Delivery, median", "p50"), ("Delivery, 99th percentile", "p99")] {
         let title = format!("{title}, one event each 2 ms");
         results
@@ -291,7 +291,7 @@ struct Waiting {
 
 /// Each stream's getMore is answered after a second.
 fn waiting(client: &Client, server: &Server, streams: u64) -> Result<Waiting, String> {
-    const SECONDS: f64 = 10.0;
+    const SECONDS: f64 = 5.0;
     let mut child = client.idle(server, streams)?;
     std::thread::sleep(Duration::from_secs(2));
     let before = of_process(child.id());
@@ -320,9 +320,9 @@ fn linear(programs: &Programs, results: &mut Results) -> Result<(), String> {
         let server = Server::start(&programs.replay, &["--event", "insert:313", "--batch", batch])?;
         let mut points = vec![(0.0, 0.0)];
         for step in 1..=8_u32 {
-            let events = u64::from(step) * 250_000;
+            let events = u64::from(step) * 100_000;
             let line = client.read(&server, events, "throughput")?;
-            points.push((f64::from(step) * 0.25, milliseconds(&line).unwrap_or(0.0)));
+            points.push((f64::from(step) * 0.1, milliseconds(&line).unwrap_or(0.0)));
         }
         lines.push((name.to_owned(), points));
     }
@@ -337,8 +337,8 @@ fn linear(programs: &Programs, results: &mut Results) -> Result<(), String> {
     for members in ["1", "10", "20", "30", "40", "50"] {
         let options = ["--event", "insert:313", "--members", members];
         let server = Server::start(&programs.replay, &options)?;
-        let line = client.read(&server, 500_000, "throughput")?;
-        let per_event = number(&line, "loop_cpu_ns").unwrap_or(0.0) / 500_000.0;
+        let line = client.read(&server, 300_000, "throughput")?;
+        let per_event = number(&line, "loop_cpu_ns").unwrap_or(0.0) / 300_000.0;
         points.push((members.parse().unwrap_or(0.0), per_event));
     }
     results.plots.push(Plot {
