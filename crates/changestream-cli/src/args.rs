@@ -42,6 +42,13 @@ pub(crate) struct Tail {
     #[arg(long, value_name = "IP[:PORT]", value_parser = dns_server)]
     pub(crate) dns_server: Vec<std::net::SocketAddr>,
 
+    /// File of the access token for authMechanism=MONGODB-OIDC, read anew whenever the server wants one; the token itself
+    /// may stand in the environment variable CHANGESTREAM_OIDC_TOKEN instead.
+    ///
+    /// Keys for MONGODB-AWS may stand in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) oidc_token_file: Option<PathBuf>,
+
     /// Database to watch.
     #[arg(long, value_name = "NAME")]
     pub(crate) db: Option<String>,

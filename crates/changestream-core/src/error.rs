@@ -58,11 +58,29 @@ impl Error {
         })
     }
 
+    /// An authentication that failed on this side, before or without a server's word. The message must hold no secret.
+    pub fn authentication(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Authentication {
+            message: message.into(),
+            server_error: None,
+        })
+    }
+
     /// Bytes that are not the protocol.
     pub fn protocol(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Protocol {
             message: message.into(),
         })
+    }
+
+    /// `timeoutMS` is over: what was being done, and what failed in the end, if anything did.
+    pub fn timeout(message: impl Into<String>, cause: Option<Self>) -> Self {
+        let server = cause.as_ref().and_then(Self::server).cloned();
+        let error = Self::new(ErrorKind::Timeout {
+            message: message.into(),
+            cause,
+        });
+        server.into_iter().fold(error, Self::at)
     }
 
     /// A failure of the operating system's, outside any connection.
@@ -95,6 +113,12 @@ impl Error {
     /// Whether the change-streams specification lets a stream resume from it ("Resumable Error").
     pub fn is_resumable(&self) -> bool {
         self.0.resumable
+    }
+
+    /// Whether `timeoutMS` is what ended the call ([`ErrorKind::Timeout`]). A stream that was open then still is: the
+    /// next call goes on where it stands.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout { .. })
     }
 
     /// The token of the last event or position that was handed over before the failure: start a new stream from it.
@@ -148,7 +172,15 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// What failed when `timeoutMS` was over, if anything did.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let ErrorKind::Timeout { cause, .. } = &self.0.kind else {
+            return None;
+        };
+        cause.as_ref().map(|cause| cause as _)
+    }
+}
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
@@ -197,6 +229,16 @@ pub enum ErrorKind {
         message: String,
         /// Whether it was a deadline that passed.
         timed_out: bool,
+    },
+    /// `timeoutMS` is over, or would be before an answer came. A call for events that ends so leaves the stream alive:
+    /// call again, or close it and open one with more time. Do the latter if no event has come yet: the server may need
+    /// longer than this to read its log up to where the stream starts.
+    #[non_exhaustive]
+    Timeout {
+        /// What was being done.
+        message: String,
+        /// What failed in the end: the server's own error (MaxTimeMSExpired, 50), or why no server was found.
+        cause: Option<Error>,
     },
     /// The operating system refused what a stream needs, such as randomness or a way to wait for sockets.
     #[non_exhaustive]
@@ -250,6 +292,7 @@ impl ErrorKind {
             | Self::NotAReplicaSet(e)
             | Self::Server(e) => Some(e),
             Self::Authentication { server_error, .. } => server_error.as_ref(),
+            Self::Timeout { cause, .. } => cause.as_ref()?.server_error(),
             Self::InvalidArgument { .. }
             | Self::Dns { .. }
             | Self::ServerSelection { .. }
@@ -299,6 +342,7 @@ impl ErrorKind {
             | Self::ServerSelection { .. }
             | Self::Authentication { .. }
             | Self::Network { .. }
+            | Self::Timeout { .. }
             | Self::System { .. }
             | Self::Protocol { .. }
             | Self::Server(_)
@@ -330,6 +374,11 @@ impl fmt::Display for ErrorKind {
                 server_error: Some(e),
             } => write!(f, "authentication failed: {message}: {e}"),
             Self::Network { message, .. } => write!(f, "network error: {message}"),
+            Self::Timeout { message, cause: None } => write!(f, "timed out: {message}"),
+            Self::Timeout {
+                message,
+                cause: Some(cause),
+            } => write!(f, "timed out: {message}: {cause}"),
             Self::System { message } => f.write_str(message),
             Self::Protocol { message } => write!(f, "protocol error: {message}"),
             Self::HistoryLost(e)

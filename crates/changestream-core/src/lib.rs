@@ -107,7 +107,7 @@
 //!
 //! # What it does not do yet
 //!
-//! Authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! GSSAPI (Kerberos). TLS is the business of whoever has the
 //! sockets: bytes come in and go out in the clear.
 //!
 //! # Features

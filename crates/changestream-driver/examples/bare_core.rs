@@ -52,6 +52,12 @@ pub fn follow(uri: &str, mut count: usize, to: &mut dyn Write) -> Result<(), Box
                 sockets.remove(&connection);
                 None
             }
+            Output::Credentials { connection, .. } => {
+                let answer = Err(changestream_core::Error::authentication(
+                    "this example hands out no tokens and no keys",
+                ));
+                Some(Input::Credentials { connection, answer })
+            }
             Output::Update(Update::Change(event)) => {
                 writeln!(to, "{}", bson::Document::try_from(event.as_raw())?)?;
                 count = count.saturating_sub(1);

@@ -11,6 +11,7 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, RunCommand, ServerAddress
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::credentials::{Credentials, Providers};
 use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
@@ -30,6 +31,7 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    credentials: Credentials,
     monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
     lookups: Lookups<R>,
@@ -49,12 +51,14 @@ impl<R: Runtime> Driver<R> {
         machine: ClientMachine,
         security: Security,
         servers: DnsServers,
+        providers: Providers,
         monitor: Monitor,
     ) -> Self {
         Self {
             runtime,
             machine,
             security,
+            credentials: Credentials::new(providers),
             monitor,
             sockets: BTreeMap::new(),
             lookups: Lookups::new(servers),
@@ -81,7 +85,9 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at().into_iter().chain(self.lookups.deadline()).min()
+        let sockets = self.sockets.values().filter_map(Socket::deadline);
+        let others = self.alarm.at().into_iter().chain(self.lookups.deadline());
+        sockets.chain(others).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -105,6 +111,11 @@ impl<R: Runtime> Driver<R> {
     /// Gives an update back, to be the next again.
     pub(crate) fn put_back(&mut self, update: Update) {
         self.updates.push_front(update);
+    }
+
+    /// A call of the consumer's begins.
+    pub(crate) fn begin(&mut self) {
+        self.machine.handle_input(self.runtime.now(), Input::Begin);
     }
 
     /// Ready when the stream is open, or has ended.
@@ -197,6 +208,7 @@ impl<R: Runtime> Driver<R> {
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
+                Output::Credentials { connection, request } => self.credentials.ask(connection, request),
                 Output::Update(update) => {
                     log_update(&update);
                     if satisfies(self.demand, &update) {
@@ -226,6 +238,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
+        self.credentials.forget(connection);
         if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
             open.leave(cx);
         }
@@ -256,7 +269,9 @@ impl<R: Runtime> Driver<R> {
         let mut progress = None;
         let mut gone = Vec::new();
         for (&connection, socket) in &mut self.sockets {
-            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx) else {
+            let Poll::Ready((len, input)) =
+                poll_socket(&self.runtime, &mut self.machine, connection, socket, cx)
+            else {
                 continue;
             };
             if matches!(input, Input::Disconnected { .. }) {
@@ -273,12 +288,18 @@ impl<R: Runtime> Driver<R> {
                 .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
             progress = Some(progress.unwrap_or(0));
         }
+        for (connection, answer) in self.credentials.poll(cx) {
+            let input = Input::Credentials { connection, answer };
+            self.machine.handle_input(self.runtime.now(), input);
+            progress = progress.or(Some(0));
+        }
         progress
     }
 }
 
 /// What a socket has to tell, and how many bytes of it.
 fn poll_socket<R: Runtime>(
+    runtime: &R,
     machine: &mut ClientMachine,
     connection: ConnectionId,
     socket: &mut Socket<R>,
@@ -286,7 +307,7 @@ fn poll_socket<R: Runtime>(
 ) -> Poll<(usize, Input)> {
     let result = match socket {
         Socket::Connecting { .. } | Socket::Opening(_) | Socket::Gone => {
-            ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
+            ready!(socket.poll_connect(runtime, cx)).map(|()| (0, Input::Connected { connection }))
         }
         Socket::Open(open) => {
             // Without a buffer the connection is no longer wanted, and the order to close it is on its way.
@@ -306,7 +327,7 @@ fn satisfies(demand: Demand, update: &Update) -> bool {
         Demand::Next => true,
         Demand::TryNext => matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         ),
     }
 }

@@ -100,6 +100,7 @@ impl<'a> World<'a> {
                     self.peer.disconnected(*name);
                 }
             }
+            Output::Credentials { request, .. } => panic!("no recording needs {request:?}"),
             Output::Update(update) => return Progress::Update(update),
             Output::Reply(_) => unreachable!("a stream runs no commands"),
             Output::Closed(end) => return Progress::Closed(end),

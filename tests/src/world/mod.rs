@@ -3,6 +3,7 @@
 //! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
+mod identity;
 mod network;
 mod observing;
 mod rewriting;
@@ -26,6 +27,7 @@ use crate::name_service::Zone;
 use rewriting::Rewriting;
 use writer::Writer;
 
+pub use identity::Identity;
 pub use network::{Conditions, Network};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
@@ -41,6 +43,8 @@ pub struct World {
     pub network: Network,
     /// What DNS says, at once.
     pub zone: Zone,
+    /// What streams authenticate with.
+    pub identity: Identity,
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
@@ -48,6 +52,8 @@ pub struct World {
     writers: BTreeSet<sim::ConnectionId>,
     rewriting: Rewriting,
     steps: u64,
+    /// How many connections a load balancer has spread.
+    balanced: usize,
     /// Of everything that streams have sent, in order.
     sent: DefaultHasher,
 }
@@ -74,6 +80,8 @@ pub enum Tried {
     Event(ChangeEvent),
     /// Nothing within one getMore.
     Nothing(Idle),
+    /// `timeoutMS` was over first.
+    TimedOut(Error),
     /// The end.
     End(Result<(), Error>),
 }
@@ -84,7 +92,7 @@ impl Stream {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
         let ends_a_try = matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
@@ -116,12 +124,14 @@ impl World {
             deployment,
             network: Network::new(random.fork()),
             zone: Zone::default(),
+            identity: Identity::new(now),
             streams: Vec::new(),
             random,
             writer: None,
             writers: BTreeSet::new(),
             rewriting: Rewriting::default(),
             steps: 0,
+            balanced: 0,
             sent: DefaultHasher::new(),
         };
         world.settle();
@@ -152,6 +162,21 @@ impl World {
     ) -> Result<StreamId, Error> {
         let uri: ConnectionString = uri.parse().map_err(Error::from)?;
         let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new())?);
+        self.watch_with(&settings, snapshot, scope, options)
+    }
+
+    /// A stream of that client: what streams of one client share, they share.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::new`].
+    pub fn watch_with(
+        &mut self,
+        settings: &Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        scope: &Scope,
+        options: WatchOptions,
+    ) -> Result<StreamId, Error> {
+        let settings = Arc::clone(settings);
         let mut seed = [0; 32];
         self.random.fill(&mut seed);
         let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
@@ -170,6 +195,7 @@ impl World {
     /// # Errors
     /// What opening it failed with.
     pub fn open(&mut self, id: StreamId) -> Result<(), Error> {
+        self.input(id, Input::Begin);
         self.run_until(|world| {
             let stream = &world.streams[id.0];
             stream.machine.is_open() || stream.closed.is_some()
@@ -187,8 +213,13 @@ impl World {
         id
     }
 
-    /// The next update, none after the end.
+    /// The next update, none after the end; a call by itself.
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
+        self.next_of_call(id)
+    }
+
+    fn next_of_call(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         if !self.has_something(id) {
             self.demand(id, Demand::Next);
         }
@@ -198,8 +229,10 @@ impl World {
 
     fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
-        if let Some(update) = stream.updates.pop_front() {
-            return Some(Ok(update));
+        match stream.updates.pop_front() {
+            Some(Update::TimedOut(error)) => return Some(Err(error)),
+            Some(update) => return Some(Ok(update)),
+            None => {}
         }
         match &stream.closed {
             Some(Err(error)) => Some(Err(error.clone())),
@@ -210,6 +243,7 @@ impl World {
     /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
     /// who drops a future: nothing may be lost by that.
     pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
         self.demand(id, Demand::Next);
         let end = self.now + time;
         self.settle();
@@ -226,8 +260,9 @@ impl World {
 
     /// The next event, none after the end.
     pub fn next(&mut self, id: StreamId) -> Option<Result<ChangeEvent, Error>> {
+        self.input(id, Input::Begin);
         loop {
-            match self.next_update(id)? {
+            match self.next_of_call(id)? {
                 Ok(Update::Change(event)) => return Some(Ok(event)),
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -255,6 +290,7 @@ impl World {
 
     /// What at most one getMore brings.
     pub fn try_next(&mut self, id: StreamId) -> Tried {
+        self.input(id, Input::Begin);
         if !self.has_something(id) {
             self.demand(id, Demand::TryNext);
         }
@@ -264,6 +300,7 @@ impl World {
             match stream.updates.pop_front() {
                 Some(Update::Change(event)) => return Tried::Event(event),
                 Some(Update::Idle(idle)) => return Tried::Nothing(idle),
+                Some(Update::TimedOut(error)) => return Tried::TimedOut(error),
                 Some(_) => {}
                 None => return Tried::End(stream.closed.clone().expect("it has ended")),
             }
@@ -429,8 +466,7 @@ impl World {
                     stream.machine.handle_input(self.now, input);
                 }
                 Output::Connect { connection, address } => {
-                    let member = (0..self.deployment.member_count())
-                        .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    let member = self.member_at(&address.to_string());
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
@@ -439,6 +475,12 @@ impl World {
                 }
                 Output::Disconnect { connection } => {
                     self.network.client_closes(self.now, (index, connection))
+                }
+                Output::Credentials { connection, request } => {
+                    if let Some(answer) = self.identity.answer(self.now, &request) {
+                        let input = Input::Credentials { connection, answer };
+                        stream.machine.handle_input(self.now, input);
+                    }
                 }
                 Output::Update(update) => {
                     stream.take(update);
@@ -457,6 +499,17 @@ impl World {
             }
             spoke = true;
         }
+    }
+
+    /// Where a connection to that address leads: behind a load balancer to each mongos in turn.
+    fn member_at(&mut self, address: &str) -> Option<usize> {
+        let members = self.deployment.member_count();
+        let member = (0..members).find(|member| self.deployment.address(*member) == Some(address))?;
+        if !self.deployment.is_load_balanced() {
+            return Some(member);
+        }
+        self.balanced += 1;
+        Some((member + self.balanced) % members)
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {

@@ -209,7 +209,9 @@ impl World {
     pub fn try_event(&mut self, id: StreamId) -> ChangeEvent {
         match self.try_next(id) {
             Tried::Event(event) => event,
-            other @ (Tried::Nothing(_) | Tried::End(_)) => panic!("expected an event, got {other:?}"),
+            other @ (Tried::Nothing(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected an event, got {other:?}")
+            }
         }
     }
 
@@ -218,7 +220,9 @@ impl World {
     pub fn try_nothing(&mut self, id: StreamId) -> Idle {
         match self.try_next(id) {
             Tried::Nothing(idle) => idle,
-            other @ (Tried::Event(_) | Tried::End(_)) => panic!("expected nothing, got {other:?}"),
+            other @ (Tried::Event(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected nothing, got {other:?}")
+            }
         }
     }
 
@@ -238,7 +242,14 @@ impl World {
 
     /// What members received from streams, oldest first, but for hellos and authentication.
     pub fn records(&self) -> impl Iterator<Item = &CommandRecord> {
-        const NOT_ASKED_FOR: [&str; 5] = ["hello", "ismaster", "isMaster", "saslStart", "saslContinue"];
+        const NOT_ASKED_FOR: [&str; 6] = [
+            "authenticate",
+            "hello",
+            "ismaster",
+            "isMaster",
+            "saslStart",
+            "saslContinue",
+        ];
         self.all_records()
             .filter(|record| !NOT_ASKED_FOR.contains(&record.name.as_str()))
     }

@@ -86,9 +86,14 @@ impl ClientMachine {
         watch
             .read_preference
             .get_or_insert_with(|| options.read_preference.clone());
+        watch.timeout = watch.timeout.or(options.timeout);
         watch.read_concern = watch.read_concern.or_else(|| options.read_concern.clone());
         let mut random = Random::new(seed);
-        let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
+        // "Drivers MUST ignore any deprecated timeout options if `timeoutMS` is set" (Client Side Operations Timeout
+        // specification, "Validation and Overrides").
+        let socket_timeout = options
+            .socket_timeout
+            .filter(|timeout| !timeout.is_zero() && watch.timeout.is_none());
         let patience = Patience {
             open: socket_timeout.unwrap_or_else(|| options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
             scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
@@ -118,6 +123,7 @@ impl ClientMachine {
             retries_writes: options.retry_writes,
             patience: options.socket_timeout.filter(|timeout| !timeout.is_zero()),
             declares_api: options.server_api.is_some(),
+            is_timed: options.timeout.is_some(),
         };
         let commands = CommandMachine::new(rules, random.fork());
         Self::around(
@@ -193,6 +199,9 @@ impl ClientMachine {
                 });
             }
             Input::Resolved { lookup, result } => self.on_resolved(lookup, result),
+            Input::Credentials { connection, answer } => {
+                self.on_link(connection, |link| link.connection.answer(now, answer));
+            }
             Input::Timeout => self.on_timeout(),
             Input::Command(command) => {
                 if let Work::Commands(commands) = &mut self.work {
@@ -200,6 +209,10 @@ impl ClientMachine {
                 }
             }
             Input::Demand(demand) => self.work.handle_input(now, StreamInput::Demand(demand)),
+            Input::Begin => {
+                self.work.handle_input(now, StreamInput::Begin);
+                self.renew_selection();
+            }
             Input::Close { deadline } => self.close(deadline),
         }
     }
@@ -215,10 +228,14 @@ impl ClientMachine {
             }
             match self.work.poll_output(self.now) {
                 Some(WorkOutput::Stream(output)) => match output {
-                    StreamOutput::Update(update) => return Output::Update(update),
+                    StreamOutput::Update(update) => return Output::Update(self.explained(update)),
+                    StreamOutput::Abandon => self.abandon(),
                     StreamOutput::Send(command) => self.send(command),
                     StreamOutput::SelectServer { deprioritized } => self.start_selection(deprioritized),
-                    StreamOutput::End(result, farewell) => self.end(result, farewell),
+                    StreamOutput::End(result, farewell) => {
+                        let result = result.map_err(|error| self.explain(error));
+                        self.end(result, farewell);
+                    }
                 },
                 Some(WorkOutput::Command(output)) => match output {
                     CommandOutput::Replied(result) => {
@@ -286,6 +303,11 @@ impl ClientMachine {
         self.work.has_buffered()
     }
 
+    /// How long taking leave may take where its caller says nothing: `timeoutMS`, which counts anew, or else five seconds.
+    pub fn close_limit(&self) -> Duration {
+        self.work.call_limit().unwrap_or(CLOSE_LIMIT)
+    }
+
     /// What the stream has done so far, and how far behind it is.
     pub fn stats(&self) -> StreamStats {
         self.work.stats()
@@ -331,6 +353,9 @@ impl ClientMachine {
             supports_sessions: self.settings.options.load_balanced
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
             role: role(self.topology.description().topology_type, described),
+            min_round_trip: described
+                .map(|server| server.round_trip.minimum())
+                .unwrap_or_default(),
         };
         self.phase = Phase::Attached(id, None);
         let now = self.now;
@@ -342,6 +367,14 @@ impl ClientMachine {
         let session_timeout = minutes.and_then(|minutes| u64::try_from(minutes).ok());
         let session_timeout = session_timeout.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
         self.work.handle_ready(self.now, server, session_timeout);
+    }
+
+    /// The stream's connection is busy with what nobody waits for.
+    fn abandon(&mut self) {
+        if let Phase::Attached(id, _) = self.phase {
+            self.phase = Phase::Parked;
+            self.drop_link(id, crate::monitoring::ClosedReason::Unused);
+        }
     }
 
     fn send(&mut self, command: stream::Command) {
@@ -421,10 +454,7 @@ impl ClientMachine {
 
     fn deadline(&self) -> Option<Deadline> {
         let links = self.links.values().filter_map(|link| link.connection.deadline());
-        let stream = self.work.deadline().map(|at| Deadline {
-            at,
-            reason: DeadlineReason::ResumeBackoff,
-        });
+        let stream = self.work.deadline().map(|(at, reason)| Deadline { at, reason });
         let phase = match &self.phase {
             Phase::Selecting(_) => self.selection_deadline(),
             Phase::Resolving(resolving) => Some(Deadline {
@@ -460,6 +490,9 @@ fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role
         (_, _) => Role::Member,
     }
 }
+
+/// Where `timeoutMS` is not set. The server forgets a cursor by itself in time.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An aggregate that starts now is answered within `serverSelectionTimeoutMS`, but has at least this long.
 const LEAST_OPEN_PATIENCE: Duration = Duration::from_secs(2);

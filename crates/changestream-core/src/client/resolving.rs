@@ -4,13 +4,14 @@
 //! The first stream of a client looks the seeds up when it needs a server; the others start with what it found. Later
 //! look-ups belong to scans, as the specification has it for single-threaded clients: in the steady state there are none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machine::Phase;
 use super::{ClientMachine, ClientSettings, Deadline, DeadlineReason, LookupId, Output};
 use crate::dns::{self, Answer, DnsFault, Question, RecordType, SrvName, SrvRecord, TxtRecord};
+use crate::stream::Avoid;
 use crate::topology::Topology;
 use crate::{Error, ServerAddress};
 
@@ -82,7 +83,7 @@ impl Rescan {
 pub(super) struct Resolving {
     pub(super) deadline: Instant,
     name: SrvName,
-    deprioritized: Option<ServerAddress>,
+    deprioritized: BTreeMap<ServerAddress, Avoid>,
     servers: Lookup<Vec<SrvRecord>>,
     options: Lookup<Vec<TxtRecord>>,
 }
@@ -148,7 +149,7 @@ impl ClientMachine {
     /// Looks the seeds up, if they are not known yet; whether that is to be waited for.
     pub(super) fn start_resolving(
         &mut self,
-        deprioritized: Option<&ServerAddress>,
+        deprioritized: &BTreeMap<ServerAddress, Avoid>,
         selection_deadline: Instant,
     ) -> bool {
         let Seeds::Unresolved(name) = &self.seeds else {
@@ -167,7 +168,7 @@ impl ClientMachine {
         self.phase = Phase::Resolving(Resolving {
             deadline,
             name,
-            deprioritized: deprioritized.cloned(),
+            deprioritized: deprioritized.clone(),
             servers,
             options,
         });

@@ -115,22 +115,35 @@ fn topology(options: &ClientOptions) -> TopologySettings {
     settings
 }
 
-fn credential(credential: &uri::Credential) -> Result<Credential, Error> {
-    let mechanism = credential.mechanism.map(mechanism).transpose()?;
-    if let Some(mechanism) = mechanism {
-        mechanism.scram_hash()?;
-    }
-    let (Some(username), Some(password)) = (&credential.username, &credential.password) else {
+fn credential(given: &uri::Credential) -> Result<Credential, Error> {
+    let mechanism = given.mechanism.map(mechanism).transpose()?;
+    let needs_password = match mechanism {
+        None | Some(Mechanism::ScramSha1 | Mechanism::ScramSha256 | Mechanism::Plain) => true,
+        Some(Mechanism::MongodbX509 | Mechanism::MongodbAws | Mechanism::MongodbOidc) => false,
+        Some(Mechanism::Gssapi) => {
+            return Err(Error::invalid_argument(
+                "GSSAPI (Kerberos) is not supported: use SCRAM-SHA-256, MONGODB-X509, PLAIN, MONGODB-AWS or MONGODB-OIDC",
+            ));
+        }
+    };
+    if needs_password && (given.username.is_none() || given.password.is_none()) {
         return Err(Error::invalid_argument(
             "authentication needs a user name and a password: mongodb://user:password@host",
         ));
-    };
-    Ok(Credential::new(
-        username,
-        password.reveal(),
-        &credential.source,
-        mechanism,
-    ))
+    }
+    let username = given.username.as_deref().unwrap_or_default();
+    let password = given.password.clone().unwrap_or_default();
+    let mut credential = Credential::new(username, password, &given.source, mechanism);
+    if let Some(token) = given.mechanism_properties.get("AWS_SESSION_TOKEN") {
+        credential = credential.with_session_token(token);
+    }
+    if let Some(flow) = given.oidc_callback {
+        credential = credential.with_oidc_flow(flow);
+    }
+    if let Some(hosts) = &given.allowed_hosts {
+        credential = credential.with_allowed_hosts(hosts);
+    }
+    Ok(credential)
 }
 
 fn mechanism(mechanism: AuthMechanism) -> Result<Mechanism, Error> {

@@ -38,6 +38,7 @@ pub use options::{
 pub use secret::Secret;
 
 use crate::address::ServerAddress;
+use crate::auth::OidcFlow;
 pub use crate::wire::Compressor;
 use option_table::Draft;
 use parts::{Parts, Scheme};
@@ -83,6 +84,29 @@ impl FromStr for ConnectionString {
     type Err = UriError;
 
     fn from_str(text: &str) -> Result<Self, UriError> {
+        Self::parse_for(text, None)
+    }
+}
+
+impl ConnectionString {
+    /// Parses one for a client that will be given a callback for the tokens of MONGODB-OIDC, by code: its
+    /// `authMechanismProperties` then must not name an `ENVIRONMENT`. With any other mechanism the same as
+    /// [`from_str`](Self::from_str).
+    ///
+    /// ```
+    /// use changestream_core::ConnectionString;
+    /// use changestream_core::auth::OidcFlow;
+    ///
+    /// let text = "mongodb://localhost/?authMechanism=MONGODB-OIDC";
+    /// assert!(text.parse::<ConnectionString>().is_err());
+    /// let parsed = ConnectionString::parse_with_oidc_callback(text, OidcFlow::Machine)?;
+    /// # Ok::<(), changestream_core::uri::UriError>(())
+    /// ```
+    pub fn parse_with_oidc_callback(text: &str, flow: OidcFlow) -> Result<Self, UriError> {
+        Self::parse_for(text, Some(flow))
+    }
+
+    fn parse_for(text: &str, oidc_callback: Option<OidcFlow>) -> Result<Self, UriError> {
         let parts = Parts::split(text)?;
         let user_info = parts.user_info()?;
         let (hosts, srv_host) = match parts.scheme {
@@ -93,7 +117,7 @@ impl FromStr for ConnectionString {
         let pairs = parts.pairs()?;
         let mut draft = Draft::new(hosts, srv_host, database);
         draft.apply(&pairs)?;
-        let (options, warnings) = draft.finish(user_info)?;
+        let (options, warnings) = draft.finish(user_info, oidc_callback)?;
         options.validate()?;
         Ok(Self {
             options,

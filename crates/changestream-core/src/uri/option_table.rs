@@ -10,6 +10,7 @@ use super::parts::{Pairs, UserInfo};
 use super::validate::tls_conflict;
 use super::values::{MAX_INTEGER, Problem, Value};
 use crate::address::ServerAddress;
+use crate::auth::OidcFlow;
 use crate::read_preference::{ReadConcern, ReadPreferenceMode, TagSet};
 use crate::wire::Compressor;
 
@@ -96,6 +97,7 @@ impl Draft {
     pub(super) fn finish(
         mut self,
         user_info: Option<UserInfo>,
+        oidc_callback: Option<OidcFlow>,
     ) -> Result<(ClientOptions, Vec<Warning>), UriError> {
         if self.options.tls == Some(false) && self.options.tls_options != TlsOptions::default() {
             let text = "is false, so the other tls options have no effect";
@@ -106,6 +108,11 @@ impl Draft {
             load_balanced: self.names.contains("loadBalanced"),
         };
         self.options.credential = self.credential(user_info)?;
+        if let Some(credential) = &mut self.options.credential
+            && credential.mechanism == Some(AuthMechanism::MongoDbOidc)
+        {
+            credential.oidc_callback = oidc_callback;
+        }
         Ok((self.options, self.warnings))
     }
 
@@ -146,6 +153,8 @@ impl Draft {
             source,
             mechanism: self.mechanism,
             mechanism_properties,
+            oidc_callback: None,
+            allowed_hosts: None,
         }))
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::credential::Credential;
+use super::credential::{AuthMechanism, Credential};
+use super::error::Warning;
 use super::secret::Secret;
 use crate::address::ServerAddress;
 use crate::read_preference::{ReadConcern, ReadPreference};
@@ -170,6 +171,20 @@ impl ClientOptions {
             .unwrap_or_else(|| self.srv_host.is_some() || self.tls_options != TlsOptions::default())
     }
 
+    /// What is dangerous about them: a password or a token that goes to another machine in the clear.
+    pub fn dangers(&self) -> Vec<Warning> {
+        let mechanism = self
+            .credential
+            .as_ref()
+            .and_then(|credential| credential.mechanism);
+        let tells_secret = matches!(mechanism, Some(AuthMechanism::Plain | AuthMechanism::MongoDbOidc));
+        if !tells_secret || self.tls_enabled() || self.hosts.iter().all(is_here) {
+            return Vec::new();
+        }
+        let text = "sends a secret as it is, and without tls=true everybody on the way can read it";
+        vec![Warning::new("authMechanism", text)]
+    }
+
     /// The heartbeat frequency in force.
     pub fn heartbeat_frequency(&self) -> Duration {
         self.heartbeat_frequency.unwrap_or(DEFAULT_HEARTBEAT_FREQUENCY)
@@ -300,3 +315,10 @@ const DEFAULT_SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_LOCAL_THRESHOLD: Duration = Duration::from_millis(15);
 /// SDAM specification, "heartbeatFrequencyMS", for single-threaded clients.
 const DEFAULT_HEARTBEAT_FREQUENCY: Duration = Duration::from_secs(60);
+
+/// Whether what is sent there does not leave the machine.
+fn is_here(address: &ServerAddress) -> bool {
+    let host = address.host().trim_matches(['[', ']']);
+    let is_loopback = |ip: std::net::IpAddr| ip.is_loopback();
+    address.port().is_none() || host == "localhost" || host.parse().is_ok_and(is_loopback)
+}

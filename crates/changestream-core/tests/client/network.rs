@@ -242,6 +242,7 @@ impl Network {
                     self.requests.retain(|request| request.connection != connection);
                     self.awaited.retain(|(busy, _)| *busy != connection);
                 }
+                Output::Credentials { request, .. } => panic!("nobody here has {request:?}"),
                 Output::Update(update) => {
                     assert!(self.demanding, "{update:?} comes uncalled");
                     self.demanding = self.try_goes_on(&update);

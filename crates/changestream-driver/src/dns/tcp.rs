@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use changestream_core::ServerAddress;
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::Runtime;
+use crate::{Endpoint, Runtime};
 
 /// A connection with one message to go out and one to come in, each behind its length.
 pub(super) struct Exchange<R: Runtime> {
@@ -38,7 +37,7 @@ impl<R: Runtime> Exchange<R> {
         let mut question = len.to_be_bytes().to_vec();
         question.extend_from_slice(message);
         Some(Self {
-            state: State::Connecting(runtime.connect(&address(server))),
+            state: State::Connecting(runtime.connect(&Endpoint::Tcp(server))),
             question,
         })
     }
@@ -119,15 +118,5 @@ fn read_message<C: AsyncRead + Unpin>(
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         buffer.extend_from_slice(piece.get(..len).unwrap_or_default());
-    }
-}
-
-/// An address with its zone, which the executor hands to the system.
-fn address(server: SocketAddr) -> ServerAddress {
-    match server {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            ServerAddress::tcp(&format!("{}%{}", v6.ip(), v6.scope_id()), v6.port())
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => ServerAddress::tcp(&server.ip().to_string(), server.port()),
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
             let answer = match unreachable_shards(d, context) {
                 Some(_) if context.now < deadline => Ok(Answer::Wait(Wait::Shards { deadline })),
                 Some(error) => Err(error),
-                None => command(d, context).and_then(|command| (command.run)(d, context)),
+                None => command(d, context).and_then(|command| run_command(d, context, command)),
             };
             conclude(d, context, answer, stream)
         }
@@ -237,12 +237,8 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     if context.db().is_empty() {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if command.needs != Needs::Nothing && d.requires_users() && user.is_none() {
-        return Err(CommandError::new(
-            13,
-            format!("command {name} requires authentication"),
-        ));
+    if command.needs != Needs::Nothing && d.is_guarded() {
+        check_login(d, context)?;
     }
     if command.needs == Needs::Admin && context.db() != "admin" {
         return Err(CommandError::new(
@@ -265,7 +261,36 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
         let deadline = context.now + FIND_HOST_TIMEOUT;
         return Ok(Answer::Wait(Wait::Shards { deadline }));
     }
-    (command.run)(d, context)
+    run_command(d, context, command)
+}
+
+fn run_command(d: &mut Deployment, context: &Context<'_>, command: &Command) -> Result {
+    d.take_part(context)?;
+    let answer = (command.run)(d, context)?;
+    let Some(token) = d.recovery_token(context) else {
+        return Ok(answer);
+    };
+    Ok(match answer {
+        Answer::Reply(reply) => Answer::Reply(reply.with_recovery(&token)),
+        Answer::Written(reply, optime) => Answer::Written(reply.with_recovery(&token), optime),
+        other @ (Answer::MajorityRead(_)
+        | Answer::Wait(_)
+        | Answer::Streaming(..)
+        | Answer::MajorityStreaming(..)) => other,
+    })
+}
+
+fn check_login(d: &Deployment, context: &Context<'_>) -> Result<()> {
+    let name = context.request.name();
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    match login {
+        Some(login) if d.config.external.holds(login, context.now) => Ok(()),
+        Some(_) => Err(CommandError::new(391, "Reauthentication is required")),
+        None => Err(CommandError::new(
+            13,
+            format!("command {name} requires authentication"),
+        )),
+    }
 }
 
 /// Why a mongos cannot run the command now: it does not reach a primary that it needs.
@@ -283,6 +308,7 @@ fn gossip(d: &mut Deployment, context: &Context<'_>) {
     let told = context.body().get_document("$clusterTime").ok();
     let told = told.and_then(|t| t.get_timestamp("clusterTime").ok());
     d.gossip(context.member, told);
+    d.enter_transaction(context);
     // What an earlier command wrote without waiting for it.
     d.take_written();
 }

@@ -32,7 +32,7 @@ pub(super) fn touch(d: &mut Deployment, context: &Context<'_>) -> Result<()> {
 
 fn remember(d: &mut Deployment, context: &Context<'_>, lsid: Document) -> Result<()> {
     let key = session_key(&lsid);
-    let lsid = transactions::with_owner(d, context, lsid);
+    let lsid = transactions::with_owner(d, context, &lsid);
     let Some(m) = d.members.get_mut(context.member) else {
         return Ok(());
     };
@@ -83,6 +83,7 @@ pub(super) fn kill_all(d: &mut Deployment, context: &Context<'_>) -> Result {
     if let Some(m) = d.members.get_mut(context.member) {
         m.transactions.clear();
         m.sessions.clear();
+        m.routed.clear();
         m.cursors.retain(|_, cursor| cursor.session.is_none());
     }
     Ok(Answer::Reply(Reply::ok()))
@@ -102,8 +103,9 @@ pub(super) fn abort_transaction(d: &mut Deployment, context: &Context<'_>) -> Re
 
 /// A session's end takes its cursors and its transaction with it.
 fn forget(d: &mut Deployment, context: &Context<'_>, sessions: &[Document]) -> Result {
-    if let Some(m) = d.members.get_mut(context.member) {
-        for key in sessions.iter().map(session_key) {
+    for key in sessions.iter().map(session_key) {
+        d.forget_routed(context, &key);
+        if let Some(m) = d.members.get_mut(context.member) {
             m.transactions.remove(&key);
             m.sessions.remove(&key);
             m.cursors
