@@ -164,6 +164,7 @@ fn server() -> Server {
         max_wire_version: 9,
         supports_sessions: true,
         role: Role::Member,
+        min_round_trip: Duration::ZERO,
     }
 }
 

@@ -53,7 +53,8 @@ impl Server {
         } else {
             "directConnection=true"
         };
-        format!("mongodb://{}/?{how}", self.address())
+        // Some drivers would have a thousand streams wait for ten connections.
+        format!("mongodb://{}/?{how}&maxPoolSize=2000", self.address())
     }
 
     /// Ends it. The nanoseconds of processor time that it has used.
