@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{conformance, deny, tidy, weight};
+use crate::{bench, conformance, deny, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -37,6 +37,7 @@ enum Work {
     Conformance,
     Weight,
     Deny,
+    BenchSmoke,
 }
 
 impl Step {
@@ -47,8 +48,9 @@ impl Step {
             }
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
-            Work::Conformance => "cargo xtask conformance, and the table in the README".to_owned(),
+            Work::Conformance => "the table in the README beside that of the tests".to_owned(),
             Work::Deny => "cargo xtask deny".to_owned(),
+            Work::BenchSmoke => "cargo xtask bench-smoke".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
         }
     }
@@ -59,6 +61,7 @@ impl Step {
             Work::Tidy => return tidy::run(root),
             Work::Conformance => return conformance::check(root),
             Work::Deny => return deny::run(root),
+            Work::BenchSmoke => return bench::smoke(root, false),
             Work::Weight => return weight::count(root),
         };
         let mut command = Command::new(tidy::cargo());
@@ -81,8 +84,8 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 10] = [
+/// The cheapest first. `test` is the test command of the README.
+const STEPS: [Step; 11] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -136,11 +139,16 @@ const STEPS: [Step; 10] = [
         work: Work::Cargo(&["test", "-p", "changestream-driver"], None),
     },
     Step {
+        name: "test",
+        work: Work::Cargo(&["test", "--workspace"], None),
+    },
+    Step {
         name: "conformance",
         work: Work::Conformance,
     },
+    // A release build of a client: the longest, so the last.
     Step {
-        name: "test",
-        work: Work::Cargo(&["test", "--workspace"], None),
+        name: "instructions an event",
+        work: Work::BenchSmoke,
     },
 ];

@@ -1,6 +1,6 @@
 //! The specifications' own test files, and the table of them in the README.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::tidy;
@@ -23,13 +23,13 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     std::fs::write(&path, with_table(&readme, &table)?).map_err(|error| format!("{README}: {error}"))
 }
 
-/// Runs the cases; fails if one does, and if the README shows another table.
+/// Fails if the README shows another table than the last run of all cases, which the tests have made.
 pub(crate) fn check(root: &Path) -> Result<(), String> {
-    let table = table(root, &[])?;
-    if table.is_empty() {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let Ok(table) = std::fs::read_to_string(root.join(target).join("tmp/conformance.txt")) else {
         println!("no conformance files here: the README's table is not compared");
         return Ok(());
-    }
+    };
     let readme = std::fs::read_to_string(root.join(README)).map_err(|error| format!("{README}: {error}"))?;
     if with_table(&readme, &table)? == readme {
         return Ok(());

@@ -5,6 +5,7 @@
     reason = "a program that talks to its user"
 )]
 
+mod bench;
 mod ci;
 mod conformance;
 mod deny;
@@ -24,6 +25,12 @@ fn main() -> ExitCode {
         ["conformance", rest @ ..] => conformance::run(&root(), rest),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["bench"] => bench::run(&root(), 5),
+        ["bench", "--built"] => bench::run_built(&root(), 5),
+        ["bench", "--built", rounds] => count(rounds).and_then(|rounds| bench::run_built(&root(), rounds)),
+        ["bench", rounds] => count(rounds).and_then(|rounds| bench::run(&root(), rounds)),
+        ["bench-smoke"] => bench::smoke(&root(), false),
+        ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
         ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
@@ -66,6 +73,12 @@ fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
     Err("the simulation failed: see above".to_owned())
 }
 
+fn count(rounds: &str) -> Result<usize, String> {
+    rounds
+        .parse()
+        .map_err(|_| format!("{rounds:?} is no number of rounds\n\n{USAGE}"))
+}
+
 /// The workspace's folder, whatever folder the task was started in.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -75,6 +88,9 @@ fn root() -> PathBuf {
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
 cargo xtask conformance  the specifications' own test files, as a table: [PART OF A NAME...] [--verbose] [--update-readme]
+cargo xtask bench [--built] [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's
+                    figures; with --built it measures what an earlier run has built
+cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]

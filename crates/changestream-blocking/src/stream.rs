@@ -192,6 +192,11 @@ impl Iterator for ChangeStream {
     type Item = Result<ChangeEvent, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if !self.reactor.is_cancelled()
+            && let Some(event) = self.inner.take_ready()
+        {
+            return Some(Ok(event));
+        }
         self.block(None, Inner::poll_event).unwrap_or_else(failed)
     }
 }

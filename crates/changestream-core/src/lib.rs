@@ -138,6 +138,7 @@ pub mod stream;
 pub mod token;
 pub mod topology;
 pub mod uri;
+mod walk;
 pub mod wire;
 
 pub use address::ServerAddress;

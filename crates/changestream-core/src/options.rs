@@ -76,6 +76,12 @@ pub struct WatchOptions {
     /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What one reply
     /// brings comes on top.
     pub prefetch_bytes: usize,
+    /// Whether the server may send one batch after another without being asked (an exhaust cursor). Default false.
+    ///
+    /// Replica set members since server 4.4 do so, and spare a round trip for each batch; others answer each getMore once, as
+    /// always. How far the server gets ahead is then not for `prefetch_batches` and `prefetch_bytes` to say, but for the
+    /// socket's buffers: it stops when they are full.
+    pub exhaust: bool,
     /// What to do when resuming fails. Default: what the specification says.
     pub resume_policy: ResumePolicy,
 }
@@ -101,6 +107,7 @@ impl Default for WatchOptions {
             extra_stage_options: Document::new(),
             prefetch_batches: 1,
             prefetch_bytes: 16 << 20,
+            exhaust: false,
             resume_policy: ResumePolicy::Specification,
         }
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bson::spec::BinarySubtype;
-use bson::{Binary, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc, rawdoc};
+use bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc, rawdoc};
 use changestream_core::event::{
     ChangeEvent, ChangeStreamDocument, ExtendedJson, FieldState, MissingToken, NsType, OperationType,
     UpdateDescription,
@@ -40,6 +40,53 @@ fn update() -> Document {
 
 fn updated(event: &ChangeEvent) -> UpdateDescription<'_> {
     event.update_description().unwrap()
+}
+
+#[test]
+fn every_kind_of_value_decodes_as_the_library_decodes_it() {
+    let document = doc! {
+        "double": 1.5, "text": "é", "nested": { "a": [1, { "b": [] }], "empty": {} }, "list": ["x", 2_i64, Bson::Null],
+        "generic": Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![1, 2] }),
+        "other": Bson::Binary(Binary { subtype: BinarySubtype::UserDefined(0x80), bytes: vec![3] }),
+        "uuid": Uuid::from_bytes([7; 16]), "undefined": Bson::Undefined,
+        "id": bson::oid::ObjectId::from_bytes([0xab; 12]), "yes": true, "no": false,
+        "date": DateTime::from_millis(-5), "null": Bson::Null,
+        "regex": Bson::RegularExpression(bson::Regex { pattern: bson::raw::cstr!("a.b").into(), options: bson::raw::cstr!("i").into() }),
+        "code": Bson::JavaScriptCode("f()".into()), "symbol": Bson::Symbol("s".into()),
+        "scoped": Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope { code: "g()".into(), scope: doc! { "x": 1 } }),
+        "int": 3_i32, "time": Timestamp { time: 9, increment: 4 }, "long": i64::MIN,
+        "decimal": "1.25".parse::<bson::Decimal128>().unwrap(), "min": Bson::MinKey, "max": Bson::MaxKey,
+    };
+    let whole = doc! { "_id": { "_data": "82" }, "fullDocument": document.clone() };
+    let event = ChangeEvent::from_raw(RawDocumentBuf::try_from(&whole).unwrap()).unwrap();
+    assert_eq!(event.decode::<Document>().unwrap(), whole);
+    assert_eq!(event.full_document_as::<Document>().unwrap().unwrap(), document);
+    let typed: ChangeStreamDocument<Document> = event.decode().unwrap();
+    assert_eq!(typed.full_document.unwrap(), document);
+    assert_eq!(typed.id.as_ref(), Some(event.resume_token()));
+
+    let raw = RawDocumentBuf::try_from(&document).unwrap();
+    assert_eq!(event.full_document_as::<RawDocumentBuf>().unwrap().unwrap(), raw);
+    let library: serde_json::Value = bson::deserialize_from_slice(raw.as_bytes()).unwrap_or_default();
+    let ours: serde_json::Value = event.full_document_as().ok().flatten().unwrap_or_default();
+    assert_eq!(ours, library);
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Kinds<'a> {
+        double: f64,
+        text: &'a str,
+        uuid: Uuid,
+        id: bson::oid::ObjectId,
+        date: DateTime,
+        null: Option<i32>,
+        int: i64,
+        time: Timestamp,
+        decimal: bson::Decimal128,
+        generic: Binary,
+        list: (String, i64, Option<bool>),
+    }
+    let library: Kinds<'_> = bson::deserialize_from_slice(raw.as_bytes()).unwrap();
+    assert_eq!(event.full_document_as::<Kinds<'_>>().unwrap().unwrap(), library);
 }
 
 #[test]
@@ -367,7 +414,7 @@ fn no_changed_byte_of_an_event_makes_anything_panic() {
     let mut document = update();
     document.insert(
         "scoped",
-        bson::Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
+        Bson::JavaScriptCodeWithScope(bson::JavaScriptCodeWithScope {
             code: "f()".to_owned(),
             scope: doc! { "x": 1 },
         }),

@@ -125,14 +125,52 @@ fn messages_that_arrive_byte_by_byte_are_the_same_messages() {
 }
 
 #[test]
-fn a_large_frame_gets_a_buffer_of_its_own_length_and_takes_it_along() {
+fn a_large_frame_gets_a_buffer_of_its_own_length() {
     let large = encode_op_msg(1, 0, Flags::NONE, &document_of(300_000), &[]);
     let mut reader = FrameReader::new();
     assert!(reader.buffer().len() <= 4096);
     assert!(feed(&mut reader, &large[..4]).is_empty());
     assert_eq!(reader.buffer().len(), large.len() - 4);
     assert_eq!(feed(&mut reader, &large[4..]), [large]);
-    assert!(reader.buffer().len() <= 4096, "the reader keeps nothing of it");
+}
+
+#[test]
+fn the_memory_of_a_large_frame_is_used_again_once_nobody_holds_it() {
+    let large = encode_op_msg(1, 0, Flags::NONE, &document_of(300_000), &[]);
+    let mut reader = FrameReader::new();
+    let first = feed(&mut reader, &large);
+    let place = first[0].as_ptr();
+    let second = feed(&mut reader, &large);
+    assert_ne!(second[0].as_ptr(), place, "the first is still held");
+    let place = second[0].as_ptr();
+    drop((first, second));
+    for round in 0..3 {
+        let frames = feed(&mut reader, &large);
+        assert_eq!(frames, std::slice::from_ref(&large));
+        assert_eq!(frames[0].as_ptr(), place, "round {round}");
+    }
+}
+
+#[test]
+fn a_large_buffer_is_given_up_when_a_small_frame_was_in_it() {
+    let large = encode_op_msg(1, 0, Flags::NONE, &document_of(300_000), &[]);
+    let small = encode_op_msg(1, 0, Flags::NONE, &document_of(300), &[]);
+    let mut reader = FrameReader::new();
+    feed(&mut reader, &large);
+    assert!(reader.buffer().len() > 4096, "the next may be as large");
+    feed(&mut reader, &small);
+    assert!(reader.buffer().len() <= 4096, "an idle stream keeps little");
+}
+
+#[test]
+fn what_follows_a_large_frame_is_not_read_with_it() {
+    let large = encode_op_msg(1, 0, Flags::NONE, &document_of(300_000), &[]);
+    let mut reader = FrameReader::new();
+    feed(&mut reader, &large);
+    let lent = reader.buffer().len();
+    assert!(lent <= 64 << 10, "{lent}: its length is not known yet");
+    feed(&mut reader, &large[..16]);
+    assert_eq!(reader.buffer().len(), large.len() - 16);
 }
 
 #[test]

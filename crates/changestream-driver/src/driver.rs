@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use changestream_core::client::{ClientMachine, ConnectionId, Demand, Input, Output, Snapshot, Update};
 use changestream_core::stream::CommandReply;
-use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
+use changestream_core::{ChangeEvent, Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
@@ -97,6 +97,15 @@ impl<R: Runtime> Driver<R> {
             ready!(self.drive(cx));
         }
         Poll::Ready(self.updates.pop_front())
+    }
+
+    /// The next event, if nothing else is to be done for it.
+    #[inline]
+    pub(crate) fn take_ready(&mut self) -> Option<ChangeEvent> {
+        if !self.updates.is_empty() {
+            return None;
+        }
+        self.machine.take_ready()
     }
 
     /// Gives an update back, to be the next again.

@@ -104,7 +104,18 @@ impl<R: Runtime> ChangeStream<R> {
         reason = "it is awaited, as that of every stream"
     )]
     pub fn next(&mut self) -> impl Future<Output = Option<Result<ChangeEvent, Error>>> {
-        self.call(Self::poll_event)
+        let mut begun = false;
+        poll_fn(move |cx| {
+            if !begun {
+                // What has arrived takes no time, so that no call has to begin for it.
+                if let Some(event) = self.take_ready() {
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                begun = true;
+                self.begin();
+            }
+            self.poll_event(cx)
+        })
     }
 
     /// The next event that at most one round trip to the server brings. None if there was no change within
@@ -217,6 +228,10 @@ impl<R: Runtime> ChangeStream<R> {
 
     /// Polls for what [`next`](Self::next) waits for.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ChangeEvent, Error>>> {
+        if let Some(event) = self.take_ready() {
+            self.called = false;
+            return Poll::Ready(Some(Ok(event)));
+        }
         let event = loop {
             match ready!(self.poll_any(cx)) {
                 Some(Ok(Update::Change(event))) => break Some(Ok(event)),
@@ -227,6 +242,13 @@ impl<R: Runtime> ChangeStream<R> {
         };
         self.called = false;
         Poll::Ready(event)
+    }
+
+    /// The next event, if it can be had at once and nothing else is to be done for it. None says nothing about whether
+    /// there is one: poll then. What [`poll_event`](Self::poll_event) tries first.
+    #[inline]
+    pub fn take_ready(&mut self) -> Option<ChangeEvent> {
+        self.driver.take_ready()
     }
 
     /// Polls for what [`try_next`](Self::try_next) waits for.
@@ -255,6 +277,10 @@ impl<R: Runtime> ChangeStream<R> {
         };
         let mut batch = vec![first];
         while self.has_buffered() {
+            if let Some(event) = self.take_ready() {
+                batch.push(event);
+                continue;
+            }
             match self.driver.poll_update(cx, Demand::Next) {
                 Poll::Ready(Some(Update::Change(event))) => batch.push(event),
                 Poll::Ready(Some(other)) => {
@@ -298,6 +324,10 @@ impl<R: Runtime> ChangeStream<R> {
         cx: &mut Context<'_>,
         demand: Demand,
     ) -> Poll<Result<Option<ChangeEvent>, Error>> {
+        if let Some(event) = self.take_ready() {
+            self.called = false;
+            return Poll::Ready(Ok(Some(event)));
+        }
         let result = loop {
             match ready!(self.poll_demand(cx, demand)) {
                 Some(Update::Change(event)) => break Ok(Some(event)),

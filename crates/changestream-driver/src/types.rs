@@ -4,6 +4,10 @@ pub use bson;
 pub use changestream_core::auth::{AwsCredentials, IdpInfo, OidcRequest, OidcToken};
 pub use changestream_core::client::{ClientSettings, Idle, Resuming};
 pub use changestream_core::connection::ClientMetadata;
+pub use changestream_core::event::{
+    ChangeStreamDocument, DecodeError, FieldState, Namespace, NamespaceRef, OperationType, UpdateDescription,
+    UpdateDocument,
+};
 pub use changestream_core::monitoring;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Secret, Warning};

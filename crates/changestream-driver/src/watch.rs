@@ -178,6 +178,14 @@ impl<M: Mode> Watch<M> {
         self
     }
 
+    /// Whether the server may send one batch after another without being asked. Default false. Replica set members since
+    /// server 4.4 do so, and spare a round trip for each batch; how far they get ahead is for the socket's buffers to say,
+    /// not for the prefetch options. With other servers it is without effect.
+    pub fn exhaust(mut self, exhaust: bool) -> Self {
+        self.options.exhaust = exhaust;
+        self
+    }
+
     /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What one reply brings
     /// comes on top.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {

@@ -61,7 +61,7 @@ fn a_simulated_member_reads_the_certificate_that_a_client_shows() {
         let client = changestream_blocking::Client::new(uri).unwrap();
         client.watch().open()
     };
-    open("&authMechanism=MONGODB-X509").unwrap();
+    drop(open("&authMechanism=MONGODB-X509").unwrap());
     let error = open("").unwrap_err();
     assert_told(&error, "requires authentication");
 }

@@ -65,6 +65,14 @@ fn main() -> ExitCode {
         }
     }
     print!("{table}");
+    if parts.is_empty() {
+        // CI compares it with the README's.
+        std::fs::write(
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/conformance.txt"),
+            table.to_string(),
+        )
+        .unwrap();
+    }
     if table.failed() + faults == 0 {
         return ExitCode::SUCCESS;
     }

@@ -82,7 +82,7 @@ impl ClientMachine {
         let commands = std::mem::take(&mut closing.commands);
         let requests: Vec<_> = commands
             .into_iter()
-            .filter_map(|command| self.send_on(id, command, None))
+            .filter_map(|command| self.send_on(id, command, None, false))
             .collect();
         if let Phase::Closing(closing) = &mut self.phase {
             closing.unanswered.extend(requests);
@@ -114,7 +114,7 @@ impl ClientMachine {
         {
             let attached = *attached;
             for command in farewell.commands {
-                self.send_on(attached, command, None);
+                self.send_on(attached, command, None, false);
             }
         }
         self.closed(result);

@@ -256,7 +256,7 @@ impl ClientMachine {
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {
         let now = self.now;
         let parsed = match CommandReply::parse(reply.body) {
-            Ok(parsed) => parsed,
+            Ok(parsed) => parsed.more_to_come(reply.more_to_come),
             Err(error) => return self.on_link_failed(id, error),
         };
         if let Some(journal) = self.journal() {
@@ -272,7 +272,9 @@ impl ClientMachine {
         }
         match &mut self.phase {
             Phase::Attached(attached, awaited) if *attached == id && *awaited == Some(reply.request_id) => {
-                *awaited = None;
+                if !reply.more_to_come {
+                    *awaited = None;
+                }
                 self.work.handle_input(self.now, StreamInput::Reply(parsed));
             }
             // The answer to a killCursors.

@@ -13,6 +13,7 @@ use super::work::{Work, WorkOutput};
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
 use crate::command::{CommandMachine, CommandOutput, CommandRules};
 use crate::connection::Request;
+use crate::event::ChangeEvent;
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::stream::{
@@ -270,6 +271,17 @@ impl ClientMachine {
             .map(|link| link.connection.read_buffer())
     }
 
+    /// The next event, if it can be had without a [`Demand`](super::Demand): it has arrived, and handing it over asks for
+    /// nothing else to be done. A short cut for whoever consumes events one by one; where it gives none,
+    /// demand an update, whatever the reason.
+    #[inline]
+    pub fn take_ready(&mut self) -> Option<ChangeEvent> {
+        if !self.outputs.is_empty() {
+            return None;
+        }
+        self.work.take_ready()
+    }
+
     /// The token to resume from: that of the last event handed over, or of the last empty batch. May be asked for at
     /// any time.
     pub fn resume_token(&self) -> Option<&ResumeToken> {
@@ -378,7 +390,7 @@ impl ClientMachine {
             Expects::Reply { within } => Some(within.saturating_add(round_trip)),
             Expects::Nothing => None,
         };
-        let request = self.send_on(id, command.body, reply_timeout);
+        let request = self.send_on(id, command.body, reply_timeout, command.exhaust_allowed);
         if let (Phase::Attached(_, awaited), Expects::Reply { .. }) = (&mut self.phase, command.expects) {
             *awaited = request;
         }
@@ -390,6 +402,7 @@ impl ClientMachine {
         id: ConnectionId,
         mut body: bson::RawDocumentBuf,
         reply_timeout: Option<Duration>,
+        exhaust_allowed: bool,
     ) -> Option<i32> {
         if let Some(cluster_time) = &self.cluster_time
             && matches!(body.get("$clusterTime"), Ok(None))
@@ -405,7 +418,7 @@ impl ClientMachine {
             self.now,
             Request {
                 body,
-                exhaust_allowed: false,
+                exhaust_allowed,
                 reply_timeout,
             },
         );

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::DeadlineReason;
 use crate::ReadPreference;
 use crate::command::{CommandMachine, CommandOutput};
+use crate::event::ChangeEvent;
 use crate::stream::{Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
 use crate::token::ResumeToken;
 
@@ -48,6 +49,14 @@ impl Work {
         match self {
             Self::Stream(stream) => stream.poll_output(now).map(WorkOutput::Stream),
             Self::Commands(commands) => commands.poll_output().map(WorkOutput::Command),
+        }
+    }
+
+    #[inline]
+    pub(super) fn take_ready(&mut self) -> Option<ChangeEvent> {
+        match self {
+            Self::Stream(stream) => stream.take_ready(),
+            Self::Commands(_) => None,
         }
     }
 

@@ -138,6 +138,7 @@ impl CommandMachine {
             expects: Expects::Reply {
                 within: self.rules.patience.unwrap_or(Duration::MAX),
             },
+            exhaust_allowed: false,
         }));
         self.state = State::Running(job, server);
     }

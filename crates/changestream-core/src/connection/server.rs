@@ -26,7 +26,8 @@ impl Server {
     ) -> Self {
         let max_wire_version = reply::integer(hello, "maxWireVersion");
         Self {
-            hello: body,
+            // In memory of its own: the buffer that it came in is to be used again.
+            hello: Bytes::copy_from_slice(&body),
             max_wire_version,
             dialect: dialect.of_check(reply::is_true(hello, "helloOk"), max_wire_version),
             compressor,

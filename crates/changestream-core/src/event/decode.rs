@@ -7,6 +7,7 @@ use bson::raw::RawBsonRef;
 use serde::Deserialize;
 
 use super::ChangeEvent;
+use super::deserializer::Value;
 use crate::depth::{MAX_DEPTH, nests_too_deep};
 use crate::error::{Error, ErrorKind};
 use crate::token::ResumeToken;
@@ -74,6 +75,10 @@ impl ChangeEvent {
         if nests_too_deep(document) {
             let message = format!("it nests deeper than {MAX_DEPTH} levels");
             return Err(self.decode_error(within.map(str::to_owned), message));
+        }
+        // What the short way cannot do, the library may; and if neither can, it says why.
+        if let Ok(value) = T::deserialize(Value::document(document.as_bytes())) {
+            return Ok(value);
         }
         bson::deserialize_from_slice(document.as_bytes()).map_err(|error| {
             let path = failing_path::<T>(document);

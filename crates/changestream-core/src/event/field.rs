@@ -6,6 +6,8 @@ use bson::RawDocument;
 use bson::raw::{RawArray, RawBsonRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::walk;
+
 /// `ns` or `to` of an event: a database and, unless the event is about the whole database, a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -226,8 +228,10 @@ pub(crate) fn integer(value: RawBsonRef<'_>) -> Option<i64> {
 }
 
 /// The field of that name; none if it is not there or cannot be read.
+#[inline]
 pub(crate) fn get<'a>(document: &'a RawDocument, name: &str) -> Option<RawBsonRef<'a>> {
-    document.get(name).ok().flatten()
+    let element = walk::find(document.as_bytes(), name)?;
+    element.value().or_else(|| document.get(name).ok().flatten())
 }
 
 /// The elements of the array of that name, up to the first that cannot be read.

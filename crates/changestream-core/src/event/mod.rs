@@ -1,6 +1,7 @@
 //! Change events: raw, lazy, slices of the reply that they came in.
 
 mod decode;
+mod deserializer;
 mod document;
 #[cfg(feature = "extended-json")]
 mod extended_json;
@@ -8,6 +9,7 @@ mod field;
 mod operation_type;
 
 use std::fmt;
+use std::ops::Range;
 
 use bson::raw::RawBsonRef;
 use bson::spec::BinarySubtype;
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use crate::depth::nests_too_deep;
 use crate::error::{Error, ErrorKind};
 use crate::token::ResumeToken;
+use crate::walk;
 
 pub use decode::DecodeError;
 pub use document::{ChangeStreamDocument, Namespace, TruncatedArrayDocument, UpdateDocument};
@@ -37,9 +40,9 @@ pub use operation_type::OperationType;
 /// ([`FieldState::Absent`]), since a pipeline may remove or replace anything but `_id`. Where the difference matters,
 /// [`get`](Self::get) gives any field as it is and says why it cannot, and [`decode`](Self::decode) says what does not
 /// fit.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct ChangeEvent {
-    raw: Bytes,
+    /// Stands in the event.
     token: ResumeToken,
 }
 
@@ -68,20 +71,29 @@ impl ChangeEvent {
 
     /// The event that these bytes of a reply are.
     pub(crate) fn from_reply(event: Bytes) -> Result<Self, MissingToken> {
+        if let Some(place) = walk::leading_id(&event)
+            && let Some(token) = ResumeToken::at(event.clone(), &place)
+        {
+            return Ok(Self { token });
+        }
         let document = RawDocument::from_bytes(&event).map_err(|_| MissingToken)?;
         let id = field::get(document, "_id").ok_or(MissingToken)?;
-        let token = ResumeToken::slice_of(&event, id);
-        Ok(Self::new(event, token))
+        let token = ResumeToken::within(event.clone(), id);
+        Ok(Self { token })
     }
 
-    /// The event that these bytes are, its token found already. They hold a document.
-    pub(crate) fn new(raw: Bytes, token: ResumeToken) -> Self {
-        Self { raw, token }
+    /// The event at that place of an array, if its first field is an `_id` that is a document, as servers have it; and
+    /// where in the array that is.
+    #[inline]
+    pub(crate) fn in_array(array: &Bytes, place: &Range<usize>) -> Option<(Self, Range<usize>)> {
+        let id = walk::leading_id(array.get(place.clone())?)?;
+        let token = ResumeToken::at(array.slice(place.clone()), &id)?;
+        Some((Self { token }, place.start + id.start..place.start + id.end))
     }
 
     /// The whole event as the server sent it.
     pub fn as_raw(&self) -> &RawDocument {
-        RawDocument::from_bytes(&self.raw).expect("checked before the event was made")
+        RawDocument::from_bytes(self.token.whole()).expect("checked before the event was made")
     }
 
     /// The event's own resume token, its `_id`.
@@ -95,7 +107,7 @@ impl ChangeEvent {
     /// The same event in memory of its own, so that it no longer keeps the reply alive that it came in.
     #[must_use]
     pub fn into_owned(self) -> Self {
-        Self::from_reply(Bytes::copy_from_slice(&self.raw)).unwrap_or(self)
+        Self::from_reply(Bytes::copy_from_slice(self.token.whole())).unwrap_or(self)
     }
 
     /// Any field, as it is; none if it is not there.
@@ -131,6 +143,14 @@ impl ChangeEvent {
     /// `documentKey`: `_id` of the document, and its shard key in a sharded collection.
     pub fn document_key(&self) -> Option<&RawDocument> {
         self.field("documentKey")?.as_document()
+    }
+
+    /// `documentKey._id`: which document it is about.
+    pub fn document_id(&self) -> Option<RawBsonRef<'_>> {
+        let key = walk::find(self.token.whole(), "documentKey")?.document()?;
+        walk::find(key, "_id")?
+            .value()
+            .or_else(|| field::get(self.document_key()?, "_id"))
     }
 
     /// `fullDocument`: the document after the change. What updates carry depends on
@@ -191,7 +211,14 @@ impl ChangeEvent {
     }
 
     fn field(&self, name: &str) -> Option<RawBsonRef<'_>> {
-        field::get(self.as_raw(), name)
+        let element = walk::find(self.token.whole(), name)?;
+        element.value().or_else(|| self.as_raw().get(name).ok().flatten())
+    }
+}
+
+impl PartialEq for ChangeEvent {
+    fn eq(&self, other: &Self) -> bool {
+        self.token.whole() == other.token.whole()
     }
 }
 

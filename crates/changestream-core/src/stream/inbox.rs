@@ -52,6 +52,15 @@ impl Inbox {
         self.items.push_front(item);
     }
 
+    /// The batch that is being consumed, if nothing comes before it.
+    #[inline]
+    pub(crate) fn current(&mut self) -> Option<&mut Arrived> {
+        match self.items.front_mut() {
+            Some(Item::Batch(arrived)) => Some(arrived),
+            Some(Item::Idle { .. } | Item::Update(_) | Item::Fault(_)) | None => None,
+        }
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Item> {
         self.items.pop_front()
     }

@@ -160,6 +160,7 @@ impl StreamMachine {
             rules: Rules {
                 prefetch_batches: options.prefetch_batches,
                 prefetch_bytes: options.prefetch_bytes,
+                exhaust: options.exhaust,
                 resume_policy: options.resume_policy.clone(),
                 retries,
                 ends_session: options.session.is_none(),
@@ -429,13 +430,12 @@ impl StreamMachine {
     /// Asks for the next batch if there is reason to.
     fn fetch(&mut self, now: Instant) {
         let wanted = self.inbox.is_empty() && self.is_waited_for();
-        let live = match &self.state {
-            State::Live(live) if live.flight == Flight::Landed => live,
+        let landed = match &self.state {
+            State::Live(live) => live.flight == Flight::Landed,
             State::Interrupted if self.inbox.is_empty() && self.demand != Demand::None => {
                 return self.select(Goal::new(Start::Resume, now));
             }
-            State::Live(_)
-            | State::Interrupted
+            State::Interrupted
             | State::Selecting(_)
             | State::Opening(..)
             | State::Postponed(..)
@@ -445,17 +445,26 @@ impl StreamMachine {
             | State::Ending(..)
             | State::Ended => return,
         };
-        let ahead = !live.idle && {
-            let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
-            let batches = self.inbox.batches().count();
-            batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
-        };
-        if !wanted && !ahead {
+        if !landed || !(wanted || self.fetches_ahead()) {
             return;
         }
         if let State::Live(live) = std::mem::replace(&mut self.state, State::Ended) {
             self.ask(now, live);
         }
+    }
+
+    /// Whether the window has room for a batch that nobody waits for yet, and none is on its way.
+    #[inline]
+    fn fetches_ahead(&self) -> bool {
+        let State::Live(live) = &self.state else {
+            return false;
+        };
+        if live.flight != Flight::Landed || live.idle || self.rules.prefetch_batches == 0 {
+            return false;
+        }
+        let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
+        let batches = self.inbox.batches().count();
+        batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
     }
 
     /// Sends a getMore. What is fetched ahead has all the time of a call to come.
@@ -483,7 +492,11 @@ impl StreamMachine {
         let within = self.rules.max_await.saturating_add(patience);
         self.tried = true;
         self.state = State::Live(live);
-        self.send(body, within);
+        self.outbox.push_back(StreamOutput::Send(Command {
+            body,
+            expects: Expects::Reply { within },
+            exhaust_allowed: self.rules.exhaust,
+        }));
     }
 
     fn is_waited_for(&self) -> bool {
@@ -506,7 +519,7 @@ impl StreamMachine {
             }
         };
         self.arrived(&cursor, reply);
-        self.go_on(live.server, cursor);
+        self.go_on(live.server, cursor, reply.more_to_come);
     }
 
     fn arrived(&mut self, cursor: &CursorReply, reply: &CommandReply) {
@@ -530,14 +543,19 @@ impl StreamMachine {
         }
     }
 
-    fn go_on(&mut self, server: Server, cursor: CursorReply) {
+    /// A cursor that is exhausted has nothing to follow, whatever its last reply says.
+    fn go_on(&mut self, server: Server, cursor: CursorReply, more_to_come: bool) {
         self.state = if cursor.id == 0 {
             State::Exhausted(server)
         } else {
             State::Live(Live {
                 server,
                 idle: cursor.batch.is_empty(),
-                flight: Flight::Landed,
+                flight: if more_to_come {
+                    Flight::Awaited
+                } else {
+                    Flight::Landed
+                },
                 overloads: 0,
                 cursor: Cursor {
                     id: cursor.id,
@@ -558,6 +576,7 @@ impl StreamMachine {
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Reply { within },
+            exhaust_allowed: false,
         }));
     }
 
@@ -568,6 +587,7 @@ impl StreamMachine {
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,
+            exhaust_allowed: false,
         }));
     }
 }

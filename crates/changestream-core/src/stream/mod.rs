@@ -95,6 +95,9 @@ pub struct Command {
     pub body: RawDocumentBuf,
     /// What its reply is for.
     pub expects: Expects,
+    /// Whether further replies may follow the first without being asked for (`exhaustAllowed`). Each of them is to come
+    /// back as [`StreamInput::Reply`], and says [whether another one follows](CommandReply::more_to_come).
+    pub exhaust_allowed: bool,
 }
 
 /// What the reply to a command is for.

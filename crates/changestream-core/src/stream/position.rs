@@ -1,10 +1,14 @@
 //! Where a stream stands, and from where a new cursor has to start.
 
+use std::ops::Range;
+
 use bson::raw::RawDocumentBuf;
 use bson::{Timestamp, raw::CStr};
+use bytes::Bytes;
 
 use super::Start;
 use crate::WatchOptions;
+use crate::event::ChangeEvent;
 use crate::token::ResumeToken;
 
 /// The token cache of the change-streams specification ("Updating the Cached Resume Token"), and what else decides
@@ -43,16 +47,36 @@ impl Position {
         self.token.as_ref()
     }
 
-    /// An event was handed over.
+    /// The last event of a batch was handed over. The token is kept in memory of its own: the reply's is to be used
+    /// again.
     pub(crate) fn delivered(&mut self, token: ResumeToken) {
         self.delivered = true;
-        self.token = Some(token);
+        self.token = Some(token.into_owned());
+    }
+
+    /// An event was handed over that others follow.
+    pub(crate) fn delivered_event(&mut self, event: &ChangeEvent) {
+        self.delivered = true;
+        self.token = Some(event.resume_token().clone());
+    }
+
+    /// An event was handed over that others follow: the token at that place of their array.
+    #[inline]
+    pub(crate) fn delivered_within(&mut self, array: &Bytes, place: &Range<usize>) {
+        self.delivered = true;
+        let moved = self
+            .token
+            .as_mut()
+            .is_some_and(|token| token.move_within(array, place));
+        if !moved {
+            self.token = ResumeToken::at(array.clone(), place);
+        }
     }
 
     /// A batch was empty.
     pub(crate) fn advanced(&mut self, post_batch_resume_token: Option<ResumeToken>) {
-        if post_batch_resume_token.is_some() {
-            self.token = post_batch_resume_token;
+        if let Some(token) = post_batch_resume_token {
+            self.token = Some(token.into_owned());
         }
     }
 

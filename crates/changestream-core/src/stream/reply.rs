@@ -23,6 +23,8 @@ pub struct CommandReply {
     pub(crate) operation_time: Option<Timestamp>,
     /// `$clusterTime`, to be gossiped on.
     pub(crate) cluster_time: Option<ClusterTime>,
+    /// Whether another reply follows that nobody has to ask for.
+    pub(crate) more_to_come: bool,
 }
 
 impl CommandReply {
@@ -48,8 +50,15 @@ impl CommandReply {
             error: (!ok).then(|| reply::server_error(document)),
             operation_time,
             cluster_time,
+            more_to_come: false,
             body,
         })
+    }
+
+    /// The same reply, of a message that says whether another one follows without being asked for (`moreToCome`).
+    #[must_use]
+    pub fn more_to_come(self, more_to_come: bool) -> Self {
+        Self { more_to_come, ..self }
     }
 
     /// The reply, as it came.
@@ -113,7 +122,7 @@ impl CommandReply {
                     batch = bytes.map(|bytes| Batch::new(self.body.slice_ref(bytes)));
                 }
                 "postBatchResumeToken" => {
-                    post_batch_resume_token = Some(ResumeToken::slice_of(&self.body, value()?));
+                    post_batch_resume_token = Some(ResumeToken::within(self.body.clone(), value()?));
                 }
                 _ => {}
             }

@@ -4,6 +4,7 @@ mod inspect;
 mod keystring;
 
 use std::fmt;
+use std::ops::Range;
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Bson, Document, RawBson};
@@ -18,13 +19,17 @@ pub use inspect::{TokenInfo, TokenKind, UnknownLayout};
 ///
 /// Opaque: whatever BSON value it is, it goes back to the server byte for byte. Store it with serde, or by
 /// [`as_raw_bson`](Self::as_raw_bson) and [`from_raw_bson`](Self::from_raw_bson).
-#[derive(Clone, PartialEq)]
-pub struct ResumeToken(Repr);
+#[derive(Clone)]
+pub struct ResumeToken {
+    /// What the token stands in, such as the event that it is the `_id` of.
+    whole: Bytes,
+    value: Value,
+}
 
-#[derive(Clone, PartialEq)]
-enum Repr {
-    /// A slice of the reply that it came in, or bytes of its own: a valid document in either case.
-    Document(Bytes),
+#[derive(Clone)]
+enum Value {
+    /// A valid document, at this place of the whole.
+    Document { start: u32, end: u32 },
     /// No known server sends anything but a document; a proxy may.
     Other(Box<RawBson>),
 }
@@ -33,18 +38,21 @@ impl ResumeToken {
     /// The token that this value is.
     pub fn from_raw_bson(value: RawBson) -> Self {
         if let RawBson::Document(document) = value {
-            return Self(Repr::Document(document.into_bytes().into()));
+            return Self::of_document(document.into_bytes().into());
         }
-        Self(Repr::Other(Box::new(value)))
+        Self {
+            whole: Bytes::new(),
+            value: Value::Other(Box::new(value)),
+        }
     }
 
     /// The token as a borrowed BSON value.
     pub fn as_raw_bson(&self) -> RawBsonRef<'_> {
-        match &self.0 {
-            Repr::Document(bytes) => {
-                RawBsonRef::Document(RawDocument::from_bytes(bytes).expect("only valid documents are kept"))
-            }
-            Repr::Other(value) => value.as_raw_bson_ref(),
+        match &self.value {
+            Value::Document { .. } => RawBsonRef::Document(
+                RawDocument::from_bytes(self.bytes()).expect("only valid documents are kept"),
+            ),
+            Value::Other(value) => value.as_raw_bson_ref(),
         }
     }
 
@@ -56,18 +64,86 @@ impl ResumeToken {
     /// The same token in memory of its own, so that it no longer keeps the reply alive that it came in.
     #[must_use]
     pub fn into_owned(self) -> Self {
-        Self(match self.0 {
-            Repr::Document(bytes) => Repr::Document(Bytes::copy_from_slice(&bytes)),
-            other @ Repr::Other(_) => other,
-        })
+        match self.value {
+            Value::Document { .. } => Self::of_document(Bytes::copy_from_slice(self.bytes())),
+            Value::Other(_) => Self {
+                whole: Bytes::new(),
+                ..self
+            },
+        }
     }
 
-    /// The token at `value`, which lies in `whole`: a slice of it if it is a document, else a copy.
-    pub(crate) fn slice_of(whole: &Bytes, value: RawBsonRef<'_>) -> Self {
-        match value.as_document() {
-            Some(document) => Self(Repr::Document(whole.slice_ref(document.as_bytes()))),
-            None => Self(Repr::Other(Box::new(value.into()))),
+    /// The token at `value`, which lies in `whole`: a place in it if it is a document, else a copy.
+    pub(crate) fn within(whole: Bytes, value: RawBsonRef<'_>) -> Self {
+        let place = value.as_document().map(|document| {
+            let start = (document.as_bytes().as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+            start..start.saturating_add(document.as_bytes().len())
+        });
+        let place = place
+            .filter(|place| place.end <= whole.len())
+            .and_then(|place| Value::at(&place));
+        Self {
+            value: place.unwrap_or_else(|| Value::Other(Box::new(value.into()))),
+            whole,
         }
+    }
+
+    /// The token that is a document at that place, which must have been found to be one.
+    pub(crate) fn at(whole: Bytes, place: &Range<usize>) -> Option<Self> {
+        let value = Value::at(place)?;
+        Some(Self { whole, value })
+    }
+
+    /// Moves to another document at that place of the same whole. Says whether it could.
+    pub(crate) fn move_within(&mut self, whole: &Bytes, place: &Range<usize>) -> bool {
+        let is_same = self.whole.as_ptr() == whole.as_ptr() && self.whole.len() == whole.len();
+        match Value::at(place) {
+            Some(value) if is_same => self.value = value,
+            Some(_) | None => return false,
+        }
+        true
+    }
+
+    /// What the token stands in.
+    pub(crate) fn whole(&self) -> &Bytes {
+        &self.whole
+    }
+
+    /// Where in the whole it stands, if it is a document.
+    pub(crate) fn place(&self) -> Option<Range<usize>> {
+        match self.value {
+            Value::Document { start, end } => Some(start as usize..end as usize),
+            Value::Other(_) => None,
+        }
+    }
+
+    fn of_document(document: Bytes) -> Self {
+        let end = u32::try_from(document.len()).unwrap_or(0);
+        Self {
+            whole: document,
+            value: Value::Document { start: 0, end },
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.place()
+            .and_then(|place| self.whole.get(place))
+            .unwrap_or_default()
+    }
+}
+
+impl Value {
+    fn at(place: &Range<usize>) -> Option<Self> {
+        Some(Self::Document {
+            start: u32::try_from(place.start).ok()?,
+            end: u32::try_from(place.end).ok()?,
+        })
+    }
+}
+
+impl PartialEq for ResumeToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_raw_bson() == other.as_raw_bson()
     }
 }
 

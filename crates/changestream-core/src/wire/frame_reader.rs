@@ -1,5 +1,8 @@
 //! Cuts a byte stream into frames, without copying them.
 
+use std::mem;
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
@@ -7,7 +10,8 @@ use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 /// Lends the buffer that a socket is read into, and hands complete frames out as slices of it.
 ///
 /// Small frames share a buffer. A frame that does not fit gets one of exactly its own length, taken only after that
-/// length was found to be legal, so that what follows a large frame never keeps it in memory.
+/// length was found to be legal. Once nobody holds the frames of a buffer any more, it is used again: fresh memory costs
+/// as much as the bytes that are read into it. A buffer that is much too large for the last frame is not.
 ///
 /// ```
 /// use changestream_core::wire::FrameReader;
@@ -24,18 +28,28 @@ use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 /// ```
 #[derive(Debug)]
 pub struct FrameReader {
-    /// All of it is initialised; the first `filled` bytes were received.
-    buffer: BytesMut,
-    filled: usize,
+    received: Received,
+    /// The buffer whose frames have left, to be used again.
+    lent: Option<Bytes>,
     max_message_size: usize,
+}
+
+/// What was received and has not left.
+#[derive(Debug)]
+enum Received {
+    /// A buffer is being filled: all of it is initialised, the first bytes were received, and they are no whole frame as
+    /// far as anyone has looked.
+    Filling(BytesMut, usize),
+    /// Frames are leaving this buffer; the range has not left.
+    Leaving(Bytes, Range<usize>),
 }
 
 impl FrameReader {
     /// A reader that accepts messages of up to [`DEFAULT_MAX_MESSAGE_SIZE`] bytes and has taken no memory yet.
     pub fn new() -> Self {
         Self {
-            buffer: BytesMut::new(),
-            filled: 0,
+            received: Received::Filling(BytesMut::new(), 0),
+            lent: None,
             max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
         }
     }
@@ -52,35 +66,49 @@ impl FrameReader {
 
     /// Where the next bytes go. Never empty.
     ///
-    /// Call [`next_frame`](Self::next_frame) until it has no more before this: a frame that is still in the reader
-    /// only makes the lent buffer larger than it need be.
+    /// Call [`next_frame`](Self::next_frame) until it has no more before this: a frame that is still in the reader is
+    /// copied.
     pub fn buffer(&mut self) -> &mut [u8] {
-        let declared = self.declared_len().ok().flatten().unwrap_or(0);
-        let wanted = declared.max(self.filled + 1);
-        if self.buffer.len() < wanted {
-            let mut larger = BytesMut::zeroed(wanted.max(SHARED_BUFFER));
-            if let (Some(to), Some(from)) = (larger.get_mut(..self.filled), self.buffer.get(..self.filled)) {
-                to.copy_from_slice(from);
-            }
-            self.buffer = larger;
+        let received = self.received();
+        let filled = received.len();
+        let declared = self.declared_len(received).ok().flatten();
+        let wanted = declared.unwrap_or(0).max(filled + 1);
+        if !matches!(&self.received, Received::Filling(buffer, _) if buffer.len() >= wanted) {
+            self.provide(wanted);
         }
-        &mut self.buffer[self.filled..]
+        let Received::Filling(buffer, filled) = &mut self.received else {
+            unreachable!("a buffer to be filled was provided");
+        };
+        let end = match declared {
+            // What follows a large frame is read later, so that it need not be copied out of its buffer.
+            Some(declared) if declared > MOST_AT_ONCE && declared > *filled => declared,
+            Some(_) => buffer.len(),
+            // Nor is what starts a frame that will need a larger one.
+            None => buffer.len().min(*filled + MOST_AT_ONCE),
+        };
+        &mut buffer[*filled..end]
     }
 
     /// Says that this many bytes were written to the start of [`buffer`](Self::buffer). What exceeds the buffer is
     /// ignored.
     pub fn filled(&mut self, bytes: usize) {
-        self.filled = self.filled.saturating_add(bytes).min(self.buffer.len());
+        if let Received::Filling(buffer, filled) = &mut self.received {
+            *filled = filled.saturating_add(bytes).min(buffer.len());
+        }
     }
 
     /// Bytes received that are not part of a frame handed out yet.
     pub fn pending(&self) -> usize {
-        self.filled
+        self.received().len()
     }
 
     /// Those bytes.
     pub(crate) fn received(&self) -> &[u8] {
-        self.buffer.get(..self.filled).unwrap_or_default()
+        match &self.received {
+            Received::Filling(buffer, filled) => buffer.get(..*filled),
+            Received::Leaving(whole, range) => whole.get(range.clone()),
+        }
+        .unwrap_or_default()
     }
 
     /// The next complete frame, header included; none while bytes of it are missing.
@@ -89,19 +117,59 @@ impl FrameReader {
     /// The declared length is shorter than a header or longer than the longest message accepted. The stream cannot
     /// be read on after that.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
-        let Some(len) = self.declared_len()? else {
+        let received = self.received();
+        let Some(len) = self.declared_len(received)? else {
             return Ok(None);
         };
-        if self.filled < len {
+        if received.len() < len {
             return Ok(None);
         }
-        let frame = self.buffer.split_to(len).freeze();
-        self.filled -= len;
+        let (whole, range) = self.leaving();
+        let frame = whole.slice(range.start..range.start + len);
+        let rest = range.start + len..range.end;
+        if rest.is_empty() {
+            self.keep(whole, len);
+        } else {
+            self.received = Received::Leaving(whole, rest);
+        }
         Ok(Some(frame))
     }
 
-    fn declared_len(&self) -> Result<Option<usize>, WireError> {
-        let Some(&[a, b, c, d]) = self.buffer[..self.filled].first_chunk() else {
+    /// Stops filling.
+    fn leaving(&mut self) -> (Bytes, Range<usize>) {
+        match mem::replace(&mut self.received, Received::Filling(BytesMut::new(), 0)) {
+            Received::Filling(buffer, filled) => (buffer.freeze(), 0..filled),
+            Received::Leaving(whole, range) => (whole, range),
+        }
+    }
+
+    /// Everything has left this buffer. It is kept unless it is much larger than what came last: an idle stream shall
+    /// not hold the memory of its largest batch.
+    fn keep(&mut self, whole: Bytes, last: usize) {
+        let fits = whole.len() <= MOST_KEPT || last >= whole.len() / 8;
+        self.lent = fits.then_some(whole);
+    }
+
+    /// Sees to a buffer of at least that many bytes that starts with what was received.
+    fn provide(&mut self, wanted: usize) {
+        let (whole, range) = self.leaving();
+        let pending = whole.get(range).unwrap_or_default();
+        let used_again = self.lent.take().and_then(|lent| lent.try_into_mut().ok());
+        let mut buffer = used_again
+            .filter(|buffer| buffer.len() >= wanted)
+            .unwrap_or_else(|| BytesMut::zeroed(wanted.max(SHARED_BUFFER)));
+        let filled = pending.len();
+        if let Some(place) = buffer.get_mut(..filled) {
+            place.copy_from_slice(pending);
+        }
+        if whole.len() <= MOST_KEPT {
+            self.lent = Some(whole).filter(|whole| !whole.is_empty());
+        }
+        self.received = Received::Filling(buffer, filled);
+    }
+
+    fn declared_len(&self, received: &[u8]) -> Result<Option<usize>, WireError> {
+        let Some(&[a, b, c, d]) = received.first_chunk() else {
             return Ok(None);
         };
         let declared = i32::from_le_bytes([a, b, c, d]);
@@ -123,3 +191,9 @@ impl Default for FrameReader {
 
 /// The buffer that small frames share: what an idle stream keeps.
 const SHARED_BUFFER: usize = 4 << 10;
+
+/// The largest buffer that is kept whatever comes.
+const MOST_KEPT: usize = 32 << 10;
+
+/// How much is read before a frame's length is known; and frames that are larger are read to their end and no further.
+const MOST_AT_ONCE: usize = 64 << 10;

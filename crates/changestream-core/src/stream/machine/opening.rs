@@ -49,7 +49,7 @@ impl StreamMachine {
         } else {
             self.position.advanced(cursor.post_batch_resume_token.clone());
         }
-        self.go_on(server, cursor);
+        self.go_on(server, cursor, false);
     }
 
     /// An aggregate failed: once more if it is a retryable read, some times more if a server was overloaded, and else

@@ -12,6 +12,7 @@ use crate::{ReadPreference, ServerError};
 pub(super) struct Rules {
     pub(super) prefetch_batches: usize,
     pub(super) prefetch_bytes: usize,
+    pub(super) exhaust: bool,
     pub(super) resume_policy: ResumePolicy,
     pub(super) retries: Retries,
     pub(super) ends_session: bool,

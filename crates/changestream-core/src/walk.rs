@@ -1,0 +1,231 @@
+//! Steps over the fields of a document by their lengths alone: what an accessor needs, and nothing that it does not.
+
+use std::ops::Range;
+
+use bson::oid::ObjectId;
+use bson::{DateTime, RawBsonRef, RawDocument, Timestamp};
+
+/// A field, located.
+#[derive(Clone, Copy)]
+pub(crate) struct Element<'a> {
+    /// Its type (BSON 1.1, "element").
+    kind: u8,
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+/// The field of that name; none if it is not there, or if something before it cannot be stepped over.
+#[inline]
+pub(crate) fn find<'a>(document: &'a [u8], name: &str) -> Option<Element<'a>> {
+    let mut rest = document.get(LENGTH..)?;
+    loop {
+        let (&kind, after) = rest.split_first()?;
+        if kind == 0 {
+            return None;
+        }
+        let end = until_zero(after)?;
+        let value = after.get(end + 1..)?;
+        let size = size(value, kind)?;
+        if end == name.len() && after.get(..end)? == name.as_bytes() {
+            let value = value.get(..size)?;
+            return Some(Element {
+                kind,
+                key: &[],
+                value,
+            });
+        }
+        rest = value.get(size..)?;
+    }
+}
+
+/// Where the value of the first field stands, if that field is `_id` and a document.
+#[inline]
+pub(crate) fn leading_id(document: &[u8]) -> Option<Range<usize>> {
+    const FIELD: &[u8; 5] = b"\x03_id\0";
+    let start = LENGTH + FIELD.len();
+    if document.get(LENGTH..)?.first_chunk()? != FIELD {
+        return None;
+    }
+    let end = start.checked_add(length(document, start)?)?;
+    let id = document.get(start..end)?;
+    (id.len() >= LEAST && id.last() == Some(&0)).then_some(start..end)
+}
+
+/// The fields of a document, up to the first that cannot be stepped over.
+#[inline]
+pub(crate) fn elements(document: &[u8]) -> Elements<'_> {
+    Elements {
+        rest: document.get(LENGTH..).unwrap_or_default(),
+    }
+}
+
+/// See [`elements`].
+pub(crate) struct Elements<'a> {
+    rest: &'a [u8],
+}
+
+impl Elements<'_> {
+    /// Whether what is left is what a document ends with.
+    pub(crate) fn ended_well(&self) -> bool {
+        self.rest == [0]
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Element<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Element<'a>> {
+        let (&kind, after) = self.rest.split_first()?;
+        if kind == 0 {
+            return None;
+        }
+        let end = until_zero(after)?;
+        let (key, after) = (after.get(..end)?, after.get(end + 1..)?);
+        let (value, rest) = after.split_at_checked(size(after, kind)?)?;
+        self.rest = rest;
+        Some(Element { kind, key, value })
+    }
+}
+
+impl<'a> Element<'a> {
+    /// The value, if it is one of the common kinds and well-formed. None says nothing.
+    #[inline]
+    pub(crate) fn value(&self) -> Option<RawBsonRef<'a>> {
+        let long = || self.value.first_chunk().copied().map(i64::from_le_bytes);
+        Some(match self.kind {
+            DOCUMENT => RawBsonRef::Document(RawDocument::from_bytes(self.value).ok()?),
+            STRING => RawBsonRef::String(self.text()?),
+            OBJECT_ID => RawBsonRef::ObjectId(ObjectId::from_bytes(*self.value.first_chunk()?)),
+            0x09 => RawBsonRef::DateTime(DateTime::from_millis(long()?)),
+            NULL => RawBsonRef::Null,
+            0x10 => RawBsonRef::Int32(i32::from_le_bytes(*self.value.first_chunk()?)),
+            0x11 => RawBsonRef::Timestamp(Timestamp {
+                increment: u32::from_le_bytes(*self.value.first_chunk()?),
+                time: u32::from_le_bytes(*self.value.last_chunk()?),
+            }),
+            0x12 => RawBsonRef::Int64(long()?),
+            _ => return None,
+        })
+    }
+
+    /// A whole document, as if it were a field.
+    pub(crate) fn document_of(bytes: &'a [u8]) -> Self {
+        Self {
+            kind: DOCUMENT,
+            key: &[],
+            value: bytes,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Its name; empty where it was found by its name.
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.key
+    }
+
+    /// All of the value.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.value
+    }
+
+    /// The text that a string is.
+    #[inline]
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        let (zero, text) = self.value.get(LENGTH..)?.split_last()?;
+        str::from_utf8(text).ok().filter(|_| *zero == 0)
+    }
+
+    /// The bytes of a document.
+    #[inline]
+    pub(crate) fn document(&self) -> Option<&'a [u8]> {
+        (self.kind == DOCUMENT).then_some(self.value)
+    }
+
+    /// The document or array that the value is, or the scope that belongs to it if it is code.
+    #[inline]
+    pub(crate) fn nested(&self) -> Option<&'a [u8]> {
+        match self.kind {
+            DOCUMENT | ARRAY => Some(self.value),
+            CODE_WITH_SCOPE => {
+                let code = length(self.value.get(LENGTH..)?, 0)?;
+                self.value.get(LENGTH.checked_mul(2)?.checked_add(code)?..)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How many bytes a value takes.
+#[inline]
+fn size(value: &[u8], kind: u8) -> Option<usize> {
+    Some(match kind {
+        DOCUMENT | ARRAY | CODE_WITH_SCOPE => length(value, 0)?.max(LENGTH),
+        // Strings; code, symbols.
+        0x02 | 0x0d | 0x0e => LENGTH.checked_add(length(value, 0)?)?,
+        // Doubles, dates, timestamps, 64-bit integers.
+        0x01 | 0x09 | 0x11 | 0x12 => 8,
+        0x10 => 4,
+        // An ObjectId.
+        0x07 => 12,
+        0x08 => 1,
+        // Null, undefined, the smallest and the largest key.
+        0x06 | 0x0a | 0xff | 0x7f => 0,
+        // Binary: length and subtype.
+        0x05 => (LENGTH + 1).checked_add(length(value, 0)?)?,
+        // A decimal.
+        0x13 => 16,
+        // A regular expression: two texts that end with zero.
+        0x0b => {
+            let pattern = until_zero(value)? + 1;
+            let options = until_zero(value.get(pattern..)?)? + 1;
+            pattern + options
+        }
+        // A pointer: a name and an ObjectId.
+        0x0c => (LENGTH + 12).checked_add(length(value, 0)?)?,
+        _ => return None,
+    })
+}
+
+/// How many bytes stand before the first zero: eight of them at a time, for keys are short.
+#[inline]
+fn until_zero(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..)?.first_chunk() {
+        let word = u64::from_le_bytes(*chunk);
+        // The lowest bit that is set marks the first byte that is zero.
+        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+        if zeros != 0 {
+            return Some(at + zeros.trailing_zeros() as usize / 8);
+        }
+        at += chunk.len();
+    }
+    let rest = bytes.get(at..)?.iter().position(|&byte| byte == 0)?;
+    Some(at + rest)
+}
+
+#[inline]
+fn length(bytes: &[u8], at: usize) -> Option<usize> {
+    let declared = i32::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
+    usize::try_from(declared).ok()
+}
+
+pub(crate) const STRING: u8 = 0x02;
+pub(crate) const DOCUMENT: u8 = 0x03;
+pub(crate) const ARRAY: u8 = 0x04;
+pub(crate) const BINARY: u8 = 0x05;
+pub(crate) const OBJECT_ID: u8 = 0x07;
+pub(crate) const NULL: u8 = 0x0a;
+const CODE_WITH_SCOPE: u8 = 0x0f;
+/// A document starts with its length.
+const LENGTH: usize = 4;
+/// The empty document.
+const LEAST: usize = 5;

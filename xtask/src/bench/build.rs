@@ -1,0 +1,170 @@
+//! Builds the measured programs and installs the peers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::tidy::cargo;
+
+/// Where the measured programs are. A peer that cannot be had is none.
+#[derive(Debug)]
+pub(super) struct Programs {
+    pub(super) replay: PathBuf,
+    pub(super) limit: PathBuf,
+    pub(super) tokio: PathBuf,
+    pub(super) blocking: PathBuf,
+    pub(super) mongodb: Option<PathBuf>,
+    pub(super) python: Option<PathBuf>,
+    /// The folder with `node_modules`.
+    pub(super) node: Option<PathBuf>,
+    /// The folder of the peers' scripts.
+    pub(super) scripts: PathBuf,
+}
+
+impl Programs {
+    /// What an earlier run has left.
+    pub(super) fn built(root: &Path) -> Self {
+        let folder = root.join("target/bench");
+        let there = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+        Self {
+            replay: folder.join("replay"),
+            limit: folder.join("limit"),
+            tokio: folder.join("tokio"),
+            blocking: folder.join("blocking"),
+            mongodb: there("peer-rust/release/peer-rust"),
+            python: there("python/bin/python"),
+            node: there("node"),
+            scripts: root.join("benches/peers"),
+        }
+    }
+
+    pub(super) fn prepare(root: &Path) -> Result<Self, String> {
+        let folder = root.join("target/bench");
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let scripts = root.join("benches/peers");
+        let [replay, limit] = tools(root, &folder)?;
+        Ok(Self {
+            replay,
+            limit,
+            tokio: client(root, &folder, "tokio")?,
+            blocking: client(root, &folder, "blocking")?,
+            mongodb: or_without("the peer mongodb (Rust)", rust_peer(root, &folder)),
+            python: or_without("the peer PyMongo", python(&folder)),
+            node: or_without("the peer mongodb (npm)", node(&folder)),
+            scripts,
+        })
+    }
+}
+
+/// The replaying server and the bare loops.
+pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 2], String> {
+    say("building the replaying server and the bare loops");
+    run(Command::new(cargo())
+        .args(["build", "--quiet", "--release", "-p", "changestream-benches"])
+        .current_dir(root))?;
+    Ok([
+        keep(&root.join("target/release/replay"), folder, "replay")?,
+        keep(&root.join("target/release/limit"), folder, "limit")?,
+    ])
+}
+
+/// The measured example of an adapter. They all have the same name, so each is copied before the next is built.
+pub(super) fn client(root: &Path, folder: &Path, adapter: &str) -> Result<PathBuf, String> {
+    say(&format!("building changestream-{adapter}"));
+    let package = format!("changestream-{adapter}");
+    run(Command::new(cargo())
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            &package,
+            "--example",
+            "bench_client",
+        ])
+        .current_dir(root))?;
+    keep(
+        &root.join("target/release/examples/bench_client"),
+        folder,
+        adapter,
+    )
+}
+
+fn rust_peer(root: &Path, folder: &Path) -> Result<PathBuf, String> {
+    say("building the official Rust driver");
+    let target = folder.join("peer-rust");
+    run(Command::new(cargo())
+        .args(["build", "--quiet", "--release", "--locked", "--manifest-path"])
+        .arg(root.join("benches/peers/rust/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target))?;
+    Ok(target.join("release/peer-rust"))
+}
+
+fn python(folder: &Path) -> Result<PathBuf, String> {
+    let home = folder.join("python");
+    let python = home.join("bin/python");
+    let has_it = Command::new(&python)
+        .args(["-c", "import pymongo"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !has_it {
+        say("installing PyMongo");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+        run(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "pymongo",
+        ]))?;
+    }
+    Ok(python)
+}
+
+fn node(folder: &Path) -> Result<PathBuf, String> {
+    let home = folder.join("node");
+    if !home.join("node_modules/mongodb/package.json").exists() {
+        say("installing npm mongodb");
+        fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+        run(Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund", "--no-save", "--prefix"])
+            .arg(&home)
+            .arg("mongodb")
+            .stdout(Stdio::null()))?;
+    }
+    Ok(home)
+}
+
+fn keep(built: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
+    let place = folder.join(name);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::copy(built, &place))
+        .map_err(|error| format!("{}: {error}", built.display()))?;
+    Ok(place)
+}
+
+fn or_without<T>(what: &str, result: Result<T, String>) -> Option<T> {
+    result
+        .map_err(|why| say(&format!("{what} cannot be had and is left out: {why}")))
+        .ok()
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let shown = format!("{:?}", command.get_program());
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("{shown} does not start: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown} ended with {status}"))
+    }
+}
+
+pub(super) fn say(text: &str) {
+    println!("bench: {text}");
+}

@@ -1,0 +1,201 @@
+//! Runs one server and one client at a time.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::build::Programs;
+
+/// A replaying server.
+pub(super) struct Server {
+    child: Child,
+    /// It ends when this is closed.
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    port: u16,
+    /// Whether clients discover its deployment.
+    has_members: bool,
+}
+
+impl Server {
+    pub(super) fn start(program: &Path, options: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(program)
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let input = child.stdin.take();
+        let mut output = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let mut line = String::new();
+        output.read_line(&mut line).map_err(|error| error.to_string())?;
+        let port = line
+            .trim()
+            .strip_prefix("PORT ")
+            .and_then(|port| port.parse().ok())
+            .ok_or("the server names no port")?;
+        Ok(Self {
+            child,
+            input,
+            output,
+            port,
+            has_members: options.contains(&"--members"),
+        })
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn uri(&self) -> String {
+        let how = if self.has_members {
+            "replicaSet=rs0"
+        } else {
+            "directConnection=true"
+        };
+        // Some drivers would have a thousand streams wait for ten connections.
+        format!("mongodb://{}/?{how}&maxPoolSize=2000", self.address())
+    }
+
+    /// Ends it. The nanoseconds of processor time that it has used.
+    pub(super) fn stop(mut self) -> f64 {
+        drop(self.input.take());
+        let mut rest = String::new();
+        let _ = self.output.read_to_string(&mut rest);
+        number(&rest, "server_cpu_ns").unwrap_or(0.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// What is measured: a program with its arguments.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) name: String,
+    command: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// Bare loops take an address and no form, database or collection.
+    is_limit: bool,
+    form: &'static str,
+}
+
+impl Client {
+    pub(super) fn limit(programs: &Programs, kind: &str) -> Self {
+        let name = match kind {
+            "step" => "limit".to_owned(),
+            other => format!("limit-{other}"),
+        };
+        Self {
+            name,
+            command: vec![shown(&programs.limit), kind.to_owned()],
+            environment: Vec::new(),
+            is_limit: true,
+            form: "raw",
+        }
+    }
+
+    pub(super) fn new(name: &str, program: &Path, form: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            command: vec![shown(program)],
+            environment: Vec::new(),
+            is_limit: false,
+            form,
+        }
+    }
+
+    pub(super) fn argument(mut self, path: &Path) -> Self {
+        self.command.push(shown(path));
+        self
+    }
+
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn command(&self, server: &Server, events: u64, mode: &str) -> Command {
+        let mut words = self.command.iter();
+        let mut command = Command::new(words.next().map_or("", String::as_str));
+        command.args(words);
+        let events = events.to_string();
+        if self.is_limit {
+            command.args([&server.address(), &events, mode]);
+        } else {
+            command.args([self.form, &server.uri(), "bench", "events", &events, mode]);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("BENCH_PEAK", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Reads that many events. The line of JSON that the client prints.
+    pub(super) fn read(&self, server: &Server, events: u64, mode: &str) -> Result<String, String> {
+        let output = self
+            .command(server, events, mode)
+            .output()
+            .map_err(|error| format!("{}: {error}", self.name))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.lines().find(|line| line.starts_with('{')) {
+            Some(line) if output.status.success() => Ok(line.to_owned()),
+            _ => Err(format!(
+                "{} ended with {}: {}",
+                self.name,
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )),
+        }
+    }
+
+    /// Opens that many streams that wait.
+    pub(super) fn idle(&self, server: &Server, streams: u64) -> Result<Child, String> {
+        let mut child = self
+            .command(server, streams, "idle")
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", self.name))?;
+        let mut line = String::new();
+        let output = child.stdout.take().ok_or("no output")?;
+        let read = BufReader::new(output).read_line(&mut line);
+        if read.is_ok() && line.trim() == "READY" {
+            return Ok(child);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(format!("{} did not get ready", self.name))
+    }
+}
+
+/// A number of a line of JSON.
+pub(super) fn number(json: &str, field: &str) -> Option<f64> {
+    let (_, rest) = json.split_once(&format!("\"{field}\":"))?;
+    let rest = rest.trim_start();
+    let end = rest
+        .find(|c: char| !matches!(c, '0'..='9' | '.' | '-' | 'e' | '+'))
+        .unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+/// Processor time of a process in clock ticks of 10 ms, and its resident memory in KiB.
+pub(super) fn of_process(id: u32) -> Option<(f64, f64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks: f64 = [11, 12]
+        .iter()
+        .filter_map(|&index| fields.get(index)?.parse::<f64>().ok())
+        .sum();
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let resident = resident.trim().trim_end_matches(" kB").parse().ok()?;
+    Some((ticks, resident))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
