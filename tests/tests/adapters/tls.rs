@@ -63,7 +63,7 @@ fn a_simulated_member_reads_the_certificate_that_a_client_shows() {
     };
     drop(open("&authMechanism=MONGODB-X509").unwrap());
     let error = open("").unwrap_err();
-    assert_told(&error, "requires authentication");
+    assert!(error.to_string().contains("requires authentication"), "{error}");
 }
 
 pub async fn a_closed_stream_takes_leave_of_tls_too<A: Adapter>() {
