@@ -17,7 +17,7 @@
 //! use changestream_core::client::{ClientMachine, ClientSettings, Demand, Disconnected, Input, Output};
 //! use changestream_core::connection::ClientMetadata;
 //! use changestream_core::dns::DnsFault;
-//! use changestream_core::{ConnectionString, Scope, Update, WatchOptions};
+//! use changestream_core::{ConnectionString, Error, Scope, Update, WatchOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let uri: ConnectionString = "mongodb://localhost/?directConnection=true".parse()?;
@@ -35,6 +35,12 @@
 //!             // With a `mongodb+srv://` connection string: ask a name server.
 //!             let result = Err(DnsFault::no_server("not here"));
 //!             machine.handle_input(Instant::now(), Input::Resolved { lookup, result });
+//!             continue;
+//!         }
+//!         Output::Credentials { connection, .. } => {
+//!             // With MONGODB-OIDC or MONGODB-AWS: hand out a token or keys.
+//!             let answer = Err(Error::authentication("there are no credentials here"));
+//!             machine.handle_input(Instant::now(), Input::Credentials { connection, answer });
 //!             continue;
 //!         }
 //!         Output::Connect { connection, address } => {

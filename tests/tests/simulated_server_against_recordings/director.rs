@@ -67,7 +67,12 @@ impl Director {
             .get_str("errmsg")
             .is_ok_and(|text| text.contains("failCommand"))
         {
-            return fail(server, member, doc! { "failCommands": [name], "errorCode": code });
+            let mut data = doc! { "failCommands": [name], "errorCode": code };
+            // The recorded fail point stated them.
+            if let Some(labels) = reply.get("errorLabels") {
+                data.insert("errorLabels", labels.clone());
+            }
+            return fail(server, member, data);
         }
         if let (43, Some(cursor)) = (code, ours) {
             let now = server.now();

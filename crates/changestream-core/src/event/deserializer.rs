@@ -68,7 +68,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
             walk::STRING => visitor.visit_borrowed_str(self.text()?),
             walk::DOCUMENT => visitor.visit_map(self.fields()),
             walk::ARRAY => visitor.visit_seq(self.fields()),
-            0x08 => visitor.visit_bool(bytes != [0]),
+            0x08 if matches!(bytes, [0 | 1]) => visitor.visit_bool(bytes == [1]),
             walk::NULL => visitor.visit_unit(),
             0x10 => visitor.visit_i32(i32::from_le_bytes(array(bytes)?)),
             0x12 => visitor.visit_i64(i64::from_le_bytes(array(bytes)?)),
