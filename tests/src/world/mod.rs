@@ -6,6 +6,7 @@
 mod network;
 mod observing;
 mod rewriting;
+mod tap;
 mod writer;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -23,11 +24,13 @@ use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, Wat
 use changestream_sim::{self as sim, Deployment};
 
 use rewriting::Rewriting;
+use tap::Tap;
 use writer::Writer;
 
-pub use network::{Conditions, Network};
+pub use network::{Conditions, Network, Way};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
+pub use tap::Heard;
 
 /// The world.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub struct World {
     /// Every connection that was the writer's.
     writers: BTreeSet<sim::ConnectionId>,
     rewriting: Rewriting,
+    tap: Tap,
     steps: u64,
     /// Of everything that streams have sent, in order.
     sent: DefaultHasher,
@@ -117,6 +121,7 @@ impl World {
             writer: None,
             writers: BTreeSet::new(),
             rewriting: Rewriting::default(),
+            tap: Tap::default(),
             steps: 0,
             sent: DefaultHasher::new(),
         };
@@ -272,6 +277,60 @@ impl World {
         self.input(id, Input::Demand(demand));
     }
 
+    /// From now on [`heard`](Self::heard) tells what streams say and learn.
+    pub fn listen(&mut self) {
+        self.tap.switch_on();
+    }
+
+    /// The next thing that a stream said or learned, oldest first.
+    pub fn heard(&mut self) -> Option<(StreamId, Heard)> {
+        self.tap.next()
+    }
+
+    /// Nobody drives this stream any more, until [`wake`](Self::wake): bytes wait in its sockets, deadlines pass.
+    pub fn put_to_sleep(&mut self, id: StreamId) {
+        self.network.put_to_sleep(id.0);
+    }
+
+    /// The stream is driven again: first with what its sockets hold, then with the time.
+    pub fn wake(&mut self, id: StreamId) {
+        self.network.wake(id.0);
+    }
+
+    /// The stream is dropped as it is: its sockets close, and nobody takes leave.
+    pub fn abandon(&mut self, id: StreamId) {
+        self.network.put_to_sleep(id.0);
+        self.network.abandon(self.now, id.0);
+    }
+
+    /// Asks the stream to close, and does not wait until it has.
+    pub fn begin_to_close(&mut self, id: StreamId) {
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(id, Input::Close { deadline });
+    }
+
+    /// Whether the stream has ended.
+    pub fn is_closed(&self, id: StreamId) -> bool {
+        self.streams[id.0].closed.is_some()
+    }
+
+    /// The demand that is not satisfied yet.
+    pub fn demand_of(&self, id: StreamId) -> Demand {
+        self.streams[id.0].demand
+    }
+
+    /// Steps to the next moment at which something happens, if that is not after `end`; else it is `end` then. Whether
+    /// there was such a moment.
+    pub fn step_before(&mut self, end: Instant) -> bool {
+        if self.next_time().is_some_and(|at| at <= end) {
+            self.step();
+            return true;
+        }
+        self.now = self.now.max(end);
+        self.settle();
+        false
+    }
+
     /// What has come of earlier demands and was not taken yet; demands nothing.
     pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
         self.streams[id.0].updates.pop_front()
@@ -337,6 +396,9 @@ impl World {
         self.deliver();
         self.deployment.handle_input(self.now, sim::Input::Timeout);
         for id in (0..self.streams.len()).map(StreamId) {
+            if self.network.is_asleep(id.0) {
+                continue;
+            }
             if self.streams[id.0]
                 .deadline
                 .is_some_and(|deadline| deadline.at <= self.now)
@@ -374,10 +436,10 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let streams = self
-            .streams
-            .iter()
-            .filter_map(|stream| Some(stream.deadline?.at))
+        let awake = self.streams.iter().enumerate();
+        let streams = awake
+            .filter(|(index, _)| !self.network.is_asleep(*index))
+            .filter_map(|(_, stream)| Some(stream.deadline?.at))
             .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
@@ -393,7 +455,7 @@ impl World {
     }
 
     /// Lets everybody say what they have to say.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         loop {
             let mut quiet = true;
             for index in 0..self.streams.len() {
@@ -416,22 +478,32 @@ impl World {
     /// Drains a stream; returns whether it had anything for the network.
     fn poll_stream(&mut self, index: usize) -> bool {
         let mut spoke = false;
+        if self.network.is_asleep(index) {
+            return false;
+        }
         loop {
             let stream = &mut self.streams[index];
-            match stream.machine.poll_output() {
+            let output = stream.machine.poll_output();
+            let follows_the_end = stream.closed.is_some() && !matches!(output, Output::Closed(_));
+            assert!(!follows_the_end, "something follows the end: {output:?}");
+            match output {
                 Output::Connect { connection, address } => {
                     let member = (0..self.deployment.member_count())
                         .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    self.tap.connected((index, connection), member);
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
                     bytes.hash(&mut self.sent);
+                    self.tap.sent((index, connection), &bytes);
                     self.network.send_to_server(self.now, (index, connection), bytes);
                 }
                 Output::Disconnect { connection } => {
-                    self.network.client_closes(self.now, (index, connection))
+                    self.tap.disconnected((index, connection));
+                    self.network.client_closes(self.now, (index, connection));
                 }
                 Output::Update(update) => {
+                    self.tap.told(index, &update);
                     stream.take(update);
                     continue;
                 }
@@ -441,6 +513,9 @@ impl World {
                     return spoke;
                 }
                 Output::Closed(result) => {
+                    if stream.closed.is_none() {
+                        self.tap.ended(index, &result);
+                    }
                     stream.closed.get_or_insert(result);
                     stream.deadline = None;
                     return spoke;
@@ -493,6 +568,7 @@ impl World {
             };
             let len = buffer.len().min(bytes.len());
             buffer[..len].copy_from_slice(&bytes[..len]);
+            self.tap.received((id.0, connection), &bytes[..len]);
             bytes = &bytes[len..];
             machine.handle_input(self.now, Input::Received { connection, len });
         }
