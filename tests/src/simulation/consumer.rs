@@ -112,7 +112,7 @@ pub(super) fn options(chance: &mut Chance, view: &View) -> WatchOptions {
     options.batch_size = chance.one_of(&[None, Some(0), Some(1), Some(2), Some(7)]);
     options.max_await_time = chance.one_of(&[
         None,
-        Some(Duration::from_millis(50)),
+        Some(Duration::from_millis(400)),
         Some(Duration::from_secs(3)),
     ]);
     options.resume_policy = match chance.below(4) {

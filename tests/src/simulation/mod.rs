@@ -265,8 +265,8 @@ impl Simulation {
 
     /// Everything is well again: each consumer has to get to the end of the log.
     fn finish(mut self) -> Report {
-        // Long enough for the last election, also if a member has just stepped down.
-        self.pass(Duration::from_secs(70));
+        // Long enough for the last election.
+        self.pass(Duration::from_secs(15));
         for index in 0..self.consumers.len() {
             self.wake(index);
         }

@@ -142,7 +142,7 @@ impl Writers {
                     doc! { "insert": coll, "documents": [self.document(10)] }
                 }
             };
-            world.command(db, inside(operation, index == 0));
+            world.try_command(db, inside(operation, index == 0));
         }
         let end = if chance.below(3) == 0 {
             doc! { "abortTransaction": 1 }
@@ -150,8 +150,8 @@ impl Writers {
             doc! { "commitTransaction": 1, "writeConcern": { "w": 1 } }
         };
         let commits = end.contains_key("commitTransaction");
-        let reply = world.command("admin", inside(end, false));
-        if commits && is_ok(&reply) {
+        let reply = world.try_command("admin", inside(end, false));
+        if commits && reply.as_ref().is_some_and(is_ok) {
             self.acknowledged += inserted;
         }
     }
@@ -193,7 +193,7 @@ pub(super) fn create(world: &mut World, db: &str, coll: &str, images: bool) {
 /// Nobody waits for a majority: it may be long in coming.
 fn command(world: &mut World, db: &str, mut command: Document) -> Document {
     command.insert("writeConcern", doc! { "w": 1 });
-    world.command(db, command)
+    world.try_command(db, command).unwrap_or_default()
 }
 
 fn is_ok(reply: &Document) -> bool {

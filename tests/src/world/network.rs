@@ -455,6 +455,10 @@ impl Network {
 
     /// When something that leaves now arrives: never before what left earlier on the same wire.
     fn arrival(&mut self, now: Instant, member: Option<usize>, last: Option<Instant>) -> Instant {
+        // Most pieces of a message travel together, and are pieces all the same.
+        if let Some(last) = last.filter(|last| *last > now && self.random.below(4) != 0) {
+            return last;
+        }
         let jitter = self.conditions.jitter.mul_f64(self.random.fraction());
         let stalled = member.and_then(|member| self.stalled.get(&member));
         let at = (now + self.conditions.delay + jitter).max(stalled.copied().unwrap_or(now));
@@ -467,9 +471,15 @@ impl Network {
         };
         let mut pieces = Vec::new();
         while !bytes.is_empty() {
-            let len = (1 + self.random.below(longest)).min(bytes.len());
+            let len = match pieces.len() {
+                // What is longer is cut at its start only: more would take long and show nothing more.
+                0..MOST_PIECES => (1 + self.random.below(longest)).min(bytes.len()),
+                _ => bytes.len(),
+            };
             pieces.push(bytes.split_to(len));
         }
         pieces
     }
 }
+
+const MOST_PIECES: usize = 60;
