@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{tidy, weight};
+use crate::{simulation, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -35,6 +35,7 @@ enum Work {
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
     Weight,
+    Simulation,
 }
 
 impl Step {
@@ -46,6 +47,7 @@ impl Step {
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
+            Work::Simulation => "2,000 seeds, and each deliberate mistake".to_owned(),
         }
     }
 
@@ -54,6 +56,7 @@ impl Step {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
             Work::Weight => return weight::count(root),
+            Work::Simulation => return simulation::check(root),
         };
         let mut command = Command::new(tidy::cargo());
         command.args(*arguments).current_dir(root);
@@ -76,7 +79,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -124,6 +127,10 @@ const STEPS: [Step; 8] = [
     Step {
         name: "driver without TLS",
         work: Work::Cargo(&["test", "-p", "changestream-driver"], None),
+    },
+    Step {
+        name: "simulation",
+        work: Work::Simulation,
     },
     Step {
         name: "test",

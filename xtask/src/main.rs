@@ -7,11 +7,12 @@
 
 mod ci;
 mod fuzz;
+mod simulation;
 mod tidy;
 mod weight;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
-        ["sim", rest @ ..] => simulate(&root(), rest),
+        ["sim", rest @ ..] => simulation::run(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -39,29 +40,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the simulation for speed and runs it with these arguments.
-fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
-    let status = Command::new(tidy::cargo())
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "changestream-tests",
-            "--bin",
-            "simulate",
-            "--",
-        ])
-        .args(arguments)
-        .current_dir(root)
-        .status()
-        .map_err(|error| format!("cargo does not start: {error}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err("the simulation failed: see above".to_owned())
-}
-
 /// The workspace's folder, whatever folder the task was started in.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -70,6 +48,7 @@ fn root() -> PathBuf {
 
 const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, doc, tidy, test
 cargo xtask tidy    the rules that no compiler checks
-cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M], or [--faults]: whether it
+                    finds the mistakes that streams can be told to make
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

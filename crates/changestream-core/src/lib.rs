@@ -119,6 +119,11 @@ pub mod connection;
 mod depth;
 pub mod error;
 pub mod event;
+#[cfg(changestream_faults)]
+#[doc(hidden)]
+pub mod faults;
+#[cfg(not(changestream_faults))]
+mod faults;
 pub mod monitoring;
 pub mod options;
 mod printable;

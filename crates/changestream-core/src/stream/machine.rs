@@ -17,6 +17,7 @@ use super::{
     Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
 };
 use crate::client::Demand;
+use crate::faults::Fault;
 use crate::options::{ResumePolicy, Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
@@ -310,10 +311,13 @@ impl StreamMachine {
         };
         let goal = goal.clone();
         if let Some((owner, cursor)) = self.left_behind.take()
-            && owner == server.address
+            && (owner == server.address || Fault::KilledElsewhere.is_on())
             && server.role != Role::LoadBalanced
         {
             self.kill(&cursor, &server);
+        }
+        if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
+            self.commands.change_session(Session::new(&mut self.random));
         }
         let body = self.commands.aggregate(goal.start, &self.position, &server);
         let within = if self.position.starts_in_the_past(goal.start) {
@@ -490,11 +494,16 @@ impl StreamMachine {
             });
         } else {
             self.stats.batches += 1;
-            self.inbox.push(Item::Batch(Arrived {
-                batch: cursor.batch.clone(),
-                post_batch_resume_token: token,
-                is_final: cursor.id == 0,
-            }));
+            if Fault::TokenOnReceipt.is_on() {
+                self.position.advanced(token.clone());
+            }
+            for _ in 0..if Fault::BatchTwice.is_on() { 2 } else { 1 } {
+                self.inbox.push(Item::Batch(Arrived {
+                    batch: cursor.batch.clone(),
+                    post_batch_resume_token: token.clone(),
+                    is_final: cursor.id == 0,
+                }));
+            }
         }
     }
 
@@ -518,6 +527,10 @@ impl StreamMachine {
     fn faulted(&mut self, server: &Server, error: Error) {
         let resumable = is_resumable(&error, server.max_wire_version);
         let error = error.resumable(resumable).at(server.address.clone());
+        if Fault::ResumedAhead.is_on() && resumable {
+            self.position.advanced(self.inbox.last_token());
+            self.inbox.clear();
+        }
         self.inbox.push(Item::Fault(error));
         self.state = State::Faulted(None);
     }

@@ -5,6 +5,7 @@ use bson::{Timestamp, raw::CStr};
 
 use super::Start;
 use crate::WatchOptions;
+use crate::faults::Fault;
 use crate::token::ResumeToken;
 
 /// The token cache of the change-streams specification ("Updating the Cached Resume Token"), and what else decides
@@ -51,7 +52,7 @@ impl Position {
 
     /// A batch was empty.
     pub(crate) fn advanced(&mut self, post_batch_resume_token: Option<ResumeToken>) {
-        if post_batch_resume_token.is_some() {
+        if post_batch_resume_token.is_some() && !Fault::IdleTokenForgotten.is_on() {
             self.token = post_batch_resume_token;
         }
     }
@@ -91,7 +92,9 @@ impl Position {
     /// Appends the one start field of an aggregate that resumes ("Resume Process").
     pub(crate) fn append_resume(&self, stage: &mut RawDocumentBuf) {
         if let Some(token) = &self.token {
-            let field = if self.start_after.is_some() && !self.delivered {
+            let untouched = !self.delivered || Fault::StartAfterKept.is_on();
+            let starts_after = self.start_after.is_some() && !Fault::StartAfterForgotten.is_on();
+            let field = if starts_after && untouched {
                 START_AFTER
             } else {
                 RESUME_AFTER
