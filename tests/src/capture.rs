@@ -70,6 +70,8 @@ pub struct Plain {
     pub flags: Flags,
     /// Its document, without document sequences.
     pub body: Document,
+    /// Its document sequences, each an array by its identifier.
+    pub sequences: Document,
     /// By what it was compressed.
     pub compressor: Option<Compressor>,
 }
@@ -208,6 +210,12 @@ fn parse_message(mut frame: Bytes) -> Result<Plain, String> {
         frame = wire::decompress(&frame, wire::DEFAULT_MAX_MESSAGE_SIZE).map_err(|e| e.to_string())?;
     }
     let message = Message::decode(&frame).map_err(|e| e.to_string())?;
+    let mut sequences = Document::new();
+    for sequence in sequences_of(&message) {
+        let documents = sequence.documents.iter();
+        let documents = documents.map(|d| Document::from_reader(&d[..]).map_err(|e| e.to_string()));
+        sequences.insert(&sequence.identifier, documents.collect::<Result<Vec<_>, _>>()?);
+    }
     let (flags, body) = match &message {
         Message::Msg(m) => (m.flags, &m.body),
         Message::Query(m) => (Flags::NONE, &m.query),
@@ -219,8 +227,16 @@ fn parse_message(mut frame: Bytes) -> Result<Plain, String> {
         response_to: message.response_to(),
         flags,
         body: Document::from_reader(&body[..]).map_err(|e| e.to_string())?,
+        sequences,
         compressor,
     })
+}
+
+fn sequences_of(message: &Message) -> &[wire::DocumentSequence] {
+    if let Message::Msg(m) = message {
+        return &m.sequences;
+    }
+    &[]
 }
 
 /// The note and the log of an expected file's text.

@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod fuzzing;
+pub mod name_service;
 pub mod recorded_stream;
 pub mod replay;
 pub mod simulation;

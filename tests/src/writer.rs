@@ -43,6 +43,22 @@ pub fn run(deployment: &RunningDeployment, command: &Document) -> Document {
     reply
 }
 
+/// A guarded deployment knows its writer without a proof.
+fn log_in(deployment: &RunningDeployment, socket: &TcpStream) -> io::Result<()> {
+    if !deployment.with(|d, _| d.is_guarded()) {
+        return Ok(());
+    }
+    let from = socket.local_addr()?;
+    let connection = loop {
+        match deployment.connection_from(from) {
+            Some(connection) => break connection,
+            None => thread::yield_now(),
+        }
+    };
+    deployment.with(|d, _| d.log_in(connection, "writer"));
+    Ok(())
+}
+
 fn is_done(reply: &io::Result<Document>) -> bool {
     let Ok(reply) = reply else { return false };
     let inserted = reply.get_i32("n").is_ok_and(|n| n == 1) && !reply.contains_key("writeConcernError");
@@ -76,7 +92,9 @@ fn run_at_primary(
                 .primary()
                 .and_then(|primary| deployment.address(primary));
             let address = address.ok_or_else(|| io::Error::other("there is no primary"))?;
-            wire.insert(TcpStream::connect(address)?)
+            let socket = TcpStream::connect(address)?;
+            log_in(deployment, &socket)?;
+            wire.insert(socket)
         }
     };
     let body = RawDocumentBuf::try_from(command).map_err(io::Error::other)?;

@@ -347,6 +347,7 @@ fn the_token_is_right_at_every_moment() {
             match world.try_next(other) {
                 Tried::Event(event) => assert_eq!(key_of(&event), seen),
                 Tried::Nothing(_) => assert_eq!(seen, 10),
+                Tried::TimedOut(error) => panic!("{error}"),
                 Tried::End(end) => panic!("{end:?}"),
             }
             world.close(other);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bson::{Bson, doc};
 use changestream_core::{ErrorKind, WatchOptions};
 use changestream_sim::Deployment;
+use changestream_tests::name_service::Zone;
 use changestream_tests::world::{StreamId, World, both, collection, document, exact, key_of};
 
 /// Two shards behind so many mongos, with shop.orders on both shards. Idle shards write each second.
@@ -246,4 +247,35 @@ fn break_something(world: &mut World, which: usize) {
             deployment.on_shard(now, 0, |shard| shard.restart(now, primary));
         }
     }
+}
+
+/// Polling SRV Records for mongos Discovery, where the mongos are really there, and gone.
+#[test]
+fn a_stream_moves_to_the_mongos_that_dns_lists_anew() {
+    let mut world = cluster(3, 1);
+    world.zone = listed(&world, 1);
+    let (uri, orders) = (
+        "mongodb+srv://cluster.0.0.1/?tls=false",
+        collection("shop", "orders"),
+    );
+    let stream = world.watch_by(uri, None, &orders, exact()).unwrap();
+    world.open(stream).unwrap();
+    world.insert_orders(0..1);
+    assert_eq!(world.keys(stream, 1), [0]);
+    // Another one is listed from now on, and the old one is gone when the records have run out.
+    world.zone = listed(&world, 2);
+    world.advance(Duration::from_secs(61));
+    let now = world.now;
+    world.deployment.crash(now, 1);
+    world.insert_orders(1..2);
+    assert_eq!(world.keys(stream, 1), [1]);
+    assert_eq!(asked(&world), [1, 2]);
+    assert_eq!(world.machine(stream).topology().servers.len(), 1);
+}
+
+/// Records that list that mongos, for a minute. Its name is an address, below the domain 0.0.1.
+fn listed(world: &World, mongos: usize) -> Zone {
+    let address = world.deployment.address(mongos).unwrap();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    Zone::default().srv_for("_mongodb._tcp.cluster.0.0.1", host, port.parse().unwrap(), 60)
 }

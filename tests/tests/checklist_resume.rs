@@ -175,9 +175,9 @@ fn an_empty_first_batch_keeps_its_cursor() {
 #[test]
 fn an_error_of_kill_cursors_during_a_resume_is_swallowed() {
     for fault in [
-        doc! { "errorCode": 6 },
+        doc! { "errorCode": 6, "errorLabels": ["ResumableChangeStreamError"] },
         doc! { "errorCode": 43 },
-        doc! { "errorCode": 89 },
+        doc! { "errorCode": 89, "errorLabels": ["ResumableChangeStreamError"] },
     ] {
         for options in both() {
             let (mut world, stream) = World::under_way("4.4", options);
@@ -277,7 +277,8 @@ fn a_cursor_is_killed_at_its_own_server_and_nowhere_else() {
         // The old primary asks to be left, and keeps its cursor.
         let now = world.now;
         world.deployment.step_down(now);
-        world.fail_at(owner, &["getMore"], 1, doc! { "errorCode": 10107 });
+        let fault = doc! { "errorCode": 10107, "errorLabels": ["ResumableChangeStreamError"] };
+        world.fail_at(owner, &["getMore"], 1, fault);
         assert_eq!(world.keys(stream, 2), [1, 2]);
         let now = world.now;
         world.deployment.crash(now, owner);

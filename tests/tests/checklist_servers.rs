@@ -2,11 +2,11 @@
 //! server selection, SDAM.
 //!
 //! Not here:
-//! - retryable reads prose tests 2.1 and 2.2 (another mongos): in `checklist_mongos.rs`, here with secondaries.
-//! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: client backpressure is not carried out.
+//! - retryable reads prose tests 2.1 and 2.2 (another mongos): in `checklist_mongos.rs`.
+//! - retryable reads 3.1 to 3.3, 4 and 5, backpressure 1, 3 and 4: in `overload.rs`.
 //! - retryable reads 1 (PoolClearedError), CMAP 5 (checkOutFailed): a stream has no pool, hence no such error or event.
-//! - CSOT 4 and 5: `timeoutMS` is not carried out.
-//! - DNS 1 to 4, SRV polling 1 to 13: `mongodb+srv` is not resolved yet.
+//! - CSOT 5: in `timeouts.rs`. CSOT 4 (background connections): there are none.
+//! - DNS 1 to 4, SRV polling 1 to 13: in `changestream-core`, `tests/client/seedlist.rs` and `rescanning.rs`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -51,6 +51,29 @@ fn an_aggregate_that_opens_a_stream_is_retried_once() {
     }
 }
 
+/// SDAM: a server older than 4.2, the oldest that the specifications support today, is refused before anything is asked
+/// of it, with what it speaks and what is needed.
+#[test]
+fn a_server_that_is_too_old_is_refused_with_what_is_needed() {
+    for config in [
+        Deployment::replica_set(1),
+        Deployment::sharded(1, 1),
+        Deployment::standalone(),
+    ] {
+        let mut world = World::new(config.server_version("4.0"), [1; 32]);
+        let stream = world.watch(&collection("shop", "orders"), exact());
+        let error = world.open(stream).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::ServerSelection { .. }),
+            "{error:?}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("reports wire version 7"), "{text}");
+        assert!(text.contains("requires at least 8 (MongoDB 4.2)"), "{text}");
+        assert_eq!(world.commands_named("aggregate"), []);
+    }
+}
+
 /// Retryable reads: `retryReads=false`, and errors that are not retryable.
 #[test]
 fn what_is_not_to_be_retried_is_not() {
@@ -71,29 +94,13 @@ fn what_is_not_to_be_retried_is_not() {
 fn the_aggregate_of_a_resume_is_retried_and_a_get_more_never() {
     for options in both() {
         let (mut world, stream) = World::watching_orders(options);
-        world.fail(&["getMore", "aggregate"], 2, doc! { "errorCode": 91 });
+        let fault = doc! { "errorCode": 91, "errorLabels": ["ResumableChangeStreamError"] };
+        world.fail(&["getMore", "aggregate"], 2, fault);
         world.insert_orders([0]);
         assert_eq!(world.keys(stream, 1), [0]);
         let names = world.command_names();
         let expected = ["aggregate", "getMore", "killCursors", "aggregate", "aggregate"];
         assert_eq!(names[..5], expected.map(str::to_owned));
-    }
-}
-
-/// Retryable reads 2.1, with secondaries in place of mongos.
-#[test]
-fn a_retried_aggregate_prefers_another_server() {
-    for seed in 0..10 {
-        let mut world = World::new(Deployment::replica_set(3), [seed; 32]);
-        let mut options = exact();
-        options.read_preference = Some(ReadPreference::new(ReadPreferenceMode::Secondary));
-        world.fail(&["aggregate"], 1, doc! { "errorCode": 6 });
-        let stream = world.watch(&collection("shop", "orders"), options);
-        // Each member would fail one: only two of them are asked.
-        assert_eq!(world.open(stream).unwrap_err().code(), Some(6));
-        let asked: BTreeSet<_> = world.records().map(|record| record.member).collect();
-        assert_eq!(asked.len(), 2);
-        assert!(!asked.contains(&world.primary()));
     }
 }
 
@@ -133,7 +140,7 @@ fn a_get_more_survives_a_step_down() {
 fn keeps_its_connection_after(code: i32, version: &str) -> bool {
     let mut world = World::new(Deployment::replica_set(1).server_version(version), [1; 32]);
     let stream = world.watching(&collection("shop", "orders"), exact());
-    world.fail(&["getMore"], 1, doc! { "errorCode": code });
+    world.fail_get_more(code);
     world.insert_orders([0]);
     assert_eq!(world.keys(stream, 1), [0]);
     let connections: Vec<_> = world

@@ -179,7 +179,7 @@ fn hellos_do_not_gossip_the_cluster_time() {
         // Further hellos, over new connections and over old ones.
         let now = world.now;
         world.deployment.step_down(now);
-        world.fail(&["getMore"], 1, doc! { "errorCode": 10107 });
+        world.fail_get_more(10107);
         world.insert_orders([2]);
         assert_eq!(world.keys(stream, 1), [2]);
         let hellos: Vec<_> = world

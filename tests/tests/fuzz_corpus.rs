@@ -90,6 +90,11 @@ fn connections_survive_their_corpus() {
 }
 
 #[test]
+fn replies_of_name_servers_survive_their_corpus() {
+    replay("dns");
+}
+
+#[test]
 fn events_survive_their_corpus() {
     replay("event");
 }

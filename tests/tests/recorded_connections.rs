@@ -201,7 +201,11 @@ impl Replay {
             match output {
                 ConnectionOutput::Reply(reply) => got.push((reply.body, reply.more_to_come)),
                 ConnectionOutput::Failed(error) => panic!("{name}: {error}"),
-                ConnectionOutput::Transmit(_) | ConnectionOutput::Hello { .. } | ConnectionOutput::Ready => {}
+                ConnectionOutput::Transmit(_)
+                | ConnectionOutput::Hello { .. }
+                | ConnectionOutput::Credentials(_)
+                | ConnectionOutput::Refused(_)
+                | ConnectionOutput::Ready => {}
             }
         }
         assert_eq!(got.len(), expected.len(), "{name}");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{simulation, tidy, weight};
+use crate::{deny, simulation, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -35,6 +35,7 @@ enum Work {
     Cargo(&'static [&'static str], Option<(&'static str, &'static str)>),
     Tidy,
     Weight,
+    Deny,
     Simulation,
 }
 
@@ -46,6 +47,7 @@ impl Step {
             }
             Work::Cargo(arguments, None) => format!("cargo {}", arguments.join(" ")),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Deny => "cargo xtask deny".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
             Work::Simulation => "2,000 seeds, and each deliberate mistake".to_owned(),
         }
@@ -55,6 +57,7 @@ impl Step {
         let (arguments, variable) = match &self.work {
             Work::Cargo(arguments, variable) => (arguments, variable),
             Work::Tidy => return tidy::run(root),
+            Work::Deny => return deny::run(root),
             Work::Weight => return weight::count(root),
             Work::Simulation => return simulation::check(root),
         };
@@ -79,7 +82,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. The last is the test command of the README.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -87,6 +90,10 @@ const STEPS: [Step; 9] = [
     Step {
         name: "tidy",
         work: Work::Tidy,
+    },
+    Step {
+        name: "deny",
+        work: Work::Deny,
     },
     Step {
         name: "weight",

@@ -6,6 +6,7 @@
 )]
 
 mod ci;
+mod deny;
 mod fuzz;
 mod simulation;
 mod tidy;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["fuzz-smoke"] => fuzz::smoke(&root(), "10"),
         ["fuzz-smoke", seconds] => fuzz::smoke(&root(), seconds),
+        ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulation::run(&root(), rest),
@@ -50,5 +52,6 @@ const USAGE: &str = "cargo xtask ci      all that must be green: fmt, clippy, do
 cargo xtask tidy    the rules that no compiler checks
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M], or [--faults]: whether it
                     finds the mistakes that streams can be told to make
+cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

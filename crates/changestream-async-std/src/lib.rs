@@ -27,21 +27,29 @@
 //!
 //! Every method of a stream may be dropped at any await point, in `select!` or by `async_std::future::timeout`, and
 //! nothing is lost. A stream is one value without tasks, polled from where it is.
+//!
+//! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//! `snappy`, `zlib` and `zstd` compress what goes over the wire, and are off by default.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Instant;
 
-use async_std::net::TcpStream;
-use changestream_driver::{Runtime, configure_tcp};
-use futures_io::{AsyncRead, AsyncWrite};
+use async_std::net::{TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use async_std::os::unix::net::UnixStream;
+use changestream_driver::{EitherSocket, Endpoint, Runtime, configure_tcp};
 
 #[doc(inline)]
 pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<AsyncStd>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<AsyncStd>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<AsyncStd>;
 /// A collection, to open change streams on.
@@ -58,13 +66,29 @@ pub struct AsyncStd;
 impl Runtime for AsyncStd {
     const NAME: &'static str = "async-std";
 
-    type Connection = Box<dyn Socket>;
+    type Connection = Socket;
+    type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Self::Connection>> + Send>>;
     type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    fn connect(&self, address: &ServerAddress) -> Self::Connect {
-        let address = address.clone();
-        Box::pin(async move { connect(&address).await })
+    fn lookup(&self, host: &str, port: u16) -> Self::Lookup {
+        let host = host.to_owned();
+        Box::pin(async move { Ok((host.as_str(), port).to_socket_addrs().await?.collect()) })
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            match endpoint {
+                Endpoint::Tcp(address) => {
+                    let socket = TcpStream::connect(address).await?;
+                    configure_tcp(&socket)?;
+                    Ok(Socket::Tcp(socket))
+                }
+                #[cfg(unix)]
+                Endpoint::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            }
+        })
     }
 
     fn sleep_until(&self, at: Instant) -> Self::Timer {
@@ -75,34 +99,7 @@ impl Runtime for AsyncStd {
 }
 
 /// A socket of either family.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
-
-async fn connect(address: &ServerAddress) -> io::Result<Box<dyn Socket>> {
-    match address.port() {
-        Some(port) => Ok(Box::new(connect_tcp(address.host(), port).await?)),
-        None => connect_unix(address.host()).await,
-    }
-}
-
-#[cfg(unix)]
-async fn connect_unix(path: &str) -> io::Result<Box<dyn Socket>> {
-    let socket = async_std::os::unix::net::UnixStream::connect(path).await?;
-    Ok(Box::new(socket))
-}
+pub type Socket = EitherSocket<TcpStream, UnixStream>;
 
 #[cfg(not(unix))]
-async fn connect_unix(_: &str) -> io::Result<Box<dyn Socket>> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this platform has no Unix domain sockets",
-    ))
-}
-
-/// Tries the name's addresses in turn; the last one's error counts.
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect((host, port)).await?;
-    configure_tcp(&socket)?;
-    Ok(socket)
-}
+type UnixStream = TcpStream;

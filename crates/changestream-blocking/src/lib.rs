@@ -1,4 +1,4 @@
-//! Follow MongoDB change streams as a plain blocking iterator: no async runtime, no background thread.
+//! Follow MongoDB change streams as a plain blocking iterator: no async runtime, no background work.
 //!
 //! ```no_run
 //! use changestream_blocking::bson::doc;
@@ -28,10 +28,12 @@
 //! an executor would park the task this crate waits in one call for all sockets of the stream and the next deadline. So
 //! a blocking stream does to the byte what an awaited one does, and what is tested of the one holds for the other.
 //!
-//! What sets it apart: looking up a host's name blocks, for as long as the operating system lets it, whatever
-//! `connectTimeoutMS` says.
+//! What sets it apart: the operating system's resolver blocks, and so a host's name is looked up on a thread, which ends
+//! with the look-up. `connectTimeoutMS` holds for it all the same.
 //!
 //! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//!
 //! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
 //! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
@@ -54,6 +56,8 @@ pub use stream::ChangeStream;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Blocking>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Blocking>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Blocking>;
 /// A collection, to open change streams on.

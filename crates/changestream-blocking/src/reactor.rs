@@ -7,7 +7,7 @@ use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use changestream_driver::{Runtime, ServerAddress};
+use changestream_driver::{Endpoint, Runtime, SystemLookup};
 use mio::event::Source;
 use mio::{Events, Interest, Registry, Token};
 
@@ -41,12 +41,17 @@ impl Reactor {
 
 impl Runtime for Reactor {
     type Connection = Socket;
+    type Lookup = SystemLookup;
     type Connect = Connect;
     /// Never wakes: the wait for the sockets ends at the stream's deadline.
     type Timer = Pending<()>;
 
-    fn connect(&self, address: &ServerAddress) -> Connect {
-        Connect::new(self.handle(), address)
+    fn lookup(&self, host: &str, port: u16) -> SystemLookup {
+        SystemLookup::new(host, port)
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Connect {
+        Connect::new(&self.handle(), endpoint)
     }
 
     fn sleep_until(&self, _: Instant) -> Pending<()> {

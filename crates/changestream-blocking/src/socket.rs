@@ -1,13 +1,13 @@
 //! Non-blocking sockets.
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{fmt, vec};
 
-use changestream_driver::{ServerAddress, configure_tcp};
+use changestream_driver::{Endpoint, configure_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 use mio::net::TcpStream;
 
@@ -36,21 +36,13 @@ impl Socket {
     }
 
     #[cfg(unix)]
-    fn unix(reactor: &Handle, path: &str) -> io::Result<Self> {
+    fn unix(reactor: &Handle, path: &std::path::Path) -> io::Result<Self> {
         let mut socket = mio::net::UnixStream::connect(path)?;
         reactor.register(&mut socket)?;
         Ok(Self {
             source: Source::Unix(socket),
             reactor: reactor.clone(),
         })
-    }
-
-    #[cfg(not(unix))]
-    fn unix(_: &Handle, _: &str) -> io::Result<Self> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this platform has no Unix domain sockets",
-        ))
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -142,50 +134,17 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// A connection on its way: looks the name up when it is first polled, then tries the addresses in turn.
-pub struct Connect {
-    reactor: Handle,
-    state: State,
-}
-
-enum State {
-    Start(ServerAddress),
-    Trying {
-        socket: Socket,
-        rest: vec::IntoIter<SocketAddr>,
-    },
-    Done,
-}
+/// A connection on its way.
+#[derive(Debug)]
+pub struct Connect(Option<io::Result<Socket>>);
 
 impl Connect {
-    pub(crate) fn new(reactor: Handle, address: &ServerAddress) -> Self {
-        Self {
-            reactor,
-            state: State::Start(address.clone()),
-        }
-    }
-
-    fn start(&self, address: &ServerAddress) -> io::Result<State> {
-        let Some(port) = address.port() else {
-            return Ok(State::Trying {
-                socket: Socket::unix(&self.reactor, address.host())?,
-                rest: Vec::new().into_iter(),
-            });
-        };
-        let addresses: Vec<_> = (address.host(), port).to_socket_addrs()?.collect();
-        let nothing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        self.try_next(addresses.into_iter(), nothing)
-    }
-
-    /// Goes on with the next address that can be tried at all; `error` is what became of the last.
-    fn try_next(&self, mut rest: vec::IntoIter<SocketAddr>, mut error: io::Error) -> io::Result<State> {
-        while let Some(address) = rest.next() {
-            match Socket::tcp(&self.reactor, address) {
-                Ok(socket) => return Ok(State::Trying { socket, rest }),
-                Err(failed) => error = failed,
-            }
-        }
-        Err(error)
+    pub(crate) fn new(reactor: &Handle, endpoint: &Endpoint) -> Self {
+        Self(Some(match endpoint {
+            Endpoint::Tcp(address) => Socket::tcp(reactor, *address),
+            #[cfg(unix)]
+            Endpoint::Unix(path) => Socket::unix(reactor, path),
+        }))
     }
 }
 
@@ -193,29 +152,13 @@ impl Future for Connect {
     type Output = io::Result<Socket>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<Socket>> {
-        if let State::Start(address) = &self.state {
-            self.state = self.start(address)?;
+        if let Some(Ok(socket)) = &self.0
+            && let Err(error) = ready!(socket.poll_connected())
+        {
+            self.0 = Some(Err(error));
         }
-        loop {
-            let State::Trying { socket, .. } = &self.state else {
-                // Only a failure leads here, and it was reported.
-                return Poll::Pending;
-            };
-            let connected = ready!(socket.poll_connected());
-            let State::Trying { socket, rest } = std::mem::replace(&mut self.state, State::Done) else {
-                return Poll::Pending;
-            };
-            match connected {
-                Ok(()) => return Poll::Ready(Ok(socket)),
-                Err(error) => self.state = self.try_next(rest, error)?,
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Connect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect").finish_non_exhaustive()
+        // A future that has been ready is not polled again.
+        self.0.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 

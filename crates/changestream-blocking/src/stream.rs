@@ -21,6 +21,12 @@ type Inner = changestream_driver::ChangeStream<Reactor>;
 ///
 /// Dropping it closes its sockets at once, and leaves it to the server to forget the cursor in time; prefer
 /// [`close`](Self::close).
+///
+/// # Time
+/// With `timeoutMS` (of the connection string, or [`Watch::timeout`](crate::Watch)) each call that waits for events has that
+/// long, resumes included. When it is over the call ends with an error whose [`is_timeout`](Error::is_timeout) is true, and
+/// the stream is alive: either call again, and the stream resumes and goes on, or close it and open one with more time.
+/// Prefer the latter if no event has come yet. What was fetched ahead is never lost by it.
 #[must_use = "a change stream does nothing unless it is used"]
 pub struct ChangeStream {
     inner: Inner,
@@ -86,14 +92,14 @@ impl ChangeStream {
         self.block(None, Inner::poll_batch).unwrap_or_else(failed)
     }
 
-    /// Ends the stream properly, within five seconds, also after it was cancelled: the server forgets the cursor. Gives
-    /// the final resume token.
+    /// Ends the stream properly, within `timeoutMS`, or five seconds where it is not set, also after it was cancelled: the
+    /// server forgets the cursor. Gives the final resume token.
     ///
     /// # Errors
     /// The stream had ended by an error that nobody has been told of yet. What goes wrong while closing is none: the
     /// server forgets the cursor by itself in time.
     pub fn close(&mut self) -> Result<Option<ResumeToken>, Error> {
-        self.close_within(CLOSE_TIMEOUT)
+        self.close_within(self.inner.close_limit())
     }
 
     /// As [`close`](Self::close), with another limit.
@@ -151,6 +157,7 @@ impl ChangeStream {
         limit: Option<Instant>,
         cancellable: bool,
     ) -> Result<T, Cut> {
+        self.inner.begin();
         let waker = self.reactor.waker();
         let mut cx = Context::from_waker(&waker);
         loop {
@@ -209,6 +216,3 @@ fn failed<T>(cut: Cut) -> Option<Result<T, Error>> {
         Cut::Cancelled | Cut::Limit => None,
     }
 }
-
-/// How long [`ChangeStream::close`] may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

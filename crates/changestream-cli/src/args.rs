@@ -33,9 +33,21 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = format!("{UPDATE_LINES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Tail {
-    /// Connection string, mongodb://...; a password in it is safer in the environment variable.
+    /// Connection string, mongodb://... or mongodb+srv://...; a password in it is safer in the environment variable.
     #[arg(env = "CHANGESTREAM_URI", hide_env_values = true)]
     pub(crate) uri: String,
+
+    /// DNS server to ask for the servers of mongodb+srv://, in place of the system's; may be given several times.
+    #[cfg(feature = "dns")]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = dns_server)]
+    pub(crate) dns_server: Vec<std::net::SocketAddr>,
+
+    /// File of the access token for authMechanism=MONGODB-OIDC, read anew whenever the server wants one; the token itself
+    /// may stand in the environment variable CHANGESTREAM_OIDC_TOKEN instead.
+    ///
+    /// Keys for MONGODB-AWS may stand in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) oidc_token_file: Option<PathBuf>,
 
     /// Database to watch.
     #[arg(long, value_name = "NAME")]
@@ -178,6 +190,15 @@ fn read_preference(name: &str) -> Result<ReadPreferenceMode, String> {
     ReadPreferenceMode::from_name(name).ok_or_else(|| {
         "it is one of primary, primaryPreferred, secondary, secondaryPreferred, nearest".to_owned()
     })
+}
+
+#[cfg(feature = "dns")]
+fn dns_server(text: &str) -> Result<std::net::SocketAddr, String> {
+    const PORT: u16 = 53;
+    let address = text.parse::<std::net::IpAddr>().map(|ip| (ip, PORT).into());
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "it is an IP address, such as 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53".to_owned())
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {

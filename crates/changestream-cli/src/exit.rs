@@ -96,7 +96,7 @@ impl From<Error> for Failure {
 fn exit_of(kind: &ErrorKind) -> Exit {
     match kind {
         ErrorKind::InvalidArgument { .. } => Exit::Usage,
-        ErrorKind::ServerSelection { .. } => Exit::ServerSelection,
+        ErrorKind::Dns { .. } | ErrorKind::ServerSelection { .. } => Exit::ServerSelection,
         ErrorKind::Authentication { .. } => Exit::Authentication,
         ErrorKind::Network { .. } => Exit::Network,
         ErrorKind::Protocol { .. } | ErrorKind::Decode { .. } => Exit::Protocol,

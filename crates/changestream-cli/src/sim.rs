@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use changestream_core::uri::ConnectionString;
 use changestream_sim::{Config, Deployment, RunningDeployment};
@@ -26,7 +27,7 @@ pub(crate) struct Args {
 
     /// A sharded cluster of two shards behind mongos.
     ///
-    /// An event is shown once every shard is past it, and a shard without writes is so every ten seconds only, as in
+    /// An event is shown once every shard is past it, and a shard without writes is so with its next no-op only, as in
     /// a real cluster.
     #[arg(long, conflicts_with = "standalone")]
     sharded: bool,
@@ -34,6 +35,12 @@ pub(crate) struct Args {
     /// How many mongos a sharded cluster has.
     #[arg(long, value_name = "N", default_value_t = 2, requires = "sharded", value_parser = clap::value_parser!(u8).range(1..=50))]
     mongos: u8,
+
+    /// How often an idle primary writes a no-op, in milliseconds [default: 10000, as a server].
+    ///
+    /// That moves the resume tokens of idle streams, and lets a mongos show the events of other shards.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    noop_interval_ms: Option<u64>,
 
     /// Port of the first member or mongos; the others take the following ones [default: any that are free].
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
@@ -127,6 +134,9 @@ fn config(args: Args) -> Result<Config, Failure> {
         let ports = ports
             .ok_or_else(|| Failure::usage(format!("--port {port}: the last member's is beyond 65535")))?;
         config = config.addresses(ports.into_iter().map(|port| format!("127.0.0.1:{port}")));
+    }
+    if let Some(millis) = args.noop_interval_ms {
+        config = config.noop_interval(Duration::from_millis(millis));
     }
     if let (Some(user), Some(password)) = (args.user, args.password) {
         config = config.user(user, password);

@@ -28,6 +28,11 @@ fn the_same_events_from_version_4_4() {
 }
 
 #[test]
+fn the_same_transactions_through_a_mongos() {
+    compare(Server::sharded("7.0"));
+}
+
+#[test]
 fn the_same_events_after_either_mechanism_and_the_negotiated_one() {
     for server in Server::with_passwords() {
         compare(server);

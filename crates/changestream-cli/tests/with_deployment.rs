@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use bson::{Document, doc};
+use changestream_tests::name_service::{NameServer, Zone};
 use connection::Connection;
 use serde_json::Value;
 
@@ -368,4 +369,50 @@ fn a_password_opens_the_stream_and_is_never_printed() {
         );
         assert!(!said.contains("s3cr3t"), "{said}");
     }
+}
+
+#[test]
+fn a_deployment_is_followed_by_its_name_in_dns() {
+    let deployment = Deployment::start(&[]);
+    let address = deployment.uri.strip_prefix("mongodb://").unwrap();
+    let (_, port) = address
+        .split(['/', ','])
+        .next()
+        .unwrap()
+        .rsplit_once(':')
+        .unwrap();
+    // The name of the server is an address, below the domain 0.0.1: so nobody has to look that up.
+    let zone = Zone::default()
+        .srv("_mongodb._tcp.cluster.0.0.1", "127.0.0.1", port.parse().unwrap())
+        .txt("cluster.0.0.1", &["replicaSet=rs0"]);
+    let names = NameServer::start(zone);
+    let server = names.address().to_string();
+    let tail = |uri: &str| {
+        changestream(&[
+            "tail",
+            uri,
+            "--dns-server",
+            &server,
+            "--start-at",
+            "1",
+            "--max-events",
+            "1",
+        ])
+        .output()
+        .unwrap()
+    };
+    deployment.run(&doc! { "insert": "orders", "documents": [{ "_id": 1 }], "$db": "shop" });
+    let output = tail("mongodb+srv://cluster.0.0.1/?tls=false");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let output = tail("mongodb+srv://other.0.0.1/?tls=false");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("_mongodb._tcp.other.0.0.1"),
+        "{said}"
+    );
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ServerAddress;
+use crate::dns::{DnsFault, Question};
 use crate::printable::Printable;
 use crate::token::ResumeToken;
 
@@ -48,11 +49,38 @@ impl Error {
         })
     }
 
+    /// No servers found in DNS for that host of a connection string.
+    pub(crate) fn dns(host: &str, question: Question, fault: DnsFault) -> Self {
+        Self::new(ErrorKind::Dns {
+            host: host.to_owned(),
+            question,
+            fault,
+        })
+    }
+
+    /// An authentication that failed on this side, before or without a server's word. The message must hold no secret.
+    pub fn authentication(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Authentication {
+            message: message.into(),
+            server_error: None,
+        })
+    }
+
     /// Bytes that are not the protocol.
     pub fn protocol(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Protocol {
             message: message.into(),
         })
+    }
+
+    /// `timeoutMS` is over: what was being done, and what failed in the end, if anything did.
+    pub fn timeout(message: impl Into<String>, cause: Option<Self>) -> Self {
+        let server = cause.as_ref().and_then(Self::server).cloned();
+        let error = Self::new(ErrorKind::Timeout {
+            message: message.into(),
+            cause,
+        });
+        server.into_iter().fold(error, Self::at)
     }
 
     /// A failure of the operating system's, outside any connection.
@@ -85,6 +113,12 @@ impl Error {
     /// Whether the change-streams specification lets a stream resume from it ("Resumable Error").
     pub fn is_resumable(&self) -> bool {
         self.0.resumable
+    }
+
+    /// Whether `timeoutMS` is what ended the call ([`ErrorKind::Timeout`]). A stream that was open then still is: the
+    /// next call goes on where it stands.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout { .. })
     }
 
     /// The token of the last event or position that was handed over before the failure: start a new stream from it.
@@ -138,7 +172,15 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// What failed when `timeoutMS` was over, if anything did.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let ErrorKind::Timeout { cause, .. } = &self.0.kind else {
+            return None;
+        };
+        cause.as_ref().map(|cause| cause as _)
+    }
+}
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
@@ -155,6 +197,16 @@ pub enum ErrorKind {
     InvalidArgument {
         /// What is wrong, where.
         message: String,
+    },
+    /// The servers of a `mongodb+srv://` connection string could not be found in DNS. No server was talked to.
+    #[non_exhaustive]
+    Dns {
+        /// The host in the connection string.
+        host: String,
+        /// The look-up that failed, or whose records cannot be used.
+        question: Question,
+        /// Why.
+        fault: DnsFault,
     },
     /// No suitable server was found within `serverSelectionTimeoutMS`.
     #[non_exhaustive]
@@ -177,6 +229,16 @@ pub enum ErrorKind {
         message: String,
         /// Whether it was a deadline that passed.
         timed_out: bool,
+    },
+    /// `timeoutMS` is over, or would be before an answer came. A call for events that ends so leaves the stream alive:
+    /// call again, or close it and open one with more time. Do the latter if no event has come yet: the server may need
+    /// longer than this to read its log up to where the stream starts.
+    #[non_exhaustive]
+    Timeout {
+        /// What was being done.
+        message: String,
+        /// What failed in the end: the server's own error (MaxTimeMSExpired, 50), or why no server was found.
+        cause: Option<Error>,
     },
     /// The operating system refused what a stream needs, such as randomness or a way to wait for sockets.
     #[non_exhaustive]
@@ -230,7 +292,9 @@ impl ErrorKind {
             | Self::NotAReplicaSet(e)
             | Self::Server(e) => Some(e),
             Self::Authentication { server_error, .. } => server_error.as_ref(),
+            Self::Timeout { cause, .. } => cause.as_ref()?.server_error(),
             Self::InvalidArgument { .. }
+            | Self::Dns { .. }
             | Self::ServerSelection { .. }
             | Self::Network { .. }
             | Self::System { .. }
@@ -273,10 +337,12 @@ impl ErrorKind {
                 "start the server as a replica set (one member is enough): mongod --replSet rs0, then rs.initiate()",
             ),
             Self::MissingResumeToken => Some("keep `_id` in the pipeline's output"),
+            Self::Dns { fault, .. } => Some(fault.hint()),
             Self::InvalidArgument { .. }
             | Self::ServerSelection { .. }
             | Self::Authentication { .. }
             | Self::Network { .. }
+            | Self::Timeout { .. }
             | Self::System { .. }
             | Self::Protocol { .. }
             | Self::Server(_)
@@ -290,6 +356,14 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidArgument { message } => f.write_str(message),
+            Self::Dns {
+                host,
+                question,
+                fault,
+            } => write!(
+                f,
+                "cannot find the servers of mongodb+srv://{host} in DNS: {question}: {fault}"
+            ),
             Self::ServerSelection { message } => write!(f, "no suitable server: {message}"),
             Self::Authentication {
                 message,
@@ -300,6 +374,11 @@ impl fmt::Display for ErrorKind {
                 server_error: Some(e),
             } => write!(f, "authentication failed: {message}: {e}"),
             Self::Network { message, .. } => write!(f, "network error: {message}"),
+            Self::Timeout { message, cause: None } => write!(f, "timed out: {message}"),
+            Self::Timeout {
+                message,
+                cause: Some(cause),
+            } => write!(f, "timed out: {message}: {cause}"),
             Self::System { message } => f.write_str(message),
             Self::Protocol { message } => write!(f, "protocol error: {message}"),
             Self::HistoryLost(e)

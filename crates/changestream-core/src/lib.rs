@@ -16,6 +16,7 @@
 //!
 //! use changestream_core::client::{ClientMachine, ClientSettings, Demand, Disconnected, Input, Output};
 //! use changestream_core::connection::ClientMetadata;
+//! use changestream_core::dns::DnsFault;
 //! use changestream_core::{ConnectionString, Scope, Update, WatchOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +31,12 @@
 //! machine.handle_input(Instant::now(), Input::Demand(Demand::Next));
 //! loop {
 //!     let deadline = match machine.poll_output() {
+//!         Output::Resolve { lookup, .. } => {
+//!             // With a `mongodb+srv://` connection string: ask a name server.
+//!             let result = Err(DnsFault::no_server("not here"));
+//!             machine.handle_input(Instant::now(), Input::Resolved { lookup, result });
+//!             continue;
+//!         }
 //!         Output::Connect { connection, address } => {
 //!             let port = address.port().unwrap_or(27017);
 //!             let input = match TcpStream::connect((address.host(), port)) {
@@ -100,7 +107,7 @@
 //!
 //! # What it does not do yet
 //!
-//! `mongodb+srv://`, authentication other than SCRAM, `timeoutMS`. TLS is the business of whoever has the
+//! GSSAPI (Kerberos). TLS is the business of whoever has the
 //! sockets: bytes come in and go out in the clear.
 //!
 //! # Features
@@ -117,6 +124,7 @@ pub mod client;
 pub mod command;
 pub mod connection;
 mod depth;
+pub mod dns;
 pub mod error;
 pub mod event;
 #[cfg(changestream_faults)]

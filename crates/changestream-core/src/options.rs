@@ -46,6 +46,14 @@ pub struct WatchOptions {
     /// `maxAwaitTimeMS`: how long the server waits for a change before it answers a getMore with an empty batch.
     /// In whole milliseconds; the server's default is one second.
     pub max_await_time: Option<Duration>,
+    /// `timeoutMS`: how long opening the stream may take, and each call for events, the resumes that it makes included. In
+    /// whole milliseconds. Zero is no limit; `None` is what the collection, the database or the client says. Has to be
+    /// longer than `max_await_time`.
+    ///
+    /// Where it is set at all, `socketTimeoutMS`, `waitQueueTimeoutMS` and `wTimeoutMS` are ignored, and the aggregates that
+    /// open and resume the stream are tried again as often as the time allows. A call for events that runs out of time is
+    /// an error ([`Error::is_timeout`](crate::Error::is_timeout)) that leaves the stream alive.
+    pub timeout: Option<Duration>,
     /// `batchSize`: the most events in a batch. 0 opens the stream without a first batch.
     pub batch_size: Option<u32>,
     /// `collation` for the pipeline.
@@ -82,6 +90,7 @@ impl Default for WatchOptions {
             start_after: None,
             start_at_operation_time: None,
             max_await_time: None,
+            timeout: None,
             batch_size: None,
             collation: None,
             comment: None,

@@ -14,7 +14,11 @@ mod commands;
 mod contract;
 #[path = "client/monitoring.rs"]
 mod monitoring;
+#[path = "client/rescanning.rs"]
+mod rescanning;
 #[path = "client/resuming.rs"]
 mod resuming;
+#[path = "client/seedlist.rs"]
+mod seedlist;
 #[path = "client/selecting.rs"]
 mod selecting;

@@ -782,7 +782,10 @@ impl World {
         let events = self.events.iter().map(|event| match event {
             Event::Hello(body, _) => format!("hello {}", document(body)),
             Event::Ready => "ready".to_owned(),
-            Event::Reply(r) => format!("{} {} {}", r.request_id, document(&r.body), r.more_to_come),
+            Event::Asked(request) => format!("{request:?}"),
+            Event::Refused(r) | Event::Reply(r) => {
+                format!("{} {} {}", r.request_id, document(&r.body), r.more_to_come)
+            }
             Event::Failed(error) => error.to_string(),
         });
         events.collect()

@@ -10,7 +10,7 @@ use bson::{Bson, Document, Timestamp, doc};
 use changestream_core::client::{Demand, Idle};
 use changestream_core::random::Random;
 use changestream_core::stream::{
-    CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
+    Avoid, CommandReply, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
 };
 use changestream_core::{
     Error, ErrorKind, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
@@ -63,6 +63,7 @@ impl World {
             max_wire_version: self.wire_version,
             supports_sessions: true,
             role: self.role,
+            min_round_trip: Duration::ZERO,
         };
         self.input(StreamInput::Ready(server));
     }
@@ -91,7 +92,7 @@ impl World {
     #[track_caller]
     fn expect_selection(&mut self) -> Option<ServerAddress> {
         match self.poll() {
-            Some(StreamOutput::SelectServer { deprioritized }) => deprioritized,
+            Some(StreamOutput::SelectServer { deprioritized }) => deprioritized.into_keys().next(),
             other => panic!("expected a selection, got {other:?}"),
         }
     }
@@ -799,14 +800,14 @@ fn a_reply_that_makes_no_sense_is_an_error_and_no_reason_to_resume() {
 #[test]
 fn closing_says_what_is_left_to_tell_the_server() {
     let mut world = World::opened(WatchOptions::default());
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert!(!farewell.busy);
     assert_eq!(farewell.commands.len(), 2);
     assert_eq!(farewell.server, "a:1".parse().unwrap());
     let mut world = World::opened(options(|o| o.session = Some(Session::with_id([1; 16]))));
     world.demand(Demand::Next);
     world.expect_get_more();
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert!(farewell.busy);
     assert_eq!(
         farewell.commands.len(),
@@ -935,7 +936,7 @@ fn each_get_more_that_is_overdue_doubles_the_patience_until_one_is_answered() {
                 Some(StreamOutput::SelectServer { .. }) => world.ready(),
                 Some(StreamOutput::Update(_)) => world.demand(Demand::Next),
                 Some(StreamOutput::Send(_)) => {}
-                Some(StreamOutput::End(..)) => panic!("the stream has ended"),
+                Some(StreamOutput::End(..) | StreamOutput::Abandon) => panic!("the stream has ended"),
                 None => {
                     world.now += Duration::from_secs(20);
                     world.input(StreamInput::Timeout);
@@ -1051,7 +1052,15 @@ fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_se
     for pause in [200, 400] {
         world.reply(overload());
         wait(&mut world, pause);
-        assert_eq!(world.expect_selection(), None);
+        let Some(StreamOutput::SelectServer { deprioritized }) = world.poll() else {
+            panic!("a server is selected anew")
+        };
+        let avoid: Vec<_> = deprioritized.values().collect();
+        assert_eq!(
+            avoid,
+            [&Avoid::AmongMongos],
+            "not in a replica set unless that is asked for"
+        );
         world.ready();
         world.expect_command();
     }
@@ -1069,7 +1078,7 @@ fn closing_in_the_pause_before_a_get_more_kills_the_cursor() {
     world.demand(Demand::Next);
     world.expect_get_more();
     world.reply(overload());
-    let farewell = world.stream.close().unwrap();
+    let farewell = world.stream.close(None).unwrap();
     assert_eq!((farewell.commands.len(), farewell.busy), (2, false));
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use changestream_core::uri::{
-    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError, UriPlace,
+    Acknowledgment, Compressor, MechanismProperties, Secret, ServerMonitoringMode, UriError,
 };
 use changestream_core::{
     AuthMechanism, ClientOptions, ConnectionString, Credential, ReadPreference, ReadPreferenceMode,
@@ -247,7 +247,49 @@ fn an_error_names_the_place() {
         ("localhost:27017", "scheme".to_owned()),
         (" mongodb://h", "the string".to_owned()),
         ("mongodb://h\n", "the string".to_owned()),
-        ("mongodb+srv://cluster.example.com", "scheme".to_owned()),
+        ("mongodb+srw://cluster.example.com", "scheme".to_owned()),
+        ("mongodb+srv://", host(1)),
+        ("mongodb+srv://.", host(1)),
+        ("mongodb+srv://a.b.c,d.e.f", host(2)),
+        ("mongodb+srv://a.b.c:27017", host(1)),
+        ("mongodb+srv://a..c", host(1)),
+        ("mongodb+srv://a b.c", host(1)),
+        ("mongodb+srv://192.0.2.1", host(1)),
+        ("mongodb+srv://[::1]", host(1)),
+        ("mongodb+srv://%2Ftmp%2Fmongodb-27017.sock", host(1)),
+        ("mongodb+srv://b\u{fc}cher.example.com", host(1)),
+        (
+            "mongodb+srv://a.b.c/?directConnection=true",
+            "option directConnection".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvMaxHosts=1&replicaSet=rs",
+            "option srvMaxHosts".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvMaxHosts=1&loadBalanced=true",
+            "option srvMaxHosts".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?loadBalanced=true&replicaSet=rs",
+            "option loadBalanced".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvServiceName=a--b",
+            "option srvServiceName".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvServiceName=1",
+            "option srvServiceName".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvServiceName=-a",
+            "option srvServiceName".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvServiceName=a.b",
+            "option srvServiceName".to_owned(),
+        ),
         ("mongodb://", host(1)),
         ("mongodb://?w=1", host(1)),
         ("mongodb://a,,b", host(2)),
@@ -347,10 +389,49 @@ fn an_error_names_the_place() {
 }
 
 #[test]
-fn a_string_that_is_not_supported_says_what_to_use_instead() {
-    let error = refused("mongodb+srv://alice:hunter2@cluster.example.com/?retryWrites=true");
-    assert_eq!(error.place(), &UriPlace::Scheme);
-    assert!(error.reason().contains("mongodb://host1:27017,host2:27017/"));
+fn a_string_that_leaves_the_servers_to_dns_names_one_host_and_turns_tls_on() {
+    let parsed =
+        parse("mongodb+srv://alice:hunter2@Cluster.Example.COM./shop?srvMaxHosts=3&srvServiceName=custom");
+    let options = &parsed.options;
+    assert_eq!(options.srv_host.as_deref(), Some("cluster.example.com"));
+    assert!(parsed.hosts().is_empty());
+    assert!(options.tls_enabled());
+    assert_eq!(options.srv_max_hosts, Some(3));
+    assert_eq!(options.srv_service_name.as_deref(), Some("custom"));
+    assert_eq!(parsed.default_database(), Some("shop"));
+    for options in ["tls=false", "ssl=false"] {
+        assert!(
+            !parse(&format!("mongodb+srv://localhost/?{options}"))
+                .options
+                .tls_enabled()
+        );
+    }
+    parse("mongodb+srv://a.b.c/?srvMaxHosts=0&replicaSet=rs&directConnection=false");
+}
+
+#[test]
+fn a_host_that_is_too_long_to_be_looked_up_is_refused() {
+    let label = "a".repeat(63);
+    let host = format!("{label}.{label}.{label}.{}", "a".repeat(47));
+    parse(&format!("mongodb+srv://{host}"));
+    let error = refused(&format!("mongodb+srv://{host}a"));
+    assert_eq!(error.reason(), "it is too long");
+    refused(&format!("mongodb+srv://{label}a.example.com"));
+}
+
+#[test]
+fn options_made_by_code_may_leave_the_servers_to_dns() {
+    let mut options = ClientOptions::default();
+    options.srv_host = Some("cluster.example.com".to_owned());
+    options.validate().unwrap();
+    options.srv_host = Some("cluster.example.com:27017".to_owned());
+    assert!(
+        options
+            .validate()
+            .unwrap_err()
+            .to_string()
+            .starts_with("host 1: ")
+    );
 }
 
 #[test]
@@ -386,13 +467,15 @@ fn no_error_repeats_a_password_however_badly_it_is_encoded() {
     ];
     for first in characters {
         for second in characters {
-            let text = format!("mongodb://alice:hun{first}ter{second}wxyz@localhost:99999/db?w=-1");
-            let Err(error) = text.parse::<ConnectionString>() else {
-                panic!("{text} was accepted");
-            };
-            let printed = format!("{error} {error:?}");
-            for piece in ["hun", "wxyz", "alice"] {
-                assert!(!printed.contains(piece), "{text}: {printed}");
+            for scheme in ["mongodb", "mongodb+srv"] {
+                let text = format!("{scheme}://alice:hun{first}ter{second}wxyz@localhost:99999/db?w=-1");
+                let Err(error) = text.parse::<ConnectionString>() else {
+                    panic!("{text} was accepted");
+                };
+                let printed = format!("{error} {error:?}");
+                for piece in ["hun", "wxyz", "alice"] {
+                    assert!(!printed.contains(piece), "{text}: {printed}");
+                }
             }
         }
     }

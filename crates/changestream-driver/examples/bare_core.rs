@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use changestream_core::client::{ClientMachine, ClientSettings, ConnectionId, Demand};
 use changestream_core::client::{Disconnected, Input, Output, Update};
 use changestream_core::connection::ClientMetadata;
+use changestream_core::dns::DnsFault;
 use changestream_core::{ConnectionString, Scope, WatchOptions};
 
 type Sockets = BTreeMap<ConnectionId, TcpStream>;
@@ -29,6 +30,10 @@ pub fn follow(uri: &str, mut count: usize, to: &mut dyn Write) -> Result<(), Box
     machine.handle_input(now, Input::Demand(Demand::Next));
     loop {
         let input = match machine.poll_output() {
+            Output::Resolve { lookup, .. } => {
+                let result = Err(DnsFault::no_server("this example asks none"));
+                Some(Input::Resolved { lookup, result })
+            }
             Output::Connect { connection, address } => {
                 match TcpStream::connect((address.host(), address.port().unwrap_or(27017))) {
                     Ok(socket) => {
@@ -46,6 +51,12 @@ pub fn follow(uri: &str, mut count: usize, to: &mut dyn Write) -> Result<(), Box
             Output::Disconnect { connection } => {
                 sockets.remove(&connection);
                 None
+            }
+            Output::Credentials { connection, .. } => {
+                let answer = Err(changestream_core::Error::authentication(
+                    "this example hands out no tokens and no keys",
+                ));
+                Some(Input::Credentials { connection, answer })
             }
             Output::Update(Update::Change(event)) => {
                 writeln!(to, "{}", bson::Document::try_from(event.as_raw())?)?;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use changestream_driver::bson::Document;
-use changestream_driver::{Client, Runtime, ServerAddress, configure_tcp};
+use changestream_driver::{Client, Endpoint, Runtime, SystemLookup, configure_tcp};
 use compio::BufResult;
 use compio::io::{AsyncRead, AsyncWriteExt};
 use compio::net::TcpStream;
@@ -50,19 +50,23 @@ impl Runtime for Compio {
     const NAME: &'static str = "compio";
 
     type Connection = Socket;
+    type Lookup = SystemLookup;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Socket>>>>;
     type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
-    fn connect(&self, address: &ServerAddress) -> Self::Connect {
-        let address = address.clone();
+    fn lookup(&self, host: &str, port: u16) -> SystemLookup {
+        SystemLookup::new(host, port)
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+        let endpoint = endpoint.clone();
         Box::pin(async move {
-            let Some(port) = address.port() else {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "this example knows TCP only",
-                ));
+            let address = match endpoint {
+                Endpoint::Tcp(address) => address,
+                #[cfg(unix)]
+                Endpoint::Unix(_) => return Err(tcp_only()),
             };
-            let stream = TcpStream::connect((address.host(), port)).await?;
+            let stream = TcpStream::connect(address).await?;
             configure_tcp(&stream)?;
             Ok(Socket {
                 stream,
@@ -75,6 +79,11 @@ impl Runtime for Compio {
     fn sleep_until(&self, at: Instant) -> Self::Timer {
         Box::pin(compio::time::sleep_until(at))
     }
+}
+
+#[cfg(unix)]
+fn tcp_only() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this example knows TCP only")
 }
 
 /// A connection with the operations on it.

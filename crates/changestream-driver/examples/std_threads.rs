@@ -9,7 +9,7 @@
 
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -17,7 +17,7 @@ use std::thread::{self, Thread};
 use std::time::Instant;
 
 use changestream_driver::bson::Document;
-use changestream_driver::{Client, Runtime, ServerAddress, configure_tcp};
+use changestream_driver::{Client, Endpoint, Runtime, configure_tcp};
 use futures_io::{AsyncRead, AsyncWrite};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,19 +71,27 @@ impl Runtime for Threads {
     const NAME: &'static str = "threads";
 
     type Connection = Socket;
+    type Lookup = Promise<io::Result<Vec<SocketAddr>>>;
     type Connect = Promise<io::Result<Socket>>;
     type Timer = Promise<()>;
 
-    fn connect(&self, address: &ServerAddress) -> Self::Connect {
-        let address = address.clone();
+    fn lookup(&self, host: &str, port: u16) -> Self::Lookup {
+        let host = host.to_owned();
+        Promise::of(move |_| Ok((host, port).to_socket_addrs()?.collect()))
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+        let endpoint = endpoint.clone();
         Promise::of(move |_| {
-            let Some(port) = address.port() else {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "this example knows TCP only",
-                ));
+            let address = match endpoint {
+                Endpoint::Tcp(address) => address,
+                #[cfg(unix)]
+                Endpoint::Unix(_) => {
+                    let message = "this example knows TCP only";
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+                }
             };
-            let stream = TcpStream::connect((address.host(), port))?;
+            let stream = TcpStream::connect(address)?;
             configure_tcp(&stream)?;
             Socket::new(stream)
         })

@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bson::Document;
 use changestream_core::client::{ClientMachine, ClientSettings, Snapshot};
 use changestream_core::connection::{ClientMetadata, Environment};
 use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
-use changestream_core::uri::{ClientOptions, ConnectionString, Warning};
+use changestream_core::uri::{ClientOptions, Warning};
 use changestream_core::{CommandOptions, Error, RunCommand, Scope, Session, WatchOptions};
 
+use crate::credentials::{ClientBuilder, Given, Providers};
+use crate::dns::DnsServers;
 use crate::driver::Driver;
 use crate::monitor::Monitor;
 use crate::run::{Pool, Running};
@@ -38,13 +41,23 @@ impl<M: Mode + Default> Client<M> {
     /// The string is wrong; the error says where. Or it asks for what is not built in, or names a file for TLS that
     /// cannot be used.
     pub fn new(connection_string: impl AsRef<str>) -> Result<Self, Error> {
-        let parsed: ConnectionString = connection_string.as_ref().parse()?;
-        for warning in &parsed.warnings {
-            tracing::warn!("connection string: {warning}");
-        }
-        let mut client = Inner::new(M::default(), parsed.options)?;
-        client.warnings.splice(0..0, parsed.warnings);
-        Ok(client.into())
+        Self::builder().build(connection_string)
+    }
+
+    /// A client whose credentials come from code: by callbacks that hand out tokens or keys.
+    ///
+    /// ```no_run
+    /// use changestream_driver::{Client, OidcToken, Runtime};
+    ///
+    /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// fn client<R: Runtime + Clone + Default>() -> Result<Client<R>, changestream_driver::Error> {
+    ///     Client::builder()
+    ///         .oidc_callback(|_request| async { fetch_token().await.map(OidcToken::new) })
+    ///         .build("mongodb://db.example.com/?tls=true&authMechanism=MONGODB-OIDC")
+    /// }
+    /// ```
+    pub fn builder() -> ClientBuilder<M> {
+        ClientBuilder::new(M::default())
     }
 
     /// A client with these options.
@@ -62,7 +75,25 @@ impl<M: Mode> Client<M> {
     /// # Errors
     /// As [`with_options`](Self::with_options).
     pub fn with_mode(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        Inner::new(mode, options).map(Self::from)
+        Self::with_given(mode, options, Given::default(), Vec::new())
+    }
+
+    /// As [`builder`](Client::builder), on this runtime.
+    pub fn builder_with_mode(mode: M) -> ClientBuilder<M> {
+        ClientBuilder::new(mode)
+    }
+
+    pub(crate) fn with_given(
+        mode: M,
+        options: ClientOptions,
+        given: Given,
+        warnings: Vec<Warning>,
+    ) -> Result<Self, Error> {
+        let metadata = metadata(mode.platform());
+        let settings = ClientSettings::new(options, metadata)?;
+        let mut client = Inner::new(mode, settings, given)?;
+        client.warnings.splice(0..0, warnings);
+        Ok(client.into())
     }
 
     /// A client on this runtime with settings made by hand, for a library that adds itself to what servers are told of
@@ -71,7 +102,33 @@ impl<M: Mode> Client<M> {
     /// # Errors
     /// As [`with_options`](Self::with_options).
     pub fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
-        Inner::with_settings(mode, settings).map(Self::from)
+        Inner::new(mode, settings, Given::default()).map(Self::from)
+    }
+
+    /// The same client, that asks these DNS servers for the records of a `mongodb+srv://` connection string, in this order,
+    /// in place of the system's. It has learned nothing of the deployment yet. Without effect on how hosts' addresses
+    /// are looked up, and on `mongodb://`.
+    #[cfg(feature = "dns")]
+    #[must_use]
+    pub fn with_dns_servers(&self, servers: impl IntoIterator<Item = std::net::SocketAddr>) -> Self
+    where
+        M: Clone,
+    {
+        let inner = &*self.inner;
+        let client = Self::from(Inner {
+            mode: inner.mode.clone(),
+            settings: inner.settings.clone(),
+            security: inner.security.clone(),
+            servers: DnsServers::Given(servers.into_iter().collect()),
+            providers: inner.providers.clone(),
+            warnings: inner.warnings.clone(),
+            knowledge: Knowledge::default(),
+            sources: AtomicU64::new(1),
+        });
+        Self {
+            monitor: self.monitor.clone(),
+            ..client
+        }
     }
 
     /// The same client, with a handler that is told of what its streams and commands do: commands, connections,
@@ -107,7 +164,7 @@ impl<M: Mode> Client<M> {
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
     pub fn watch(&self) -> Watch<M> {
-        Watch::new(self.clone(), Scope::Cluster)
+        Watch::new(self.clone(), Scope::Cluster, None)
     }
 
     /// A database of that name.
@@ -115,6 +172,7 @@ impl<M: Mode> Client<M> {
         Database {
             client: self.clone(),
             name: name.into(),
+            timeout: None,
         }
     }
 
@@ -172,6 +230,8 @@ impl<M: Mode> Client<M> {
             runtime,
             machine,
             inner.security.clone(),
+            inner.servers.clone(),
+            inner.providers.clone(),
             self.monitor.clone(),
             inner.knowledge.clone(),
         );
@@ -202,7 +262,10 @@ impl<M: Mode> Client<M> {
         let mut machine = ClientMachine::for_commands(self.settings(), Some(snapshot), random_seed()?, now)?;
         machine.set_event_source(self.inner.sources.fetch_add(1, Ordering::Relaxed));
         let (security, monitor) = (self.inner.security.clone(), self.monitor.clone());
-        Ok(Driver::new(runtime, machine, security, monitor))
+        let (servers, providers) = (self.inner.servers.clone(), self.inner.providers.clone());
+        Ok(Driver::new(
+            runtime, machine, security, servers, providers, monitor,
+        ))
     }
 
     fn runtime(&self) -> Result<M::Runtime, Error> {
@@ -230,6 +293,8 @@ struct Inner<M> {
     mode: M,
     settings: Arc<ClientSettings>,
     security: Security,
+    servers: DnsServers,
+    providers: Providers,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
     /// The number of the next machine, by which its events are told from those of others.
@@ -237,20 +302,20 @@ struct Inner<M> {
 }
 
 impl<M: Mode> Inner<M> {
-    fn new(mode: M, options: ClientOptions) -> Result<Self, Error> {
-        let metadata = metadata(mode.platform());
-        Self::with_settings(mode, ClientSettings::new(options, metadata)?)
-    }
-
-    fn with_settings(mode: M, settings: ClientSettings) -> Result<Self, Error> {
+    fn new(mode: M, settings: ClientSettings, given: Given) -> Result<Self, Error> {
+        crate::dns::check(settings.options())?;
+        let providers = Providers::new(settings.options(), given)?;
         let security = Security::new(settings.options())?;
-        let warnings = security.warnings(settings.options());
+        let mut warnings = security.warnings(settings.options());
+        warnings.extend(settings.options().dangers());
         for warning in &warnings {
             tracing::warn!("connection string: {warning}");
         }
         Ok(Self {
             mode,
             security,
+            servers: DnsServers::default(),
+            providers,
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),
@@ -291,6 +356,7 @@ impl<M: Mode> fmt::Debug for Client<M> {
 pub struct Database<M: Mode> {
     client: Client<M>,
     name: String,
+    timeout: Option<Duration>,
 }
 
 impl<M: Mode> Database<M> {
@@ -299,7 +365,15 @@ impl<M: Mode> Database<M> {
         let scope = Scope::Database {
             database: self.name.clone(),
         };
-        Watch::new(self.client.clone(), scope)
+        Watch::new(self.client.clone(), scope, self.timeout)
+    }
+
+    /// The same database with another `timeoutMS` for its streams and those of its collections, see [`Watch::timeout`].
+    /// Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
+        self
     }
 
     /// Runs a command on the database, such as `ping`, or `create` with `changeStreamPreAndPostImages`, and gives its
@@ -356,6 +430,7 @@ impl<M: Mode> Clone for Database<M> {
         Self {
             client: self.client.clone(),
             name: self.name.clone(),
+            timeout: self.timeout,
         }
     }
 }
@@ -379,7 +454,14 @@ impl<M: Mode> Collection<M> {
             database: self.database.name.clone(),
             collection: self.name.clone(),
         };
-        Watch::new(self.database.client.clone(), scope)
+        Watch::new(self.database.client.clone(), scope, self.database.timeout)
+    }
+
+    /// The same collection with another `timeoutMS` for its streams, see [`Watch::timeout`]. Zero is no limit.
+    #[must_use]
+    pub fn with_timeout(mut self, time: Duration) -> Self {
+        self.database.timeout = Some(time);
+        self
     }
 
     /// The collection's name.

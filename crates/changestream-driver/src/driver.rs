@@ -11,6 +11,8 @@ use changestream_core::{Error, ErrorKind, RunCommand, ServerAddress};
 
 use crate::Runtime;
 use crate::alarm::Alarm;
+use crate::credentials::{Credentials, Providers};
+use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
 use crate::security::Security;
@@ -29,8 +31,10 @@ pub(crate) struct Driver<R: Runtime> {
     runtime: R,
     machine: ClientMachine,
     security: Security,
+    credentials: Credentials,
     monitor: Monitor,
     sockets: BTreeMap<ConnectionId, Socket<R>>,
+    lookups: Lookups<R>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
     demand: Demand,
@@ -42,13 +46,22 @@ pub(crate) struct Driver<R: Runtime> {
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(runtime: R, machine: ClientMachine, security: Security, monitor: Monitor) -> Self {
+    pub(crate) fn new(
+        runtime: R,
+        machine: ClientMachine,
+        security: Security,
+        servers: DnsServers,
+        providers: Providers,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             runtime,
             machine,
             security,
+            credentials: Credentials::new(providers),
             monitor,
             sockets: BTreeMap::new(),
+            lookups: Lookups::new(servers),
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::new(),
@@ -72,7 +85,9 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.alarm.at()
+        let sockets = self.sockets.values().filter_map(Socket::deadline);
+        let others = self.alarm.at().into_iter().chain(self.lookups.deadline());
+        sockets.chain(others).min()
     }
 
     /// The next update of those that the demand asks for; none after the end.
@@ -87,6 +102,11 @@ impl<R: Runtime> Driver<R> {
     /// Gives an update back, to be the next again.
     pub(crate) fn put_back(&mut self, update: Update) {
         self.updates.push_front(update);
+    }
+
+    /// A call of the consumer's begins.
+    pub(crate) fn begin(&mut self) {
+        self.machine.handle_input(self.runtime.now(), Input::Begin);
     }
 
     /// Ready when the stream is open, or has ended.
@@ -175,9 +195,11 @@ impl<R: Runtime> Driver<R> {
             let output = self.machine.poll_output();
             self.monitor.tell(&mut self.machine);
             match output {
+                Output::Resolve { lookup, question } => self.lookups.start(lookup, &question),
                 Output::Connect { connection, address } => self.connect(connection, &address),
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
+                Output::Credentials { connection, request } => self.credentials.ask(connection, request),
                 Output::Update(update) => {
                     log_update(&update);
                     if satisfies(self.demand, &update) {
@@ -207,6 +229,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
+        self.credentials.forget(connection);
         if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
             open.leave(cx);
         }
@@ -215,6 +238,7 @@ impl<R: Runtime> Driver<R> {
     fn finish(&mut self, result: Result<(), Error>, cx: &mut Context<'_>) {
         self.end = Some(result);
         self.alarm = Alarm::new();
+        self.lookups.clear();
         while let Some((_, socket)) = self.sockets.pop_first() {
             if let Socket::Open(open) = socket {
                 open.leave(cx);
@@ -230,13 +254,15 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Polls every socket once, so that none waits for another, however busy. None if no socket had anything, else how
+    /// Polls every socket and look-up once, so that none waits for another, however busy. None if no socket had anything, else how
     /// many bytes there were.
     fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         let mut progress = None;
         let mut gone = Vec::new();
         for (&connection, socket) in &mut self.sockets {
-            let Poll::Ready((len, input)) = poll_socket(&mut self.machine, connection, socket, cx) else {
+            let Poll::Ready((len, input)) =
+                poll_socket(&self.runtime, &mut self.machine, connection, socket, cx)
+            else {
                 continue;
             };
             if matches!(input, Input::Disconnected { .. }) {
@@ -248,12 +274,23 @@ impl<R: Runtime> Driver<R> {
         for connection in gone {
             self.sockets.remove(&connection);
         }
+        while let Poll::Ready((lookup, result)) = self.lookups.poll(&self.runtime, cx) {
+            self.machine
+                .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
+            progress = Some(progress.unwrap_or(0));
+        }
+        for (connection, answer) in self.credentials.poll(cx) {
+            let input = Input::Credentials { connection, answer };
+            self.machine.handle_input(self.runtime.now(), input);
+            progress = progress.or(Some(0));
+        }
         progress
     }
 }
 
 /// What a socket has to tell, and how many bytes of it.
 fn poll_socket<R: Runtime>(
+    runtime: &R,
     machine: &mut ClientMachine,
     connection: ConnectionId,
     socket: &mut Socket<R>,
@@ -261,7 +298,7 @@ fn poll_socket<R: Runtime>(
 ) -> Poll<(usize, Input)> {
     let result = match socket {
         Socket::Connecting { .. } | Socket::Opening(_) | Socket::Gone => {
-            ready!(socket.poll_connect(cx)).map(|()| (0, Input::Connected { connection }))
+            ready!(socket.poll_connect(runtime, cx)).map(|()| (0, Input::Connected { connection }))
         }
         Socket::Open(open) => {
             // Without a buffer the connection is no longer wanted, and the order to close it is on its way.
@@ -281,7 +318,7 @@ fn satisfies(demand: Demand, update: &Update) -> bool {
         Demand::Next => true,
         Demand::TryNext => matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         ),
     }
 }

@@ -3,7 +3,7 @@
 //! The protocol, and every decision about it, is in the machine of `changestream-core`, which knows neither sockets nor
 //! time. This crate is the one loop around it, and the face that users see: [`Client`], [`Watch`], [`ChangeStream`].
 //! Most users want the crate of their executor, such as `changestream-tokio`, or `changestream-blocking` for none. For
-//! an executor of your own implement [`Runtime`]: two methods over [`futures_io`] types.
+//! an executor of your own implement [`Runtime`]: three methods over [`futures_io`] types.
 //!
 //! ```no_run
 //! use changestream_driver::bson::doc;
@@ -41,6 +41,24 @@
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
 //! connection string, and is not offered to servers.
 //!
+//! # Connecting
+//! A host's addresses are tried as RFC 8305 (Happy Eyeballs) says: IPv6 and IPv4 in turn, each attempt 250 ms after the one
+//! before or as soon as that has failed. The first that is open wins, the others are dropped; if none is, the error names
+//! each address and what became of it. `connectTimeoutMS` holds for all of it, the look-up of the name included. A
+//! [`Runtime`] looks names up and connects to one address at a time.
+//!
+//! # DNS
+//! With the feature `dns`, which the adapters have on by default, the servers of a `mongodb+srv://` connection string are
+//! found by their SRV records; without it such a client is refused. The name servers are those of `/etc/resolv.conf`, or
+//! those that `Client::with_dns_servers` names; systems without that file need the latter. They are asked over UDP, and over
+//! TCP by connections of the [`Runtime`] where an answer is too long. No executor is asked for UDP: while a name is
+//! looked up, timers say when to look for the datagram, every 16 milliseconds at the most seldom.
+//!
+//! # Authentication
+//! SCRAM, MONGODB-X509, PLAIN, MONGODB-AWS and MONGODB-OIDC, as the connection string says. Tokens of MONGODB-OIDC and keys
+//! of AWS can come from callbacks: see [`Client::builder`]. Of the environments of MONGODB-OIDC, `k8s` and `test` are read
+//! from their files; `azure` and `gcp` take an HTTP client, hence a callback.
+//!
 //! # TLS
 //! is rustls with the feature `tls`, which the adapters have on by default. It lies between the sockets of a runtime and
 //! the machine: a [`Runtime`] knows nothing of it. The connection string asks for it (`tls=true`, or any other option of
@@ -59,11 +77,22 @@
 
 mod alarm;
 mod client;
+mod credentials;
+#[cfg(feature = "dns")]
+#[doc(hidden)]
+pub mod dns;
+#[cfg(not(feature = "dns"))]
+#[path = "no_dns.rs"]
+mod dns;
 mod driver;
+mod either;
+mod endpoint;
 mod layer;
 mod logging;
+mod lookup;
 mod mode;
 mod monitor;
+mod race;
 mod run;
 mod runtime;
 mod security;
@@ -76,6 +105,10 @@ pub mod types;
 mod watch;
 
 pub use client::{Client, Collection, Database};
+pub use credentials::ClientBuilder;
+pub use either::EitherSocket;
+pub use endpoint::Endpoint;
+pub use lookup::SystemLookup;
 pub use mode::{Mode, Opening};
 pub use run::Running;
 pub use runtime::Runtime;

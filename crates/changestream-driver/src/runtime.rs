@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use changestream_core::ServerAddress;
 use futures_io::{AsyncRead, AsyncWrite};
+
+use crate::Endpoint;
 
 /// The way in for any executor: sockets and timers.
 ///
@@ -14,10 +16,10 @@ use futures_io::{AsyncRead, AsyncWrite};
 ///
 /// ```
 /// use std::{future::Future, io, pin::Pin, time::Instant};
-/// use changestream_driver::{Runtime, ServerAddress};
+/// use changestream_driver::{Endpoint, Runtime, SystemLookup};
 /// # mod executor {
 /// #     pub type TcpStream = futures_util::io::Cursor<Vec<u8>>;
-/// #     pub async fn connect(_: &str, _: u16) -> std::io::Result<TcpStream> { Ok(TcpStream::default()) }
+/// #     pub async fn connect(_: std::net::SocketAddr) -> std::io::Result<TcpStream> { Ok(TcpStream::default()) }
 /// #     pub async fn sleep_until(_: std::time::Instant) {}
 /// # }
 ///
@@ -26,16 +28,22 @@ use futures_io::{AsyncRead, AsyncWrite};
 ///
 /// impl Runtime for MyRuntime {
 ///     type Connection = executor::TcpStream; // futures_io::{AsyncRead, AsyncWrite}
+///     type Lookup = SystemLookup;
 ///     type Connect = Pin<Box<dyn Future<Output = io::Result<Self::Connection>> + Send>>;
 ///     type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
-///     fn connect(&self, address: &ServerAddress) -> Self::Connect {
-///         let address = address.clone();
+///     fn lookup(&self, host: &str, port: u16) -> Self::Lookup {
+///         SystemLookup::new(host, port)
+///     }
+///
+///     fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+///         let endpoint = endpoint.clone();
 ///         Box::pin(async move {
-///             let Some(port) = address.port() else {
-///                 return Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix domain sockets here"));
-///             };
-///             executor::connect(address.host(), port).await
+///             match endpoint {
+///                 Endpoint::Tcp(address) => executor::connect(address).await,
+///                 #[cfg(unix)]
+///                 Endpoint::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "TCP only")),
+///             }
 ///         })
 ///     }
 ///
@@ -54,14 +62,21 @@ pub trait Runtime: Unpin {
     /// An open connection. Give TCP sockets the options of [`configure_tcp`](crate::configure_tcp).
     type Connection: AsyncRead + AsyncWrite + Unpin;
 
+    /// A look-up on its way. A `Pin<Box<dyn Future>>` will do, or [`SystemLookup`](crate::SystemLookup); it is dropped when
+    /// it takes too long.
+    type Lookup: Future<Output = io::Result<Vec<SocketAddr>>> + Unpin;
+
     /// A connection on its way. A `Pin<Box<dyn Future>>` will do; it is dropped when it takes too long.
     type Connect: Future<Output = io::Result<Self::Connection>> + Unpin;
 
     /// A timer. It may fire late, and should not fire early. A `Pin<Box<dyn Future>>` will do.
     type Timer: Future<Output = ()> + Unpin;
 
-    /// Starts to open a connection: resolve the name, try its addresses in turn. Sets no time limit of its own.
-    fn connect(&self, address: &ServerAddress) -> Self::Connect;
+    /// Starts to look up the addresses of a host's name. It is never an IP address. Sets no time limit of its own.
+    fn lookup(&self, host: &str, port: u16) -> Self::Lookup;
+
+    /// Starts to connect to one address. Sets no time limit of its own.
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect;
 
     /// A timer that is ready at this instant of [`now`](Self::now)'s clock.
     fn sleep_until(&self, at: Instant) -> Self::Timer;

@@ -3,7 +3,7 @@
 use std::io;
 
 use changestream_core::uri::{ClientOptions, Warning};
-use changestream_core::{Error, ServerAddress};
+use changestream_core::{AuthMechanism, Error, ServerAddress};
 
 use crate::layer::Layer;
 
@@ -20,6 +20,7 @@ pub(crate) enum Security {
 impl Security {
     /// What these options ask for.
     pub(crate) fn new(options: &ClientOptions) -> Result<Self, Error> {
+        check_identity(options)?;
         if options.tls_enabled() {
             Self::tls(options)
         } else {
@@ -68,4 +69,16 @@ impl Security {
             Self::Tls(config) => Ok(Layer::Tls(Box::new(config.channel(socket, address)?))),
         }
     }
+}
+
+/// MONGODB-X509 proves who the client is by the certificate of its connections.
+fn check_identity(options: &ClientOptions) -> Result<(), Error> {
+    let mechanism = options.credential.as_ref().and_then(|c| c.mechanism);
+    let has_certificate = options.tls_enabled() && options.tls_options.certificate_key_file.is_some();
+    if mechanism == Some(AuthMechanism::MongoDbX509) && !has_certificate {
+        return Err(Error::invalid_argument(
+            "MONGODB-X509 needs TLS with a client certificate: tls=true&tlsCertificateKeyFile=client.pem",
+        ));
+    }
+    Ok(())
 }

@@ -1,10 +1,9 @@
 //! One socket: on its way, or open with what is still to be written to it.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use changestream_core::ServerAddress;
@@ -13,6 +12,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::Runtime;
 use crate::layer::Layer;
+use crate::race::Race;
 use crate::security::Security;
 
 /// One connection that the machine has asked for. All of its state is here, none in a future of a caller.
@@ -20,7 +20,7 @@ pub(crate) enum Socket<R: Runtime> {
     /// On its way.
     Connecting {
         /// To the socket.
-        connect: R::Connect,
+        race: Race<R>,
         /// Where to.
         address: ServerAddress,
         /// What the socket will be wrapped in.
@@ -38,25 +38,37 @@ impl<R: Runtime> Socket<R> {
     /// Starts to connect.
     pub(crate) fn connect(runtime: &R, address: &ServerAddress, security: &Security) -> Self {
         Self::Connecting {
-            connect: runtime.connect(address),
+            race: Race::new(runtime, address),
             address: address.clone(),
             security: security.clone(),
         }
     }
 
     /// Goes on connecting. Pending too where nothing is left to be done.
-    pub(crate) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
-        self.poll_open(cx).map_err(|error| disconnected(&error))
+    pub(crate) fn poll_connect(
+        &mut self,
+        runtime: &R,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Disconnected>> {
+        self.poll_open(runtime, cx).map_err(|error| disconnected(&error))
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// When it wants to be polled again though nothing wakes it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Connecting { race, .. } => race.deadline(),
+            Self::Opening(_) | Self::Open(_) | Self::Gone => None,
+        }
+    }
+
+    fn poll_open(&mut self, runtime: &R, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Self::Connecting {
-            connect,
+            race,
             address,
             security,
         } = self
         {
-            let socket = ready!(Pin::new(connect).poll(cx))?;
+            let socket = ready!(race.poll(runtime, cx))?;
             *self = Self::Opening(security.layer(socket, address)?);
         }
         let Self::Opening(layer) = self else {

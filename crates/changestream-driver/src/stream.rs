@@ -12,6 +12,8 @@ use changestream_core::{ChangeEvent, Error, ErrorKind, ResumeToken};
 use futures_core::Stream;
 
 use crate::Runtime;
+use crate::credentials::Providers;
+use crate::dns::DnsServers;
 use crate::driver::Driver;
 use crate::monitor::Monitor;
 use crate::security::Security;
@@ -33,12 +35,24 @@ use crate::security::Security;
 ///
 /// Dropping it closes its sockets at once, and leaves it to the server to forget the cursor in time; prefer
 /// [`close`](Self::close).
+///
+/// # Time
+/// With `timeoutMS` (of the connection string, or [`Watch::timeout`](crate::Watch::timeout)) each call that waits for events
+/// has that long, resumes included. When it is over the call ends with an error whose
+/// [`is_timeout`](Error::is_timeout) is true, and the stream is alive: either call again, and the stream resumes and goes
+/// on, or close it and open one with more time. Prefer the latter if no event has come yet: the server may need longer
+/// than this to read its log up to where the stream starts. What was fetched ahead is never lost by it.
+///
+/// A call lasts from the first poll of its future. For the [`Stream`] it lasts from the first poll to the item, whatever
+/// becomes of the futures in between.
 #[must_use = "a change stream does nothing unless it is polled"]
 pub struct ChangeStream<R: Runtime> {
     driver: Driver<R>,
     /// What the streams of a client have learned of the deployment.
     knowledge: Knowledge,
     phase: Phase,
+    /// Whether a call has begun, and not ended.
+    called: bool,
     /// Whether the consumer has been told of the error that ended the stream.
     told: bool,
 }
@@ -58,13 +72,16 @@ impl<R: Runtime> ChangeStream<R> {
         runtime: R,
         machine: ClientMachine,
         security: Security,
+        servers: DnsServers,
+        providers: Providers,
         monitor: Monitor,
         knowledge: Knowledge,
     ) -> Self {
         Self {
-            driver: Driver::new(runtime, machine, security, monitor),
+            driver: Driver::new(runtime, machine, security, servers, providers, monitor),
             knowledge,
             phase: Phase::Opening,
+            called: false,
             told: false,
         }
     }
@@ -75,7 +92,7 @@ impl<R: Runtime> ChangeStream<R> {
     /// What made it impossible, such as wrong credentials, no server within `serverSelectionTimeoutMS`, or a token that
     /// the server does not know.
     pub fn opened(&mut self) -> impl Future<Output = Result<(), Error>> {
-        poll_fn(|cx| self.poll_opened(cx))
+        self.call(Self::poll_opened)
     }
 
     /// The next event, however long it takes; none after the end.
@@ -87,7 +104,7 @@ impl<R: Runtime> ChangeStream<R> {
         reason = "it is awaited, as that of every stream"
     )]
     pub fn next(&mut self) -> impl Future<Output = Option<Result<ChangeEvent, Error>>> {
-        poll_fn(|cx| self.poll_event(cx))
+        self.call(Self::poll_event)
     }
 
     /// The next event that at most one round trip to the server brings. None if there was no change within
@@ -98,7 +115,7 @@ impl<R: Runtime> ChangeStream<R> {
     /// The stream has ended, by this error; by [`ErrorKind::Closed`] if it came to its own end. Said at each call:
     /// go on while [`is_alive`](Self::is_alive).
     pub fn try_next(&mut self) -> impl Future<Output = Result<Option<ChangeEvent>, Error>> {
-        poll_fn(|cx| self.poll_try_next(cx))
+        self.call(Self::poll_try_next)
     }
 
     /// Whatever the stream has to tell next: a change, that it was idle, that it resumes or has resumed, that it was
@@ -107,7 +124,7 @@ impl<R: Runtime> ChangeStream<R> {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_update(&mut self) -> impl Future<Output = Option<Result<Update, Error>>> {
-        poll_fn(|cx| self.poll_update(cx))
+        self.call(Self::poll_update)
     }
 
     /// The next event, however long it takes, and all that can be had behind it without a word to the server; none after
@@ -116,16 +133,17 @@ impl<R: Runtime> ChangeStream<R> {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_batch(&mut self) -> impl Future<Output = Option<Result<Vec<ChangeEvent>, Error>>> {
-        poll_fn(|cx| self.poll_batch(cx))
+        self.call(Self::poll_batch)
     }
 
-    /// Ends the stream properly, within five seconds: the server forgets the cursor. Gives the final resume token.
+    /// Ends the stream properly, within `timeoutMS`, or five seconds where it is not set: the server forgets the cursor.
+    /// Gives the final resume token.
     ///
     /// # Errors
     /// The stream had ended by an error that nobody has been told of yet. What goes wrong while closing is none: the
     /// server forgets the cursor by itself in time.
     pub fn close(&mut self) -> impl Future<Output = Result<Option<ResumeToken>, Error>> {
-        self.close_within(CLOSE_TIMEOUT)
+        self.close_within(self.close_limit())
     }
 
     /// As [`close`](Self::close), with another limit. The limit of the first call holds if there are several.
@@ -173,9 +191,23 @@ impl<R: Runtime> ChangeStream<R> {
 
 /// The same, for those who poll by hand: adapters, and futures of one's own.
 impl<R: Runtime> ChangeStream<R> {
+    /// A call begins: `timeoutMS` counts from now. Without this, it counts from the first poll after the last one was
+    /// ready.
+    pub fn begin(&mut self) {
+        self.called = true;
+        self.driver.begin();
+    }
+
+    /// How long [`close`](Self::close) may take.
+    pub fn close_limit(&self) -> Duration {
+        self.driver.machine().close_limit()
+    }
+
     /// Polls for what [`opened`](Self::opened) waits for.
     pub fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.ensure_called();
         ready!(self.driver.poll_open(cx));
+        self.called = false;
         if self.is_open() {
             self.note_open();
             return Poll::Ready(Ok(()));
@@ -185,14 +217,16 @@ impl<R: Runtime> ChangeStream<R> {
 
     /// Polls for what [`next`](Self::next) waits for.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ChangeEvent, Error>>> {
-        loop {
-            match ready!(self.poll_update(cx)) {
-                Some(Ok(Update::Change(event))) => return Poll::Ready(Some(Ok(event))),
+        let event = loop {
+            match ready!(self.poll_any(cx)) {
+                Some(Ok(Update::Change(event))) => break Some(Ok(event)),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+                Some(Err(error)) => break Some(Err(error)),
+                None => break None,
             }
-        }
+        };
+        self.called = false;
+        Poll::Ready(event)
     }
 
     /// Polls for what [`try_next`](Self::try_next) waits for.
@@ -207,8 +241,9 @@ impl<R: Runtime> ChangeStream<R> {
 
     /// Polls for what [`next_update`](Self::next_update) waits for.
     pub fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update, Error>>> {
-        let update = ready!(self.poll_demand(cx, Demand::Next));
-        Poll::Ready(update.map(Ok).or_else(|| self.untold().map(Err)))
+        let update = ready!(self.poll_any(cx));
+        self.called = false;
+        Poll::Ready(update)
     }
 
     /// Polls for what [`next_batch`](Self::next_batch) waits for.
@@ -243,7 +278,7 @@ impl<R: Runtime> ChangeStream<R> {
             self.phase = Phase::Closing;
             let now = self.driver.runtime().now();
             self.driver
-                .close(now.checked_add(limit).unwrap_or(now + CLOSE_TIMEOUT));
+                .close(now.checked_add(limit).unwrap_or(now + LONGEST_CLOSE));
         }
         ready!(self.driver.poll_end(cx));
         match self.untold() {
@@ -263,18 +298,51 @@ impl<R: Runtime> ChangeStream<R> {
         cx: &mut Context<'_>,
         demand: Demand,
     ) -> Poll<Result<Option<ChangeEvent>, Error>> {
-        loop {
+        let result = loop {
             match ready!(self.poll_demand(cx, demand)) {
-                Some(Update::Change(event)) => return Poll::Ready(Ok(Some(event))),
-                Some(Update::Invalidated { .. }) => return Poll::Ready(Ok(None)),
-                Some(Update::Idle(_)) if demand == Demand::TryNext => return Poll::Ready(Ok(None)),
+                Some(Update::Change(event)) => break Ok(Some(event)),
+                Some(Update::Invalidated { .. }) => break Ok(None),
+                Some(Update::Idle(_)) if demand == Demand::TryNext => break Ok(None),
+                Some(Update::TimedOut(error)) => break Err(error),
                 Some(_) => {}
-                None => return Poll::Ready(Err(self.ended())),
+                None => break Err(self.ended()),
             }
+        };
+        self.called = false;
+        Poll::Ready(result)
+    }
+
+    /// The next update, within the call that is going on.
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update, Error>>> {
+        Poll::Ready(match ready!(self.poll_demand(cx, Demand::Next)) {
+            Some(Update::TimedOut(error)) => Some(Err(error)),
+            Some(update) => Some(Ok(update)),
+            None => self.untold().map(Err),
+        })
+    }
+
+    /// A call as a future: it begins with the first poll.
+    fn call<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
+    ) -> impl Future<Output = T> {
+        let mut begun = false;
+        poll_fn(move |cx| {
+            if !std::mem::replace(&mut begun, true) {
+                self.begin();
+            }
+            poll(self, cx)
+        })
+    }
+
+    fn ensure_called(&mut self) {
+        if !self.called {
+            self.begin();
         }
     }
 
     fn poll_demand(&mut self, cx: &mut Context<'_>, demand: Demand) -> Poll<Option<Update>> {
+        self.ensure_called();
         let update = self.driver.poll_update(cx, demand);
         self.note_open();
         if matches!(update, Poll::Ready(Some(Update::Resumed { .. }))) {
@@ -338,5 +406,5 @@ impl<R: Runtime> std::fmt::Debug for ChangeStream<R> {
     }
 }
 
-/// How long [`ChangeStream::close`] may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A longer limit than time itself is cut to this.
+const LONGEST_CLOSE: Duration = Duration::from_secs(365 * 24 * 3600);

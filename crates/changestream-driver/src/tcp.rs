@@ -19,7 +19,9 @@ where
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
     // Not every platform lets these be chosen.
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
-    let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = keepalive
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)
 }
 
@@ -29,3 +31,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
 /// Between probes that are not answered.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many go unanswered before the peer counts as gone.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
+const KEEPALIVE_PROBES: u32 = 9;

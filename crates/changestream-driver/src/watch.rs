@@ -19,15 +19,18 @@ pub struct Watch<M: Mode> {
     client: Client<M>,
     scope: Scope,
     options: WatchOptions,
+    /// `timeoutMS` of the database or collection.
+    inherited_timeout: Option<Duration>,
     seed: Option<[u8; 32]>,
 }
 
 impl<M: Mode> Watch<M> {
-    pub(crate) fn new(client: Client<M>, scope: Scope) -> Self {
+    pub(crate) fn new(client: Client<M>, scope: Scope, inherited_timeout: Option<Duration>) -> Self {
         Self {
             client,
             scope,
             options: WatchOptions::default(),
+            inherited_timeout,
             seed: None,
         }
     }
@@ -44,7 +47,8 @@ impl<M: Mode> Watch<M> {
     ///
     /// # Errors
     /// An option is illegal.
-    pub fn start(self) -> Result<M::Stream, Error> {
+    pub fn start(mut self) -> Result<M::Stream, Error> {
+        self.options.timeout = self.options.timeout.or(self.inherited_timeout);
         self.client.stream(self.scope, self.options, self.seed)
     }
 
@@ -104,6 +108,18 @@ impl<M: Mode> Watch<M> {
     /// milliseconds; the server's default is one second.
     pub fn max_await_time(mut self, time: Duration) -> Self {
         self.options.max_await_time = Some(time);
+        self
+    }
+
+    /// `timeoutMS`: how long opening the stream may take, and each call for events, the resumes that it makes included. In
+    /// whole milliseconds; zero is no limit. Default: what the collection, the database or the client says, and if they
+    /// say nothing, `serverSelectionTimeoutMS`, `connectTimeoutMS` and `socketTimeoutMS` alone.
+    ///
+    /// Has to be longer than [`max_await_time`](Self::max_await_time), and should be longer than the server's default for
+    /// that, one second, where it is not set. A call that runs out of time ends with an error whose
+    /// [`is_timeout`](Error::is_timeout) is true, and leaves the stream alive.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.options.timeout = Some(time);
         self
     }
 
@@ -182,6 +198,7 @@ impl<M: Mode> Clone for Watch<M> {
             client: self.client.clone(),
             scope: self.scope.clone(),
             options: self.options.clone(),
+            inherited_timeout: self.inherited_timeout,
             seed: self.seed,
         }
     }

@@ -454,6 +454,18 @@ fn a_client_that_asks_for_tls_is_refused() {
 }
 
 #[test]
+#[cfg(not(feature = "dns"))]
+fn a_client_that_leaves_its_servers_to_dns_is_refused() {
+    let options = "mongodb+srv://cluster.example.com/?tls=false"
+        .parse::<changestream_driver::ConnectionString>()
+        .unwrap()
+        .options;
+    let error = changestream_driver::Client::with_mode(World::new(Server::new(0)), options).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::InvalidArgument { .. }));
+    assert!(error.to_string().contains("enable the feature `dns`"), "{error}");
+}
+
+#[test]
 fn options_that_contradict_each_other_make_no_client() {
     let mut options = "mongodb://db1"
         .parse::<changestream_driver::ConnectionString>()

@@ -1,8 +1,9 @@
 //! How fast one bare reader gets the change events of a prepared log over the loopback: `throughput [MEGABYTES]`.
 //!
 //! The log holds so many megabytes of events (128 by default) for each size of document. The reader opens a change
-//! stream at the log's start and sends getMore after getMore; replies are framed and thrown away. Of several passes
-//! the best and the median are told.
+//! stream at the log's start, plain or with a pipeline, expanded events or images, and sends getMore after getMore;
+//! replies are framed and thrown away. Of several passes the best and the median are told; a first pass, in which
+//! events with wishes are encoded, is not among them.
 
 #![allow(
     clippy::print_stdout,
@@ -27,20 +28,62 @@ fn main() -> io::Result<()> {
         .and_then(|n| n.parse().ok())
         .unwrap_or(128);
     for size in [313, 1_400, 16 << 10] {
-        measure(size, megabytes << 20)?;
+        for kind in [
+            Kind::Plain,
+            Kind::Match,
+            Kind::Project,
+            Kind::Expanded,
+            Kind::Images,
+        ] {
+            measure(kind, size, megabytes << 20)?;
+        }
     }
     Ok(())
 }
 
-fn measure(size: usize, total: usize) -> io::Result<()> {
+/// What is asked of the stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    /// A `$match` that all events pass.
+    Match,
+    /// A `$project` of a few fields, the document among them.
+    Project,
+    /// Expanded events.
+    Expanded,
+    /// Updates with their post-images.
+    Images,
+}
+
+impl Kind {
+    fn pipeline(self, start: Timestamp) -> Vec<Document> {
+        let mut options = doc! { "startAtOperationTime": start };
+        let mut pipeline = Vec::new();
+        match self {
+            Self::Plain => {}
+            Self::Match => {
+                pipeline.push(
+                    doc! { "$match": { "operationType": "insert", "fullDocument.amount": { "$gte": 0 } } },
+                );
+            }
+            Self::Project => pipeline.push(doc! { "$project": { "operationType": 1, "fullDocument": 1 } }),
+            Self::Expanded => drop(options.insert("showExpandedEvents", true)),
+            Self::Images => drop(options.insert("fullDocument", "required")),
+        }
+        pipeline.insert(0, doc! { "$changeStream": options });
+        pipeline
+    }
+}
+
+fn measure(kind: Kind, size: usize, total: usize) -> io::Result<()> {
     let count = total / (size + EVENT_OVERHEAD);
-    let deployment = Deployment::replica_set(1).start()?;
+    let deployment = Deployment::replica_set(1).server_version("8.0").start()?;
     let mut client = Client::connect(&deployment.address(0).unwrap_or_default())?;
-    let start = client.prepare(size, count)?;
+    let start = client.prepare(kind, size, count)?;
     let mut passes = Vec::new();
     let mut get_mores = None;
     for _ in 0..=PASSES {
-        let cursor = client.watch(start)?;
+        let cursor = client.watch(&kind.pipeline(start))?;
         match get_mores {
             // The first pass counts, for the others to know when they are through.
             None => get_mores = Some(client.count(cursor, count)?),
@@ -58,7 +101,8 @@ fn measure(size: usize, total: usize) -> io::Result<()> {
         return Ok(());
     };
     println!(
-        "{size:6} bytes a document, {count:7} events: best {}; median {}",
+        "{size:6} bytes a document, {count:7} events, {:9} best {}; median {}",
+        format!("{kind:?}:"),
         tell(best),
         tell(median)
     );
@@ -87,22 +131,38 @@ impl Client {
         })
     }
 
-    /// Inserts documents of this many bytes; the moment of the first.
-    fn prepare(&mut self, size: usize, count: usize) -> io::Result<Timestamp> {
-        let created = self.run(doc! { "create": "c", "$db": "db" })?;
-        let start = created.get_timestamp("operationTime").map_err(io::Error::other)?;
+    /// Inserts documents of this many bytes, or updates one; the moment of the first.
+    fn prepare(&mut self, kind: Kind, size: usize, count: usize) -> io::Result<Timestamp> {
+        let images = doc! { "enabled": kind == Kind::Images };
+        let mut created =
+            self.run(doc! { "create": "c", "changeStreamPreAndPostImages": images, "$db": "db" })?;
+        if kind == Kind::Images {
+            created = self.run(doc! { "insert": "c", "documents": [document(0, size)], "$db": "db" })?;
+        }
+        // After what has been written so far.
+        let next = |last: Timestamp| Timestamp {
+            increment: last.increment + 1,
+            ..last
+        };
+        let start = next(created.get_timestamp("operationTime").map_err(io::Error::other)?);
         let ids: Vec<i32> = (0..i32::try_from(count).unwrap_or(i32::MAX)).collect();
         for ids in ids.chunks(500) {
+            if kind == Kind::Images {
+                let update = |id: &i32| doc! { "q": { "_id": 0 }, "u": { "$set": { "n": id } } };
+                let updates: Vec<Document> = ids.iter().map(update).collect();
+                self.run(doc! { "update": "c", "updates": updates, "$db": "db" })?;
+                continue;
+            }
             let documents: Vec<Document> = ids.iter().map(|id| document(*id, size)).collect();
             self.run(doc! { "insert": "c", "documents": documents, "$db": "db" })?;
         }
         Ok(start)
     }
 
-    fn watch(&mut self, start: Timestamp) -> io::Result<i64> {
+    fn watch(&mut self, pipeline: &[Document]) -> io::Result<i64> {
         let reply = self.run(doc! {
             "aggregate": "c",
-            "pipeline": [{ "$changeStream": { "startAtOperationTime": start } }],
+            "pipeline": pipeline,
             "cursor": { "batchSize": 0 },
             "$db": "db",
         })?;

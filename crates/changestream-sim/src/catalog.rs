@@ -64,7 +64,7 @@ impl Catalog {
     pub(crate) fn apply_op(&mut self, op: &Op) {
         let key = (op.db.clone(), op.coll.clone());
         match &op.change {
-            Change::Noop => {}
+            Change::Noop | Change::Shard { .. } => {}
             Change::Create { options } => {
                 let uuid = op.uuid.unwrap_or_default();
                 self.collections
@@ -214,7 +214,8 @@ impl Collection {
             | Change::Create { .. }
             | Change::Drop
             | Change::Rename { .. }
-            | Change::DropDatabase => {}
+            | Change::DropDatabase
+            | Change::Shard { .. } => {}
         }
     }
 

@@ -10,7 +10,7 @@ use crate::disambiguation::disambiguated_paths;
 use crate::error::CommandError;
 use crate::keys;
 use crate::oplog::{Change, Entry, Op};
-use crate::plain_event::{self, PlainEvent};
+use crate::plain_event::{self, PlainEvent, Telling};
 use crate::profile::Profile;
 use crate::token::{EncodedToken, ResumeTokenData, TokenType, TokenVersion};
 
@@ -42,6 +42,8 @@ pub(crate) enum Image {
     WhenAvailable,
     /// From the stored images, or an error.
     Required,
+    /// From the stored images, where there is one.
+    Kept,
 }
 
 /// An event that is not built yet.
@@ -60,22 +62,24 @@ pub(crate) struct Candidate<'a> {
 pub(crate) fn candidates<'a>(
     entry: &'a Entry,
     options: &EventOptions,
+    committed: &Catalog,
     profile: &Profile,
 ) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
-    let plain_events = plain_event::of(entry, profile);
-    for (index, (op, plain)) in entry.ops.iter().zip(plain_events).enumerate() {
+    for (index, op) in entry.ops.iter().enumerate() {
         let Some(kind) = kind(op, options.expanded) else {
             continue;
         };
         if !options.scope.contains(op) {
             continue;
         }
-        let candidate = match plain {
+        let telling = Telling::of(op, options, committed);
+        let told = telling.map(|telling| plain_event::of(entry, telling, profile));
+        let candidate = match told.and_then(|told| told.get(index)?.as_ref()) {
             Some(plain) => Candidate {
                 token: Arc::clone(&plain.token),
                 invalidates: false,
-                plain: is_plain(op, options).then_some(plain),
+                plain: Some(plain),
                 index,
                 entry,
                 op,
@@ -91,27 +95,32 @@ pub(crate) fn candidates<'a>(
     found
 }
 
-/// The event of an entry that has but one, if that is the same for all streams.
+/// The event of an entry that has but one, if that is the same for all streams with these wishes.
 pub(crate) fn only_plain<'a>(
     entry: &'a Entry,
     options: &EventOptions,
+    committed: &Catalog,
     profile: &Profile,
 ) -> Option<&'a PlainEvent> {
-    let ([op], [Some(plain)]) = (entry.ops.as_slice(), plain_event::of(entry, profile)) else {
+    let [op] = entry.ops.as_slice() else {
         return None;
     };
-    let same = options.scope.contains(op) && !options.scope.is_invalidated_by(op) && is_plain(op, options);
-    same.then_some(plain)
+    if !options.scope.contains(op) || options.scope.is_invalidated_by(op) {
+        return None;
+    }
+    let telling = Telling::of(op, options, committed)?;
+    plain_event::of(entry, telling, profile).first()?.as_ref()
 }
 
-/// The event of one of an entry's operations that a stream without wishes tells; none if it tells nothing of it.
+/// The event of one of an entry's operations; none if nothing is told of it.
 pub(crate) fn plain<'a>(
     entry: &'a Entry,
     index: usize,
     op: &'a Op,
+    expanded: bool,
     profile: &Profile,
 ) -> Option<Candidate<'a>> {
-    Some(Candidate::new(entry, index, op, kind(op, false)?, profile))
+    Some(Candidate::new(entry, index, op, kind(op, expanded)?, profile))
 }
 
 impl<'a> Candidate<'a> {
@@ -150,26 +159,6 @@ impl<'a> Candidate<'a> {
             fragment: None,
         }
     }
-}
-
-/// Whether none of the options adds to the events of an operation, or changes them.
-fn is_plain(op: &Op, options: &EventOptions) -> bool {
-    let images = match &op.change {
-        Change::Update { .. } => {
-            options.full_document == Image::Default && options.before_change == Image::Default
-        }
-        Change::Replace { .. } | Change::Delete { .. } => options.before_change == Image::Default,
-        Change::Noop
-        | Change::Insert { .. }
-        | Change::Create { .. }
-        | Change::Drop
-        | Change::Rename { .. }
-        | Change::DropDatabase
-        | Change::CreateIndexes { .. }
-        | Change::DropIndexes { .. }
-        | Change::Modify { .. } => true,
-    };
-    images && !options.expanded
 }
 
 /// Builds the event's document.
@@ -244,7 +233,8 @@ impl Scope {
             | Change::DropDatabase
             | Change::CreateIndexes { .. }
             | Change::DropIndexes { .. }
-            | Change::Modify { .. } => None,
+            | Change::Modify { .. }
+            | Change::Shard { .. } => None,
         };
         if op.coll.starts_with("system.") {
             return false;
@@ -285,6 +275,7 @@ fn kind(op: &Op, expanded: bool) -> Option<&'static str> {
         Change::CreateIndexes { .. } => expanded("createIndexes"),
         Change::DropIndexes { .. } => expanded("dropIndexes"),
         Change::Modify { .. } => expanded("modify"),
+        Change::Shard { .. } => expanded("shardCollection"),
     }
 }
 
@@ -301,7 +292,8 @@ fn document_key(op: &Op) -> Option<Document> {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => None,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => None,
     }
 }
 
@@ -337,6 +329,7 @@ fn operation_description(op: &Op) -> Option<Document> {
             Some(doc! { "indexes": indexes.clone() })
         }
         Change::Modify { options, .. } => Some(options.clone()),
+        Change::Shard { description } => Some(description.clone()),
         Change::Noop
         | Change::Insert { .. }
         | Change::Update { .. }
@@ -396,7 +389,8 @@ fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return Ok(None),
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return Ok(None),
     };
     match options.full_document {
         Image::Default => Ok(None),
@@ -409,7 +403,7 @@ fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
                 now.map_or(Bson::Null, |d| Bson::Document(d.as_ref().clone())),
             ))
         }
-        Image::WhenAvailable | Image::Required => {
+        Image::WhenAvailable | Image::Required | Image::Kept => {
             image(op, after, options.full_document, committed, "post-image")
         }
     }
@@ -426,11 +420,14 @@ fn before_change(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return Ok(None),
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return Ok(None),
     };
     match options.before_change {
         Image::Default | Image::UpdateLookup => Ok(None),
-        mode @ (Image::WhenAvailable | Image::Required) => image(op, before, mode, committed, "pre-image"),
+        mode @ (Image::WhenAvailable | Image::Required | Image::Kept) => {
+            image(op, before, mode, committed, "pre-image")
+        }
     }
 }
 
@@ -446,7 +443,7 @@ fn image(
         .collection(&op.db, &op.coll)
         .is_some_and(|c| c.keeps_images());
     match (kept, mode) {
-        (true, _) => Ok(Some(Bson::Document(document.as_ref().clone()))),
+        (true, _) | (false, Image::Kept) => Ok(Some(Bson::Document(document.as_ref().clone()))),
         (false, Image::Required) => Err(CommandError::new(
             47,
             format!(

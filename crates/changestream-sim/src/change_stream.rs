@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, Document, Timestamp};
+use bson::{Bson, Document, RawDocument, Timestamp};
 use bytes::Bytes;
 
 use crate::change_event::{self, Candidate, EventOptions};
@@ -11,6 +11,7 @@ use crate::member::Member;
 use crate::oplog::Entry;
 use crate::plain_event::PlainEvent;
 use crate::profile::Profile;
+use crate::query::needs::Needs;
 use crate::query::pipeline::Pipeline;
 use crate::reply::raw;
 use crate::split_event;
@@ -25,6 +26,8 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) struct ChangeStream {
     options: EventOptions,
     pipeline: Pipeline,
+    /// What the pipeline looks at, if it can do with encoded events.
+    needs: Option<Needs>,
     floor: Arc<EncodedToken>,
     floor_ts: Timestamp,
     /// The event that the client resumes after, until it is seen again.
@@ -76,6 +79,7 @@ impl ChangeStream {
         };
         Self {
             options,
+            needs: pipeline.needs(),
             pipeline,
             floor,
             floor_ts,
@@ -116,17 +120,20 @@ impl ChangeStream {
             if entry.optime.ts > committed {
                 break;
             }
-            if let Some(plain) = self.only_plain(entry, profile) {
-                if batch.is_full_for(plain.document.len()) {
+            if let Some(plain) = self.only_plain(entry, member, profile) {
+                let Some(event) = self.selected(plain) else {
+                    continue;
+                };
+                if batch.is_full_for(event.len()) {
                     self.stand_at(passed);
                     return Ok(Continues::Yes);
                 }
-                batch.take(&plain.token, &plain.document);
+                batch.take(&plain.token, &event);
                 passed = Some((entry.optime.ts, &plain.token));
                 continue;
             }
             self.stand_at(passed.take());
-            for candidate in change_event::candidates(entry, &self.options, profile) {
+            for candidate in change_event::candidates(entry, &self.options, &member.committed, profile) {
                 // Where events may be split, each fragment is placed by itself.
                 let splits = self.pipeline.splits_large_events();
                 if !splits && !self.is_next(&candidate.token.data)? {
@@ -162,13 +169,30 @@ impl ChangeStream {
         Ok(Continues::Yes)
     }
 
-    /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all.
-    fn only_plain<'a>(&self, entry: &'a Entry, profile: &Profile) -> Option<&'a PlainEvent> {
-        if self.to_find.is_some() || !self.pipeline.is_empty() || entry.optime.ts <= self.floor_ts {
+    /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all
+    /// with the same wishes.
+    fn only_plain<'a>(&self, entry: &'a Entry, member: &Member, profile: &Profile) -> Option<&'a PlainEvent> {
+        if self.to_find.is_some() || self.needs.is_none() || entry.optime.ts <= self.floor_ts {
             return None;
         }
-        change_event::only_plain(entry, &self.options, profile)
+        change_event::only_plain(entry, &self.options, &member.committed, profile)
             .filter(|plain| plain.document.len() <= MAX_EVENT)
+    }
+
+    /// What the pipeline leaves of an event, decoding no more than it looks at; none if it drops it.
+    fn selected(&self, plain: &PlainEvent) -> Option<Bytes> {
+        if self.pipeline.is_empty() {
+            return Some(plain.document.clone());
+        }
+        let raw = RawDocument::from_bytes(&plain.document).ok()?;
+        let needed = self.needs.as_ref()?.of(raw)?;
+        if !self.pipeline.lets_through(&needed) {
+            return None;
+        }
+        let Some(projection) = self.pipeline.projection() else {
+            return Some(plain.document.clone());
+        };
+        Some(projection.apply_encoded(raw)?.into_bytes().into())
     }
 
     fn stand_at(&mut self, event: Option<(Timestamp, &Arc<EncodedToken>)>) {

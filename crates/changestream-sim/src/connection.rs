@@ -10,7 +10,7 @@ use changestream_core::wire::{
     decompress, encode_op_msg, encode_op_reply,
 };
 
-use crate::auth::Conversation;
+use crate::auth::{Conversation, Login};
 use crate::wait::Wait;
 
 /// The server's side of a connection.
@@ -26,7 +26,11 @@ pub(crate) struct Connection {
     pub(crate) activity: Activity,
     pub(crate) app_name: Option<String>,
     pub(crate) handshaken: bool,
-    pub(crate) user: Option<String>,
+    /// A fail point ends it in the place of a reply.
+    pub(crate) hangs_up: bool,
+    login: Option<Login>,
+    /// The subject of the certificate that the client has shown.
+    pub(crate) subject: Option<String>,
     pub(crate) conversation: Option<Conversation>,
     /// What hello has agreed upon, in the order of the client.
     pub(crate) compressors: Vec<Compressor>,
@@ -87,10 +91,31 @@ impl Connection {
             activity: Activity::Idle,
             app_name: None,
             handshaken: false,
-            user: None,
+            hangs_up: false,
+            login: None,
+            subject: None,
             conversation: None,
             compressors: Vec::new(),
         }
+    }
+
+    /// Whose it is.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// The user's name.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| login.user.as_str())
+    }
+
+    pub(crate) fn log_in(&mut self, login: Login) {
+        self.conversation = None;
+        self.login = Some(login);
+    }
+
+    pub(crate) fn log_out(&mut self) {
+        self.login = None;
     }
 
     /// Takes bytes from the socket, and counts the requests that they bring. False where the server would close it.

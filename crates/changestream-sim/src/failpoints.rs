@@ -32,7 +32,10 @@ enum Mode {
 /// What a fail point does to a command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fault {
+    /// The command is not even begun.
     pub(crate) error_code: Option<i32>,
+    /// A getMore fails once it has its cursor.
+    pub(crate) checked_out_error: Option<i32>,
     pub(crate) close_connection: bool,
     pub(crate) block: Option<Duration>,
     pub(crate) error_labels: Option<Vec<String>>,
@@ -46,10 +49,7 @@ impl FailPoints {
             .get_str("configureFailPoint")
             .map_err(|_| CommandError::new(14, "configureFailPoint takes a name"))?;
         if !KNOWN.contains(&name) {
-            return Err(CommandError::new(
-                249,
-                format!("{name} is not a registered failpoint"),
-            ));
+            return Err(CommandError::new(191, format!("{name} not found")));
         }
         let hits = self.active.iter().find(|f| f.name == name).map_or(0, |f| f.hits);
         let mode = parse_mode(command.get("mode"))?;
@@ -82,6 +82,16 @@ impl FailPoints {
                     .as_deref()
                     .is_none_or(|wanted| Some(wanted) == app_name)
         })?;
+        self.hit(index)
+    }
+
+    /// What becomes of a retryable write that is about to be made, if anything.
+    pub(crate) fn retryable_write(&mut self) -> Option<Fault> {
+        let index = self.active.iter().position(|f| f.name == RETRYABLE_WRITE)?;
+        self.hit(index)
+    }
+
+    fn hit(&mut self, index: usize) -> Option<Fault> {
         let point = self.active.get_mut(index)?;
         point.hits += 1;
         let fault = point.fault.clone();
@@ -154,13 +164,23 @@ fn parse_fault(name: &str, data: &Document) -> Fault {
         .get("blockTimeMS")
         .and_then(number)
         .and_then(|n| u64::try_from(n).ok());
-    let code = data
-        .get("errorCode")
-        .and_then(number)
-        .and_then(|n| i32::try_from(n).ok());
+    let code = |key: &str| {
+        let code = data.get(key).and_then(number);
+        code.and_then(|n| i32::try_from(n).ok())
+    };
+    if name == RETRYABLE_WRITE {
+        return Fault {
+            // Unlike elsewhere, the connection ends unless it is said that it does not.
+            close_connection: data.get_bool("closeConnection").unwrap_or(true),
+            error_code: code("failBeforeCommitExceptionCode"),
+            ..Fault::default()
+        };
+    }
+    let code = code("errorCode");
     Fault {
-        // `failGetMoreAfterCursorCheckout` takes its code from the same field (InternalError where it is missing).
-        error_code: if name == GET_MORE { code.or(Some(1)) } else { code },
+        error_code: code.filter(|_| name != GET_MORE),
+        // InternalError where no code is given.
+        checked_out_error: (name == GET_MORE).then(|| code.unwrap_or(1)),
         close_connection: flag("closeConnection"),
         block: flag("blockConnection").then(|| Duration::from_millis(millis.unwrap_or(0).min(MAX_BLOCK))),
         error_labels: data.get_array("errorLabels").ok().map(|labels| {
@@ -182,6 +202,8 @@ pub(crate) fn number(value: &Bson) -> Option<i64> {
 }
 
 const GET_MORE: &str = "failGetMoreAfterCursorCheckout";
-const KNOWN: [&str; 2] = ["failCommand", GET_MORE];
+/// For each write of a session that may retry it, after it is made but before it is committed.
+const RETRYABLE_WRITE: &str = "onPrimaryTransactionalWrite";
+const KNOWN: [&str; 3] = ["failCommand", GET_MORE, RETRYABLE_WRITE];
 /// An hour: far longer than any test waits.
 const MAX_BLOCK: u64 = 3_600_000;

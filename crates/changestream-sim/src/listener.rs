@@ -11,7 +11,7 @@ mod tls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -77,6 +77,8 @@ impl RunningDeployment {
             state: Mutex::new(State {
                 deployment,
                 outboxes: BTreeMap::new(),
+                peers: BTreeMap::new(),
+                subjects: BTreeMap::new(),
                 deadline: None,
                 listening: vec![false; listeners.len()],
                 stopped: false,
@@ -182,6 +184,33 @@ impl RunningDeployment {
         self.with(|d, _| d.fail_command(member, command))
     }
 
+    /// See [`Deployment::accept_oidc_token`].
+    pub fn accept_oidc_token(&self, token: &str, user: &str, lifetime: Option<Duration>) {
+        self.with(|d, now| d.accept_oidc_token(now, token, user, lifetime));
+    }
+
+    /// See [`Deployment::revoke_oidc_token`].
+    pub fn revoke_oidc_token(&self, token: &str) {
+        self.with(|d, _| d.revoke_oidc_token(token));
+    }
+
+    /// The connection that comes from this address, once it is there.
+    pub fn connection_from(&self, from: SocketAddr) -> Option<ConnectionId> {
+        self.shared.lock().peers.get(&from).copied()
+    }
+
+    /// See [`Deployment::show_certificate`]. The connection is the one that comes from this address: that of whoever
+    /// ends TLS in front of the deployment. It may come later.
+    pub fn show_certificate(&self, from: SocketAddr, subject: &str) {
+        let mut state = self.shared.lock();
+        match state.peers.get(&from).copied() {
+            Some(connection) => state.deployment.show_certificate(connection, subject),
+            None => {
+                state.subjects.insert(from, subject.to_owned());
+            }
+        }
+    }
+
     /// See [`Deployment::drop_connections`].
     pub fn drop_connections(&self, member: usize) {
         self.with(|d, now| d.drop_connections(now, member));
@@ -243,6 +272,10 @@ impl Shared {
 struct State {
     deployment: Deployment,
     outboxes: BTreeMap<ConnectionId, Arc<Outbox>>,
+    /// Where connections come from.
+    peers: BTreeMap<SocketAddr, ConnectionId>,
+    /// The subjects of certificates that were shown by who has not arrived yet.
+    subjects: BTreeMap<SocketAddr, String>,
     deadline: Option<Instant>,
     listening: Vec<bool>,
     stopped: bool,
@@ -391,6 +424,12 @@ fn accept(shared: &Arc<Shared>, member: usize, listener: &TcpListener) {
         let connection = state.deployment.new_connection();
         state.outboxes.insert(connection, Arc::clone(&outbox));
         state.handle(Input::Accepted { member, connection });
+        if let Ok(peer) = reading.peer_addr() {
+            state.peers.insert(peer, connection);
+            if let Some(subject) = state.subjects.remove(&peer) {
+                state.deployment.show_certificate(connection, subject);
+            }
+        }
         drop(state);
         let (for_reading, for_writing) = (Arc::clone(shared), Arc::clone(&outbox));
         let writer = thread::Builder::new().spawn(move || for_writing.write_all());
@@ -439,6 +478,7 @@ fn end(shared: &Shared, connection: ConnectionId) {
     if let Some(outbox) = state.outboxes.remove(&connection) {
         outbox.close();
     }
+    state.peers.retain(|_, other| *other != connection);
     state.handle(Input::Disconnected { connection });
     drop(state);
     shared.timer.notify_all();

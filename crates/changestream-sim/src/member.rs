@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::cursors::Cursor;
 use crate::failpoints::FailPoints;
 use crate::oplog::{Log, OpTime};
+use crate::sharding::Routed;
 use crate::transactions::Transaction;
 
 /// A mongod.
@@ -30,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) known_primary: Option<usize>,
     pub(crate) process_id: ObjectId,
     pub(crate) topology_counter: i64,
+    /// What the last change of its role passed through.
+    passing: Vec<Passing>,
     /// How late it applies what others wrote.
     pub(crate) lag: Duration,
     /// It does not stand for election before this.
@@ -38,9 +41,21 @@ pub(crate) struct Member {
     pub(crate) election_due: Option<Instant>,
     pub(crate) cursors: BTreeMap<i64, Cursor>,
     pub(crate) transactions: BTreeMap<Vec<u8>, Transaction>,
+    /// The sessions that were used here, each with the time when it was last.
+    pub(crate) sessions: BTreeMap<Vec<u8>, (Document, Instant)>,
+    /// The transactions that clients run through this mongos, by session.
+    pub(crate) routed: BTreeMap<Vec<u8>, Routed>,
     pub(crate) fail_points: FailPoints,
     connections: i32,
     requests: i32,
+}
+
+/// A standing that lasts no time, between secondary and primary. Only hellos that wait are told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passing {
+    pub(crate) counter: i64,
+    pub(crate) secondary: bool,
+    pub(crate) election_id: ObjectId,
 }
 
 /// What a member is.
@@ -75,11 +90,14 @@ impl Member {
             known_primary: None,
             process_id: object_id(seconds, random),
             topology_counter: 0,
+            passing: Vec::new(),
             lag: Duration::ZERO,
             frozen_until: None,
             election_due: None,
             cursors: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            routed: BTreeMap::new(),
             fail_points: FailPoints::default(),
             connections: 0,
             requests: 0,
@@ -91,6 +109,7 @@ impl Member {
         self.role = Role::Secondary;
         self.process_id = object_id(seconds, random);
         self.topology_counter = 0;
+        self.passing.clear();
         self.known_primary = None;
         self.frozen_until = None;
         self.election_due = None;
@@ -103,6 +122,7 @@ impl Member {
     pub(crate) fn forget_volatile(&mut self) {
         self.cursors.clear();
         self.transactions.clear();
+        self.routed.clear();
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -147,6 +167,26 @@ impl Member {
 
     pub(crate) fn topology_changed(&mut self) {
         self.topology_counter += 1;
+    }
+
+    /// A change of role, through standings that are already secondary or not.
+    pub(crate) fn role_changed(&mut self, through: &[bool]) {
+        let election_id = self.election_id();
+        let counters = self.topology_counter + 1..;
+        let passing = counters.zip(through).map(|(counter, secondary)| Passing {
+            counter,
+            secondary: *secondary,
+            election_id,
+        });
+        self.passing = passing.collect();
+        self.topology_counter += i64::try_from(through.len()).unwrap_or(0) + 1;
+    }
+
+    /// The standing that came next after that version, if it lasted no time.
+    pub(crate) fn passed_after(&self, seen: (ObjectId, i64)) -> Option<Passing> {
+        let (process, counter) = seen;
+        let next = self.passing.iter().find(|p| p.counter == counter + 1);
+        next.filter(|_| process == self.process_id).copied()
     }
 
     pub(crate) fn next_connection_number(&mut self) -> i32 {

@@ -1,11 +1,11 @@
 //! The oplog: what happened, in one order, with terms.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bson::{Bson, Document, Timestamp};
 
-use crate::plain_event::PlainEvent;
+use crate::plain_event::Told;
 use crate::query::update::UpdateDescription;
 
 /// A point in the oplog: a timestamp and the term of the primary that wrote it. Ordered by term first, as elections
@@ -32,8 +32,8 @@ pub(crate) struct Entry {
     pub(crate) statement: Option<Statement>,
     /// Whether the entry commits a transaction.
     pub(crate) transaction: bool,
-    /// What streams without wishes tell of each of `ops`, encoded once for all of them.
-    pub(crate) plain_events: OnceLock<Vec<Option<PlainEvent>>>,
+    /// What streams tell of each of `ops`, encoded once for all that have the same wishes.
+    pub(crate) told: Told,
 }
 
 /// Which retryable statement, or which transaction, an entry belongs to.
@@ -112,6 +112,10 @@ pub(crate) enum Change {
     Modify {
         options: Document,
         before: Document,
+    },
+    /// The collection is sharded from here on; a note, as the servers' own.
+    Shard {
+        description: Document,
     },
 }
 

@@ -15,6 +15,12 @@ pub struct Profile {
     pub max_wire_version: i32,
     /// The version written into resume tokens.
     pub token_version: TokenVersion,
+    /// A stream can begin with `startAfter` (4.2 and later).
+    pub start_after: bool,
+    /// Replies with a batch of a change stream carry `postBatchResumeToken` (4.0.7 and later).
+    pub post_batch_token: bool,
+    /// Transactions can be run through a mongos (4.2 and later).
+    pub sharded_transactions: bool,
     /// It knows the command `hello` and answers `helloOk` (4.4.2 and later; the profile 4.4 is a 4.4.1).
     pub hello: bool,
     /// Its texts and code names say "primary" (5.0 and later).
@@ -25,7 +31,7 @@ pub struct Profile {
     pub streams_hello: bool,
     /// It labels resumable change-stream errors and retryable writes (4.4 and later).
     pub labels_errors: bool,
-    /// The oldest versions label what is *not* resumable; 4.2 and 4.4 do.
+    /// It labels what is *not* resumable too, for the clients of 4.2 (4.2 and later).
     pub labels_non_resumable: bool,
     /// It answers exhaust getMore by `moreToCome` (4.4 and later).
     pub exhaust: bool,
@@ -43,6 +49,8 @@ pub struct Profile {
     pub enumerated_full_document: bool,
     /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later, but for 6.1 to 6.3).
     pub split_large_event: bool,
+    /// Commands may declare the version of the API that they are of (5.0 and later).
+    pub versioned_api: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
 }
@@ -51,7 +59,10 @@ impl Profile {
     /// The profile of a version such as `4.4` or `6.0.8`. Without a third number it is that of a late patch release
     /// (of 4.4, the 4.4.1 that the recorded conversations are with).
     ///
-    /// None for a version that is not modelled; modelled are 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 and 8.0.
+    /// Of 4.0, which is older than what today's drivers support, the change streams are modelled; its resume tokens are
+    /// laid out as those of 4.2.
+    ///
+    /// None for a version that is not modelled; modelled are 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 and 8.0.
     pub fn for_version(version: &str) -> Option<Self> {
         let mut numbers = version.split('.');
         let (major, minor) = (numbers.next()?, numbers.next().unwrap_or("0"));
@@ -68,6 +79,7 @@ impl Profile {
         }
         profile.version = format!("{major}.{minor}.{patch}").into();
         match (major, minor) {
+            ("4", "0") => profile.post_batch_token = patch >= 7,
             ("4", "4") => profile.hello = patch >= 2,
             ("6", "0") => profile.split_large_event = patch >= 9,
             _ => {}
@@ -106,6 +118,13 @@ impl Default for Profile {
     }
 }
 
+const V4_0: Profile = Profile {
+    version: Cow::Borrowed("4.0.28"),
+    max_wire_version: 7,
+    start_after: false,
+    sharded_transactions: false,
+    ..V4_2
+};
 const V4_2: Profile = Profile {
     version: Cow::Borrowed("4.2.24"),
     max_wire_version: 8,
@@ -120,6 +139,9 @@ const V4_4: Profile = Profile {
     version: Cow::Borrowed("4.4.1"),
     max_wire_version: 9,
     token_version: TokenVersion::V1,
+    start_after: true,
+    post_batch_token: true,
+    sharded_transactions: true,
     hello: false,
     says_primary: false,
     error_starts_with_ok: false,
@@ -134,6 +156,7 @@ const V4_4: Profile = Profile {
     generic_comment: true,
     enumerated_full_document: true,
     split_large_event: false,
+    versioned_api: false,
     default_majority: false,
 };
 const V5_0: Profile = Profile {
@@ -142,9 +165,9 @@ const V5_0: Profile = Profile {
     hello: true,
     says_primary: true,
     error_starts_with_ok: true,
-    labels_non_resumable: false,
     truncated_arrays: true,
     retried_stmt_ids: true,
+    versioned_api: true,
     default_majority: true,
     ..V4_4
 };
@@ -184,4 +207,4 @@ const V8_0: Profile = Profile {
     max_wire_version: 25,
     ..V7_0
 };
-const PROFILES: [Profile; 9] = [V4_2, V4_4, V5_0, V6_0, V6_1, V6_2, V6_3, V7_0, V8_0];
+const PROFILES: [Profile; 10] = [V4_0, V4_2, V4_4, V5_0, V6_0, V6_1, V6_2, V6_3, V7_0, V8_0];

@@ -1,6 +1,6 @@
 //! Replication and elections: who is primary, who has which entries, and what is committed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bson::Timestamp;
@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::member::{Member, Role};
 use crate::oplog::{Change, Entry, Op, OpTime, Statement};
-use crate::plain_event;
+use crate::plain_event::{self, Telling, Told};
 use crate::profile::Profile;
 
 impl Deployment {
@@ -29,6 +29,9 @@ impl Deployment {
         }
         for m in &mut self.members {
             m.topology_counter = 4;
+        }
+        if let Some(first) = self.members.first_mut() {
+            first.topology_counter = 3;
         }
         self.append(now, 0, vec![noop()], None, false);
         self.become_primary(now, 0);
@@ -75,7 +78,7 @@ impl Deployment {
             ops,
             statement,
             transaction,
-            plain_events: OnceLock::new(),
+            told: Told::default(),
         });
         m.catalog.apply(&entry);
         if m.role != Role::Standalone {
@@ -147,7 +150,7 @@ impl Deployment {
         for member in 0..self.members.len() {
             self.pull(now, member);
         }
-        self.commit();
+        self.commit(now);
     }
 
     /// When something of this is due.
@@ -162,6 +165,7 @@ impl Deployment {
                     Role::Primary => {
                         due.extend(m.election_due);
                         due.extend(self.noop_due(i));
+                        due.extend(self.journal_due(now, m));
                     }
                     Role::Secondary => {
                         due.extend(
@@ -314,7 +318,7 @@ impl Deployment {
         m.role = Role::Primary;
         m.known_primary = Some(member);
         m.election_due = None;
-        m.topology_counter += 2;
+        m.role_changed(&[true, true]);
         self.append(now, member, vec![noop()], None, false);
         self.learn_terms(now);
     }
@@ -328,7 +332,7 @@ impl Deployment {
         m.known_primary = None;
         m.election_due = None;
         m.transactions.clear();
-        m.topology_counter += 2;
+        m.role_changed(&[false]);
         for (i, other) in self.members.iter_mut().enumerate() {
             if i != member && other.known_primary == Some(member) {
                 other.known_primary = None;
@@ -340,7 +344,7 @@ impl Deployment {
         let m = self.members.get(member)?;
         let source = self.members.get(self.primary_for(member)?)?;
         let next = source.log.after(m.log.last()).next()?;
-        Some(self.instant_of(next.wall) + m.lag)
+        self.instant_of(next.wall).checked_add(m.lag)
     }
 
     /// A secondary fetches and applies what its primary has.
@@ -370,8 +374,35 @@ impl Deployment {
         source.cluster_time = m.cluster_time;
     }
 
+    /// What a member has, and would still have after a crash. A secondary lags as a whole, a primary's journal behind
+    /// its writes.
+    fn durable(&self, now: Instant, m: &Member) -> OpTime {
+        let last = m.last_applied();
+        if m.role != Role::Primary || m.lag.is_zero() {
+            return last;
+        }
+        let wall = self.wall(now);
+        let lag = i64::try_from(m.lag.as_millis()).unwrap_or(i64::MAX);
+        let journaled = m.log.after(m.commit_point);
+        journaled
+            .take_while(|e| e.wall.saturating_add(lag) <= wall)
+            .last()
+            .map_or_else(|| m.commit_point.unwrap_or(last), |e| e.optime)
+    }
+
+    /// When a primary's journal has its next entry.
+    fn journal_due(&self, now: Instant, m: &Member) -> Option<Instant> {
+        if m.lag.is_zero() {
+            return None;
+        }
+        let next = m.log.after(m.commit_point).next()?;
+        self.instant_of(next.wall)
+            .checked_add(m.lag)
+            .filter(|due| *due > now)
+    }
+
     /// The commit point is what a majority has, once that is of the primary's own term.
-    fn commit(&mut self) {
+    fn commit(&mut self, now: Instant) {
         for primary in 0..self.members.len() {
             let Some(p) = self.members.get(primary).filter(|m| m.role == Role::Primary) else {
                 continue;
@@ -379,7 +410,7 @@ impl Deployment {
             let mut applied: Vec<OpTime> = (0..self.members.len())
                 .filter(|i| self.connected(primary, *i))
                 .filter_map(|i| self.members.get(i))
-                .map(|m| m.last_applied())
+                .map(|m| self.durable(now, m))
                 .collect();
             applied.sort_unstable_by(|a, b| b.cmp(a));
             let reached = applied.get(self.majority() - 1).copied();
@@ -411,7 +442,7 @@ fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>, 
     for entry in newly {
         m.committed.apply(&entry);
         // Now rather than when a reader waits for it.
-        plain_event::of(&entry, profile);
+        plain_event::of(&entry, Telling::default(), profile);
     }
     m.commit_point = point;
 }

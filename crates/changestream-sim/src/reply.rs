@@ -46,6 +46,15 @@ impl Reply {
         Self::Success(raw(document))
     }
 
+    /// The same with what a client of a mongos needs to recover its transaction's outcome.
+    pub(crate) fn with_recovery(mut self, token: &Document) -> Self {
+        match &mut self {
+            Self::Success(body) => body.append(cstr!("recoveryToken"), raw(token)),
+            Self::Cursor(_) | Self::Failure(_) => {}
+        }
+        self
+    }
+
     /// The message to send, still without its header. A standalone's has no times.
     pub(crate) fn message(self, profile: &Profile, times: Option<Times>) -> Vec<u8> {
         match self {

@@ -7,11 +7,11 @@ use bson::{Binary, Bson, Document};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::{Catalog, id_of, session_key};
-use crate::commands::Context;
+use crate::commands::{Context, is_retriable};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
 use crate::failpoints::number;
-use crate::member::Role;
+use crate::member::{Member, Role};
 use crate::oplog::{Change, Op, OpTime, Statement};
 
 /// An open transaction of a session.
@@ -23,6 +23,17 @@ pub(crate) struct Transaction {
     /// The snapshot as it was, to find conflicts.
     base: Catalog,
     pub(crate) ops: Vec<Op>,
+}
+
+impl Transaction {
+    pub(crate) fn new(number: i64, now: &Catalog) -> Self {
+        Self {
+            number,
+            catalog: now.clone(),
+            base: now.clone(),
+            ops: Vec::new(),
+        }
+    }
 }
 
 /// Whether the command belongs to a transaction.
@@ -49,11 +60,6 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
             "Transaction number requires a session ID to also be specified",
         )
     })?;
-    if d.cluster.is_some() && (is_member(context) || ends(context)) {
-        return Err(CommandError::illegal_operation(
-            "the simulated mongos runs no multi-document transactions",
-        ));
-    }
     if !is_member(context) || ends(context) {
         return Ok(());
     }
@@ -66,29 +72,25 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
             ),
         ));
     }
+    let starts = body.get_bool("startTransaction").unwrap_or(false);
+    check_concerns(body, starts)?;
+    if d.cluster.is_some() {
+        if !d.profile.sharded_transactions {
+            return Err(CommandError::illegal_operation(
+                "Transaction numbers are only allowed on a replica set member or mongos",
+            ));
+        }
+        return d.begin_routed(context, txn_number);
+    }
     let Some(m) = d.members.get_mut(context.member) else {
         return Ok(());
     };
     let key = session_key(lsid);
     let active = m.transactions.get(&key).map(|t| t.number);
-    if body.get_bool("startTransaction").unwrap_or(false) {
-        if active.is_some_and(|active| active > txn_number) {
-            return Err(CommandError::new(
-                225,
-                format!("Cannot start transaction {txn_number} because a newer transaction has started"),
-            ));
-        }
-        let catalog = m.catalog.clone();
-        let base = catalog.clone();
-        m.transactions.insert(
-            key,
-            Transaction {
-                number: txn_number,
-                catalog,
-                base,
-                ops: Vec::new(),
-            },
-        );
+    if starts {
+        refuse_old(txn_number, active)?;
+        let transaction = Transaction::new(txn_number, &m.catalog);
+        m.transactions.insert(key, transaction);
         return Ok(());
     }
     if active == Some(txn_number) {
@@ -96,6 +98,24 @@ pub(crate) fn begin(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
     } else {
         Err(none_such(txn_number, active))
     }
+}
+
+/// A transaction has one read concern, and its write concern belongs to its end.
+fn check_concerns(body: &Document, starts: bool) -> Result<(), CommandError> {
+    if body.contains_key("writeConcern") {
+        return Err(CommandError::invalid_options(
+            "writeConcern is not allowed within a multi-statement transaction",
+        ));
+    }
+    let later = body
+        .get_document("readConcern")
+        .is_ok_and(|concern| !concern.is_empty());
+    if later && !starts {
+        return Err(CommandError::invalid_options(
+            "Only the first command in a transaction may specify a readConcern",
+        ));
+    }
+    Ok(())
 }
 
 /// What a failed command does to its transaction, and which label that gives.
@@ -106,16 +126,28 @@ pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut Comm
     let Ok(lsid) = context.body().get_document("lsid") else {
         return;
     };
-    if !ends(context)
+    let key = session_key(lsid);
+    if !ends(context) && d.cluster.is_some() {
+        d.forget_routed(context, &key);
+    } else if !ends(context)
         && let Some(m) = d.members.get_mut(context.member)
     {
-        m.transactions.remove(&session_key(lsid));
+        m.transactions.remove(&key);
     }
-    let transient =
-        matches!(
-            error.code,
-            112 | 246 | 251 | 11600 | 11602 | 10107 | 13435 | 91 | 189
-        ) && !(context.request.name() == "commitTransaction" && error.code != 251 && error.code != 112);
+    label(context, error);
+}
+
+/// Says of an error of a transaction's command that the whole transaction can be tried again.
+pub(crate) fn label(context: &Context<'_>, error: &mut CommandError) {
+    if !is_member(context) {
+        return;
+    }
+    // Conflicts, snapshots that are no more, and errors after which nothing of the transaction is left; whether a
+    // commit that could not be heard of has happened is for its retry to find out.
+    let transient = match error.code {
+        46 | 112 | 239 | 246 | 251 | 267 => true,
+        code => !ends(context) && is_retriable(code),
+    };
     if transient && !error.labels.iter().any(|l| l == TRANSIENT) {
         error.labels.push(TRANSIENT.to_owned());
     }
@@ -124,50 +156,63 @@ pub(crate) fn failed(d: &mut Deployment, context: &Context<'_>, error: &mut Comm
 /// Executes `commitTransaction`; the point to wait for.
 pub(crate) fn commit(d: &mut Deployment, context: &Context<'_>) -> Result<OpTime, CommandError> {
     let (lsid, txn_number) = named(context)?;
+    let statement = Statement {
+        lsid: with_owner(d, context, &lsid),
+        txn_number,
+        stmt_id: -1,
+        outcome: Bson::Null,
+    };
+    if d.cluster.is_some() {
+        return d.commit_routed(context, &lsid, &statement);
+    }
     let Some(m) = d.members.get_mut(context.member) else {
         return Err(none_such(txn_number, None));
     };
     let key = session_key(&lsid);
     let active = m.transactions.get(&key).map(|t| t.number);
-    if active != Some(txn_number) {
-        // A commit may be retried.
-        if m.catalog.committed_transaction(&lsid, txn_number) {
-            return Ok(m.last_applied());
-        }
-        return Err(none_such(txn_number, active));
-    }
-    let Some(transaction) = m.transactions.remove(&key) else {
-        return Err(none_such(txn_number, active));
-    };
-    if transaction.ops.is_empty() {
+    // A commit may be retried.
+    if active != Some(txn_number) && m.catalog.committed_transaction(&lsid, txn_number) {
         return Ok(m.last_applied());
     }
-    if let Some(error) = transaction
-        .ops
-        .iter()
-        .find_map(|op| conflict(&m.catalog, &transaction.base, op))
-    {
+    let ops = ready(m, &key, txn_number)?.ok_or_else(|| none_such(txn_number, active))?;
+    m.transactions.remove(&key);
+    if ops.is_empty() {
+        return Ok(m.last_applied());
+    }
+    Ok(d.append(context.now, context.member, ops, Some(statement), true))
+}
+
+/// What a session's transaction has done, if it can be committed; none if there is no such transaction. One that
+/// conflicts with what was written since is over.
+pub(crate) fn ready(m: &mut Member, key: &[u8], number: i64) -> Result<Option<Vec<Op>>, CommandError> {
+    let Some(transaction) = m.transactions.get(key).filter(|t| t.number == number) else {
+        return Ok(None);
+    };
+    let mut conflicts = transaction.ops.iter();
+    if let Some(error) = conflicts.find_map(|op| conflict(&m.catalog, &transaction.base, op)) {
+        m.transactions.remove(key);
         return Err(error);
     }
-    let statement = Statement {
-        lsid: with_owner(d, context, lsid),
-        txn_number,
-        stmt_id: -1,
-        outcome: Bson::Null,
-    };
-    Ok(d.append(
-        context.now,
-        context.member,
-        transaction.ops,
-        Some(statement),
-        true,
-    ))
+    Ok(Some(transaction.ops.clone()))
+}
+
+/// Carries out changes in a session's transaction.
+pub(crate) fn change(m: &mut Member, key: &[u8], ops: Vec<Op>) -> Result<(), CommandError> {
+    let transaction = m.transactions.get_mut(key).ok_or_else(|| none_such(0, None))?;
+    for op in ops {
+        if let Some(error) = conflict(&m.catalog, &transaction.base, &op) {
+            return Err(error);
+        }
+        transaction.catalog.apply_op(&op);
+        transaction.ops.push(op);
+    }
+    Ok(())
 }
 
 /// A session's identifier as it is logged: with the digest of its owner's name, which is empty without users.
-fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document {
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    let owner = user.map_or_else(String::new, |user| format!("{user}@admin"));
+pub(crate) fn with_owner(d: &Deployment, context: &Context<'_>, lsid: &Document) -> Document {
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    let owner = login.map_or_else(String::new, |login| format!("{}@{}", login.user, login.source()));
     let mut whole = Document::new();
     if let Some(id) = lsid.get("id") {
         whole.insert("id", id.clone());
@@ -185,6 +230,9 @@ fn with_owner(d: &Deployment, context: &Context<'_>, lsid: Document) -> Document
 /// Executes `abortTransaction`.
 pub(crate) fn abort(d: &mut Deployment, context: &Context<'_>) -> Result<(), CommandError> {
     let (lsid, txn_number) = named(context)?;
+    if d.cluster.is_some() {
+        return d.abort_routed(context, &lsid, txn_number);
+    }
     let Some(m) = d.members.get_mut(context.member) else {
         return Ok(());
     };
@@ -195,10 +243,7 @@ pub(crate) fn abort(d: &mut Deployment, context: &Context<'_>) -> Result<(), Com
         return Ok(());
     }
     if m.catalog.committed_transaction(&lsid, txn_number) {
-        return Err(CommandError::new(
-            256,
-            format!("Transaction {txn_number} has been committed."),
-        ));
+        return Err(is_committed(txn_number));
     }
     Err(none_such(txn_number, active))
 }
@@ -213,7 +258,7 @@ impl Deployment {
     pub(crate) fn view_of(&self, context: &Context<'_>, db: &str) -> Option<&Catalog> {
         let m = self.members.get(context.member)?;
         let body = context.body();
-        if is_member(context) {
+        if is_member(context) && self.cluster.is_none() {
             let key = session_key(body.get_document("lsid").ok()?);
             return m.transactions.get(&key).map(|t| &t.catalog);
         }
@@ -252,16 +297,48 @@ impl Deployment {
             )
         };
         let m = self.members.get_mut(context.member).ok_or_else(unknown)?;
-        let transaction = m.transactions.get_mut(&key).ok_or_else(unknown)?;
-        for op in ops {
-            if let Some(error) = conflict(&m.catalog, &transaction.base, &op) {
-                return Err(error);
-            }
-            transaction.catalog.apply_op(&op);
-            transaction.ops.push(op);
+        if !m.transactions.contains_key(&key) {
+            return Err(unknown());
         }
+        change(m, &key, ops)?;
         Ok(m.last_applied())
     }
+}
+
+/// Whether the command takes the read concern that it is given.
+pub(crate) fn check_read_concern(context: &Context<'_>) -> Result<(), CommandError> {
+    let Ok(concern) = context.body().get_document("readConcern") else {
+        return Ok(());
+    };
+    let Some(level) = concern.get("level") else {
+        return Ok(());
+    };
+    let Some(level) = level.as_str() else {
+        return Err(CommandError::type_mismatch(
+            "BSON field 'readConcern.level' must be a string",
+        ));
+    };
+    let takes_it = match level {
+        "local" | "available" => true,
+        "majority" | "linearizable" | "snapshot" => {
+            let name = context.request.name();
+            let snapshot_of_count = name == "count" && level == "snapshot";
+            is_member(context) || (READS.contains(&name) && !snapshot_of_count)
+        }
+        _ => {
+            return Err(CommandError::bad_value(format!(
+                "Enumeration value '{level}' for field 'readConcern.level' is not a valid value."
+            )));
+        }
+    };
+    if takes_it {
+        return Ok(());
+    }
+    Err(CommandError::invalid_options(format!(
+        "Command {} does not support {{ readConcern: {{ level: \"{level}\" }} }} :: caused by :: read concern not \
+         supported",
+        context.request.name()
+    )))
 }
 
 /// Whether a read is to see only what the majority has.
@@ -284,7 +361,8 @@ fn conflict(now: &Catalog, base: &Catalog, op: &Op) -> Option<CommandError> {
         | Change::DropDatabase
         | Change::CreateIndexes { .. }
         | Change::DropIndexes { .. }
-        | Change::Modify { .. } => return None,
+        | Change::Modify { .. }
+        | Change::Shard { .. } => return None,
     };
     let id = id_of(document);
     let find = |catalog: &Catalog| {
@@ -318,11 +396,25 @@ fn named(context: &Context<'_>) -> Result<(Document, i64), CommandError> {
     }
 }
 
-fn ends(context: &Context<'_>) -> bool {
+pub(crate) fn ends(context: &Context<'_>) -> bool {
     matches!(context.request.name(), "commitTransaction" | "abortTransaction")
 }
 
-fn none_such(txn_number: i64, active: Option<i64>) -> CommandError {
+/// A session's transactions are numbered upwards.
+pub(crate) fn refuse_old(number: i64, active: Option<i64>) -> Result<(), CommandError> {
+    match active {
+        Some(active) if active > number => Err(CommandError::transaction_too_old(format!(
+            "Cannot start transaction {number} because a newer transaction has started"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(crate) fn is_committed(number: i64) -> CommandError {
+    CommandError::new(256, format!("Transaction {number} has been committed."))
+}
+
+pub(crate) fn none_such(txn_number: i64, active: Option<i64>) -> CommandError {
     CommandError::new(
         251,
         format!(
@@ -333,7 +425,9 @@ fn none_such(txn_number: i64, active: Option<i64>) -> CommandError {
     )
 }
 
-const TRANSIENT: &str = "TransientTransactionError";
+pub(crate) const TRANSIENT: &str = "TransientTransactionError";
+/// What takes other read concerns than local, outside transactions.
+const READS: [&str; 4] = ["aggregate", "count", "distinct", "find"];
 const ALLOWED: [&str; 12] = [
     "abortTransaction",
     "aggregate",

@@ -340,9 +340,9 @@ fn resumable_codes_are_labelled_on_get_more_and_not_found_is_not() {
         w.admin(
             c,
             doc! {
-                "configureFailPoint": "failCommand",
+                "configureFailPoint": "failGetMoreAfterCursorCheckout",
                 "mode": { "times": 1 },
-                "data": { "failCommands": ["getMore"], "errorCode": code },
+                "data": { "errorCode": code },
             },
         );
         let failed = w.run(c, doc! { "getMore": cursor, "collection": "c" });

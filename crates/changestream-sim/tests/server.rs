@@ -105,8 +105,13 @@ fn a_streamed_hello_follows_each_change_and_repeats_in_time() {
     assert!(flags.contains(Flags::MORE_TO_COME));
     assert!(repeated.get_bool("ismaster").unwrap());
     w.control(|d, now| d.step_down(now));
-    let (_, changed) = w.reply_with_flags(c).unwrap();
-    assert!(!changed.get_bool("ismaster").unwrap());
+    // As a server that steps down: first neither, then a secondary.
+    for secondary in [false, true] {
+        let (_, changed) = w.reply_with_flags(c).unwrap();
+        assert!(!changed.get_bool("ismaster").unwrap());
+        assert_eq!(changed.get_bool("secondary").unwrap(), secondary);
+        assert_eq!(changed.contains_key("electionId"), !secondary);
+    }
     assert!(w.reply(c).is_none());
 }
 

@@ -680,3 +680,40 @@ fn events_of_one_time_on_two_shards_are_all_there_and_each_can_be_resumed_after(
         }
     }
 }
+
+#[test]
+fn that_a_collection_is_sharded_is_an_event_where_expanded_events_are_wanted() {
+    let config = Deployment::sharded(2, 1).server_version("8.0");
+    let mut world = World::new(config.noop_interval(Duration::from_secs(1)));
+    let a = world.connect(0);
+    world.ok(a, doc! { "create": "s" });
+    let open = |world: &mut World, options: Document| {
+        let stages = vec![doc! { "$changeStream": options }];
+        let reply = world.ok(a, doc! { "aggregate": 1, "pipeline": stages, "cursor": {} });
+        reply.get_document("cursor").unwrap().get_i64("id").unwrap()
+    };
+    let plain = open(&mut world, doc! {});
+    let expanded = open(&mut world, doc! { "showExpandedEvents": true });
+    world.admin(a, doc! { "shardCollection": "db.s", "key": { "_id": 1 } });
+    let mut of = |cursor: i64| {
+        let get_more = doc! { "getMore": cursor, "collection": "$cmd.aggregate", "maxTimeMS": 3000 };
+        world.send(a, get_more);
+        world.advance(Duration::from_secs(3));
+        batch(&world.reply(a).unwrap())
+    };
+    let told = of(expanded);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].get_str("operationType").unwrap(), "shardCollection");
+    assert!(told[0].contains_key("collectionUUID"));
+    let description = doc! {
+        "shardKey": { "_id": 1 },
+        "unique": false,
+        "numInitialChunks": 0_i64,
+        "presplitHashedZones": false,
+    };
+    assert_eq!(
+        told[0].get_document("operationDescription").unwrap(),
+        &description
+    );
+    assert_eq!(of(plain), Vec::<Document>::new());
+}

@@ -6,13 +6,14 @@ mod world;
 
 use std::time::Instant;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, Timestamp, doc};
+use changestream_sim::token::{ResumeTokenData, TokenVersion};
 use changestream_sim::{BuildError, Deployment};
 use world::World;
 
 /// All that is modelled, and the patch releases at which something changes; in order.
-const VERSIONS: [&str; 11] = [
-    "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
+const VERSIONS: [&str; 13] = [
+    "4.0.6", "4.0", "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
 ];
 
 /// A wish, the versions that grant it, and what the others say.
@@ -26,6 +27,9 @@ struct Case {
 
 const ALL: &[&str] = &VERSIONS;
 const NONE: &[&str] = &[];
+const SINCE_4_2: &[&str] = &[
+    "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
+];
 const SINCE_6_0: &[&str] = &["6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0"];
 
 fn cases() -> Vec<Case> {
@@ -44,6 +48,20 @@ fn cases() -> Vec<Case> {
             ALL,
             |_| (0, ""),
         ),
+        plain(
+            "startAfter",
+            doc! { "startAfter": some_token() },
+            SINCE_4_2,
+            |_| {
+                (
+                    40415,
+                    "BSON field '$changeStream.startAfter' is an unknown field.",
+                )
+            },
+        ),
+        plain("resumeAfter", doc! { "resumeAfter": some_token() }, ALL, |_| {
+            (0, "")
+        }),
         plain(
             "expanded events",
             doc! { "showExpandedEvents": true },
@@ -71,7 +89,7 @@ fn cases() -> Vec<Case> {
             doc! { "fullDocument": "whenAvailable" },
             SINCE_6_0,
             |version| {
-                if version == "4.2" {
+                if version <= "4.2" {
                     return (
                         40575,
                         "unrecognized value for the 'fullDocument' option to the $changeStream stage. Expected \"default\" \
@@ -89,7 +107,7 @@ fn cases() -> Vec<Case> {
             doc! { "fullDocument": "required" },
             SINCE_6_0,
             |version| {
-                if version == "4.2" {
+                if version <= "4.2" {
                     return (
                         40575,
                         "unrecognized value for the 'fullDocument' option to the $changeStream stage. Expected \"default\" \
@@ -147,6 +165,13 @@ fn each_version_grants_what_it_knows_and_refuses_the_rest_in_its_words() {
             };
             let told = (reply.get_i32("code").ok(), reply.get_str("errmsg").ok());
             assert_eq!(told, expected, "{version}: {}", case.what);
+            let name = told.0.map(changestream_sim::error::code_name);
+            assert_eq!(
+                reply.get_str("codeName").ok(),
+                name.as_deref(),
+                "{version}: {}",
+                case.what
+            );
         }
     }
 }
@@ -159,7 +184,7 @@ fn a_comment_on_a_get_more_is_refused_before_4_4() {
         let (cursor, _) = w.watch(c, doc! {}, vec![]);
         w.insert(c, 1);
         let reply = w.run(c, doc! { "getMore": cursor, "collection": "c", "comment": "why" });
-        if version == "4.2" {
+        if version <= "4.2" {
             assert_eq!(reply.get_i32("code").ok(), Some(9), "{reply}");
             assert_eq!(reply.get_str("codeName").ok(), Some("FailedToParse"));
             let message = reply.get_str("errmsg").unwrap();
@@ -171,17 +196,43 @@ fn a_comment_on_a_get_more_is_refused_before_4_4() {
     }
 }
 
+/// A moment before everything that a stream could miss.
+fn some_token() -> Document {
+    let start = Timestamp {
+        time: 1_704_067_200,
+        increment: 1,
+    };
+    ResumeTokenData::high_water_mark(TokenVersion::V1, start)
+        .encode()
+        .to_document()
+}
+
 #[test]
-fn start_after_is_known_to_all_versions_that_are_modelled() {
-    for version in VERSIONS {
+fn replies_have_a_token_of_their_own_since_4_0_7() {
+    for version in VERSIONS.into_iter().chain(["4.0.7"]) {
         let mut w = World::new(Deployment::replica_set(1).server_version(version));
         let c = w.connect(0);
-        let (_, opened) = w.watch(c, doc! {}, vec![]);
-        w.watch(c, doc! { "startAfter": world::token(&opened) }, vec![]);
+        let (cursor, opened) = w.watch(c, doc! {}, vec![]);
+        w.insert(c, 1);
+        let more = w.get_more(c, cursor, 100);
+        let has = |reply: &Document| {
+            let cursor = reply.get_document("cursor").unwrap_or(reply);
+            cursor.contains_key("postBatchResumeToken")
+        };
+        assert_eq!(
+            (has(&opened), has(&more)),
+            (version != "4.0.6", version != "4.0.6"),
+            "{version}"
+        );
+        assert_eq!(world::batch(&more).len(), 1);
     }
+}
+
+#[test]
+fn what_is_not_modelled_is_told_so() {
     #[allow(clippy::disallowed_methods, reason = "an epoch for a test")]
     let now = Instant::now();
-    for version in ["3.6", "4.0", "4.0.28", "6.0.x", "6.0.1.2", "9.0", ""] {
+    for version in ["3.6", "4.1", "6.0.x", "6.0.1.2", "9.0", ""] {
         let built = Deployment::replica_set(1).server_version(version).build(now);
         assert_eq!(built.err(), Some(BuildError::Version(version.to_owned())));
     }
@@ -190,6 +241,7 @@ fn start_after_is_known_to_all_versions_that_are_modelled() {
 #[test]
 fn a_patch_release_is_the_version_that_build_info_tells() {
     for (version, told, wire) in [
+        ("4.0", "4.0.28", 7),
         ("6.0.9", "6.0.9", 17),
         ("6.2", "6.2.1", 19),
         ("4.4.29", "4.4.29", 9),

@@ -26,6 +26,8 @@
 //! enabled.
 //!
 //! # Features
+//! `dns` finds the servers of `mongodb+srv://` connection strings, `tls` encrypts connections; both are on by default.
+//!
 //! `snappy`, `zlib` and `zstd` compress what goes over the wire, where the connection string asks for it
 //! (`compressors=zstd,zlib`) and the server agrees. They are off by default, so that a program links what it uses and
 //! needs no C compiler, which `zstd` takes to build. A compressor that is asked for and not built in is a warning of the
@@ -33,19 +35,27 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Instant;
 
-use changestream_driver::{Runtime, configure_tcp};
-use tokio::net::TcpStream;
+use changestream_driver::{EitherSocket, Endpoint, Runtime, configure_tcp};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Sleep, sleep_until};
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+mod compat;
+
+pub use compat::Compat;
 
 #[doc(inline)]
 pub use changestream_driver::types::*;
 
 /// A MongoDB deployment, to open change streams on.
 pub type Client = changestream_driver::Client<Tokio>;
+/// A client to be made, with callbacks that hand out credentials.
+pub type ClientBuilder = changestream_driver::ClientBuilder<Tokio>;
 /// A database, to open change streams on.
 pub type Database = changestream_driver::Database<Tokio>;
 /// A collection, to open change streams on.
@@ -62,13 +72,29 @@ pub struct Tokio;
 impl Runtime for Tokio {
     const NAME: &'static str = "tokio";
 
-    type Connection = Compat<Socket>;
+    type Connection = Socket;
+    type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Self::Connection>> + Send>>;
     type Timer = Pin<Box<Sleep>>;
 
-    fn connect(&self, address: &ServerAddress) -> Self::Connect {
-        let address = address.clone();
-        Box::pin(async move { connect(&address).await.map(TokioAsyncReadCompatExt::compat) })
+    fn lookup(&self, host: &str, port: u16) -> Self::Lookup {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            match endpoint {
+                Endpoint::Tcp(address) => {
+                    let socket = TcpStream::connect(address).await?;
+                    configure_tcp(&socket)?;
+                    Ok(Socket::Tcp(Compat(socket)))
+                }
+                #[cfg(unix)]
+                Endpoint::Unix(path) => Ok(Socket::Unix(Compat(UnixStream::connect(path).await?))),
+            }
+        })
     }
 
     fn sleep_until(&self, at: Instant) -> Self::Timer {
@@ -85,37 +111,7 @@ impl Runtime for Tokio {
 }
 
 /// A socket of either family.
-#[cfg(unix)]
-pub type Socket = tokio_util::either::Either<TcpStream, tokio::net::UnixStream>;
-
-/// A socket.
-#[cfg(not(unix))]
-pub type Socket = TcpStream;
-
-#[cfg(unix)]
-async fn connect(address: &ServerAddress) -> io::Result<Socket> {
-    match address.port() {
-        Some(port) => connect_tcp(address.host(), port).await.map(Socket::Left),
-        None => tokio::net::UnixStream::connect(address.host())
-            .await
-            .map(Socket::Right),
-    }
-}
+pub type Socket = EitherSocket<Compat<TcpStream>, Compat<UnixStream>>;
 
 #[cfg(not(unix))]
-async fn connect(address: &ServerAddress) -> io::Result<Socket> {
-    match address.port() {
-        Some(port) => connect_tcp(address.host(), port).await,
-        None => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this platform has no Unix domain sockets",
-        )),
-    }
-}
-
-/// Tries the name's addresses in turn; the last one's error counts.
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect((host, port)).await?;
-    configure_tcp(&socket)?;
-    Ok(socket)
-}
+type UnixStream = TcpStream;

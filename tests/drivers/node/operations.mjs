@@ -100,6 +100,12 @@ export class Operations {
     return this.collection(where).dropIndex(name);
   }
 
+  async shardCollection({ key, ...where }) {
+    const collection = this.collection(where);
+    await this.client.db("admin").command({ enableSharding: collection.dbName });
+    await this.client.db("admin").command({ shardCollection: collection.namespace, key });
+  }
+
   command({ command }) {
     return this.database.command(command);
   }

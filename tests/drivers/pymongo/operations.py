@@ -85,6 +85,11 @@ class Operations:
     def command(self, command):
         self.database.command(SON(command))
 
+    def shardCollection(self, key, **where):
+        collection = self.collection(**where)
+        self.client.admin.command("enableSharding", collection.database.name)
+        self.client.admin.command("shardCollection", collection.full_name, key=key)
+
     def transaction(self, operations, abort=False):
         with self.client.start_session() as self.session:
             self.session.start_transaction()

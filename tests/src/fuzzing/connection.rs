@@ -1,12 +1,12 @@
 //! One connection, whose peer says anything.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{RawDocument, RawDocumentBuf, rawdoc};
+use bson::{DateTime, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::Bytes;
-use changestream_core::ServerAddress;
-use changestream_core::auth::{Credential, Mechanism};
+use changestream_core::auth::{AwsCredentials, Credential, CredentialAnswer, Mechanism, OidcFlow, OidcToken};
 use changestream_core::client::Disconnected;
 use changestream_core::connection::{
     ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Request,
@@ -14,6 +14,7 @@ use changestream_core::connection::{
 use changestream_core::random::Random;
 use changestream_core::wire::Compressor;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
+use changestream_core::{Error, ServerAddress};
 
 use super::{Choices, epoch, words};
 
@@ -56,12 +57,17 @@ impl<'a> Run<'a> {
             Some(Mechanism::ScramSha256),
             Some(Mechanism::ScramSha1),
             Some(Mechanism::Plain),
+            Some(Mechanism::MongodbX509),
+            Some(Mechanism::MongodbAws),
+            Some(Mechanism::MongodbOidc),
         ]);
+        let flow = choices.any(&[OidcFlow::Machine, OidcFlow::Human]);
         let settings = ConnectionSettings {
             app_name: None,
             credential: choices
                 .flag()
-                .then(|| Credential::new("alice", PASSWORD, "admin", mechanism)),
+                .then(|| Credential::new("alice", PASSWORD, "admin", mechanism))
+                .map(|credential| credential.with_oidc_flow(flow).with_allowed_hosts(["a"])),
             load_balanced: choices.below(8) == 1,
             tls: false,
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
@@ -101,7 +107,7 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) {
         let now = self.now;
-        match self.choices.below(14) {
+        match self.choices.below(18) {
             0 => self.connection.handle_connected(now),
             1 => self.connection.authenticate(now),
             2 => self.connection.check(now),
@@ -143,6 +149,23 @@ impl<'a> Run<'a> {
             }
             10 | 11 => self.reply(good_hello().as_bytes()),
             12 => self.reply(rawdoc! { "ok": 1, "n": 7 }.as_bytes()),
+            13 => {
+                let code = self.choices.any(&[391, 18, 20]);
+                self.reply(rawdoc! { "ok": 0, "code": code, "errmsg": "no" }.as_bytes());
+            }
+            14 => {
+                let done = self.choices.flag();
+                let payload = self.choices.encoded_document(words::HELLO);
+                self.reply(sasl(payload.to_vec(), done).as_bytes());
+            }
+            15 => {
+                let answer = self.any_answer();
+                self.connection.answer(now, answer);
+            }
+            16 => {
+                let reply = self.server_first_of_aws();
+                self.reply(reply.as_bytes());
+            }
             _ => {
                 let reply = self.server_first();
                 self.reply(reply.as_bytes());
@@ -172,11 +195,36 @@ impl<'a> Run<'a> {
     /// What a server says first in SCRAM, to the client's last message.
     fn server_first(&self) -> RawDocumentBuf {
         let nonce = self.last.as_ref().and_then(client_nonce).unwrap_or_default();
-        let payload = bson::Binary {
-            subtype: bson::spec::BinarySubtype::Generic,
-            bytes: format!("r={nonce}x,s=QSXCR+Q6sek8bf92,i=4096").into_bytes(),
-        };
-        rawdoc! { "ok": 1, "conversationId": 1, "done": false, "payload": payload }
+        sasl(
+            format!("r={nonce}x,s=QSXCR+Q6sek8bf92,i=4096").into_bytes(),
+            false,
+        )
+    }
+
+    /// What a server says first in MONGODB-AWS, or of its provider in MONGODB-OIDC.
+    fn server_first_of_aws(&mut self) -> RawDocumentBuf {
+        let host = self.choices.any(&["sts.amazonaws.com", "a..b", "localhost", ""]);
+        let sent = self.last.as_deref().unwrap_or_default();
+        let start = sent
+            .windows(3)
+            .position(|window| window == b"\x05r\0")
+            .unwrap_or(0);
+        let mut nonce = sent.iter().skip(start + 8).take(32).copied().collect::<Vec<_>>();
+        nonce.resize(64, 7);
+        let payload = rawdoc! { "s": binary(nonce), "h": host, "issuer": "i", "requestScopes": ["a"] };
+        sasl(payload.into_bytes(), false)
+    }
+
+    fn any_answer(&mut self) -> Result<CredentialAnswer, Error> {
+        let time = DateTime::from_millis(self.choices.any(&[0, -1, 1 << 40, i64::MAX, i64::MIN]));
+        match self.choices.below(4) {
+            0 => Err(Error::authentication("no")),
+            1 => Ok(CredentialAnswer::aws(AwsCredentials::new("key", PASSWORD), time)),
+            2 => Ok(CredentialAnswer::Oidc(
+                OidcToken::new(PASSWORD).with_refresh_token(PASSWORD),
+            )),
+            _ => Ok(CredentialAnswer::Oidc(OidcToken::new(""))),
+        }
     }
 
     fn reply(&mut self, body: &[u8]) {
@@ -222,7 +270,10 @@ impl<'a> Run<'a> {
                 ConnectionOutput::Transmit(bytes) => {
                     let message = Message::decode(&bytes).expect("it speaks the protocol");
                     self.sent.push(message.request_id());
-                    self.done.push(bytes.escape_ascii().to_string());
+                    // Some of them hold the password, as they must.
+                    let mut hasher = DefaultHasher::new();
+                    bytes.hash(&mut hasher);
+                    self.done.push(hasher.finish().to_string());
                     self.last = Some(bytes);
                 }
                 ConnectionOutput::Ready => self.ready = true,
@@ -230,7 +281,10 @@ impl<'a> Run<'a> {
                     self.done.push(error.to_string());
                     self.failed = true;
                 }
-                ConnectionOutput::Hello { .. } | ConnectionOutput::Reply(_) => {}
+                ConnectionOutput::Hello { .. }
+                | ConnectionOutput::Credentials(_)
+                | ConnectionOutput::Refused(_)
+                | ConnectionOutput::Reply(_) => {}
             }
         }
         assert!(
@@ -244,6 +298,17 @@ fn good_hello() -> RawDocumentBuf {
     rawdoc! {
         "ok": 1, "isWritablePrimary": true, "helloOk": true, "maxWireVersion": 25, "saslSupportedMechs": ["SCRAM-SHA-256"],
         "maxMessageSizeBytes": 48_000_000,
+    }
+}
+
+fn sasl(payload: Vec<u8>, done: bool) -> RawDocumentBuf {
+    rawdoc! { "ok": 1, "conversationId": 1, "done": done, "payload": binary(payload) }
+}
+
+fn binary(bytes: Vec<u8>) -> bson::Binary {
+    bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes,
     }
 }
 

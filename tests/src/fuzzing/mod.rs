@@ -5,6 +5,7 @@
 
 mod choices;
 mod connection;
+mod dns;
 mod event;
 mod frames;
 mod hello;
@@ -17,6 +18,7 @@ mod words;
 mod world;
 
 pub use connection::connection;
+pub use dns::dns;
 pub use event::event;
 pub use frames::frames;
 pub use hello::hello;
@@ -43,11 +45,16 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "connection",
         run: connection,
         mutations: 100,
+    },
+    Target {
+        name: "dns",
+        run: dns,
+        mutations: 200,
     },
     Target {
         name: "event",

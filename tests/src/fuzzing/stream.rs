@@ -67,6 +67,9 @@ impl Run {
             options.pipeline = vec![choices.document(words::EVENT)];
             options.comment = Some(choices.value(words::EVENT));
         }
+        if options.max_await_time.is_none() && choices.flag() {
+            options.timeout = Some(choices.any(&[1, 0, 300, 20_000].map(Duration::from_millis)));
+        }
         if choices.flag() {
             options.start_at_operation_time = Some(Timestamp {
                 time: 1,
@@ -129,9 +132,10 @@ impl Run {
                 self.input(StreamInput::Timeout);
             }
             _ if choices.below(16) == 15 => {
-                self.machine.close();
+                self.machine.close(Some(Duration::from_secs(5)));
                 self.ended = true;
             }
+            _ if choices.below(4) == 3 => self.input(StreamInput::Begin),
             _ => {
                 self.demand = choices.any(&[Demand::Next, Demand::TryNext, Demand::Next, Demand::None]);
                 self.input(StreamInput::Demand(self.demand));
@@ -182,6 +186,10 @@ impl Run {
                         self.in_flight = true;
                     }
                 }
+                StreamOutput::Abandon => {
+                    assert!(self.in_flight, "nothing is given up");
+                    self.in_flight = false;
+                }
                 StreamOutput::Update(update) => self.take(&update),
                 StreamOutput::End(result, _) => {
                     let _ = result.map_err(|error| (error.to_string(), format!("{error:?}")));
@@ -196,7 +204,7 @@ impl Run {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
         let ends_a_try = matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
@@ -247,7 +255,7 @@ fn refusal(choices: &mut Choices<'_>) -> Document {
     ];
     let labels: Vec<&str> = LABELS.into_iter().filter(|_| choices.flag()).collect();
     doc! {
-        "ok": 0, "errmsg": "no", "code": choices.any(&[43, 237, 6, 91, 189, 286, 280, 40573, 462, 1]),
+        "ok": 0, "errmsg": "no", "code": choices.any(&[43, 237, 6, 91, 189, 286, 280, 40573, 462, 1, 50]),
         "errorLabels": labels, "baseBackoffMS": choices.value(&[]),
     }
 }
@@ -258,6 +266,7 @@ fn server(choices: &mut Choices<'_>) -> Server {
         max_wire_version: choices.any(&[6, 8, 9, 25]),
         supports_sessions: choices.flag(),
         role: choices.any(&[Role::Member, Role::Direct, Role::Standalone, Role::LoadBalanced]),
+        min_round_trip: Duration::from_millis(choices.any(&[0, 0, 5, 400])),
     }
 }
 

@@ -71,6 +71,7 @@ impl<'a> World<'a> {
     /// Carries out one order of the machine, or lets the time pass to what comes next.
     pub(super) fn step(&mut self) -> Progress {
         match self.machine.poll_output() {
+            Output::Resolve { question, .. } => unreachable!("recorded servers are named: {question}"),
             Output::Connect { connection, address } => {
                 let name = self.names.len() as u64;
                 self.names.insert(connection, name);
@@ -99,6 +100,7 @@ impl<'a> World<'a> {
                     self.peer.disconnected(*name);
                 }
             }
+            Output::Credentials { request, .. } => panic!("no recording needs {request:?}"),
             Output::Update(update) => return Progress::Update(update),
             Output::Reply(_) => unreachable!("a stream runs no commands"),
             Output::Closed(end) => return Progress::Closed(end),

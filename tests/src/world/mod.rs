@@ -3,6 +3,7 @@
 //! Nothing in it waits, and a seed decides everything: how long bytes travel, where they are cut, what the machines
 //! choose. A test arranges a world, steps it, and looks at what came out.
 
+mod identity;
 mod network;
 mod observing;
 mod rewriting;
@@ -23,10 +24,12 @@ use changestream_core::random::Random;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, Update, WatchOptions};
 use changestream_sim::{self as sim, Deployment};
 
+use crate::name_service::Zone;
 use rewriting::Rewriting;
 use tap::Tap;
 use writer::Writer;
 
+pub use identity::Identity;
 pub use network::{Conditions, Network, Way};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
@@ -41,6 +44,10 @@ pub struct World {
     pub deployment: Deployment,
     /// The wires.
     pub network: Network,
+    /// What DNS says, at once.
+    pub zone: Zone,
+    /// What streams authenticate with.
+    pub identity: Identity,
     streams: Vec<Stream>,
     random: Random,
     writer: Option<Writer>,
@@ -49,6 +56,8 @@ pub struct World {
     rewriting: Rewriting,
     tap: Tap,
     steps: u64,
+    /// How many connections a load balancer has spread.
+    balanced: usize,
     /// Of everything that streams have sent, in order.
     sent: DefaultHasher,
 }
@@ -75,6 +84,8 @@ pub enum Tried {
     Event(ChangeEvent),
     /// Nothing within one getMore.
     Nothing(Idle),
+    /// `timeoutMS` was over first.
+    TimedOut(Error),
     /// The end.
     End(Result<(), Error>),
 }
@@ -85,7 +96,7 @@ impl Stream {
         assert_ne!(self.demand, Demand::None, "nobody asked for {update:?}");
         let ends_a_try = matches!(
             update,
-            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_)
+            Update::Change(_) | Update::Invalidated { .. } | Update::Idle(_) | Update::TimedOut(_)
         );
         if self.demand == Demand::Next || ends_a_try {
             self.demand = Demand::None;
@@ -116,6 +127,8 @@ impl World {
             now,
             deployment,
             network: Network::new(random.fork()),
+            zone: Zone::default(),
+            identity: Identity::new(now),
             streams: Vec::new(),
             random,
             writer: None,
@@ -123,6 +136,7 @@ impl World {
             rewriting: Rewriting::default(),
             tap: Tap::default(),
             steps: 0,
+            balanced: 0,
             sent: DefaultHasher::new(),
         };
         world.settle();
@@ -153,6 +167,21 @@ impl World {
     ) -> Result<StreamId, Error> {
         let uri: ConnectionString = uri.parse().map_err(Error::from)?;
         let settings = Arc::new(ClientSettings::new(uri.options, ClientMetadata::new())?);
+        self.watch_with(&settings, snapshot, scope, options)
+    }
+
+    /// A stream of that client: what streams of one client share, they share.
+    ///
+    /// # Errors
+    /// As [`ClientMachine::new`].
+    pub fn watch_with(
+        &mut self,
+        settings: &Arc<ClientSettings>,
+        snapshot: Option<Snapshot>,
+        scope: &Scope,
+        options: WatchOptions,
+    ) -> Result<StreamId, Error> {
+        let settings = Arc::clone(settings);
         let mut seed = [0; 32];
         self.random.fill(&mut seed);
         let machine = ClientMachine::new(settings, snapshot, scope, options, seed, self.now)?;
@@ -171,6 +200,7 @@ impl World {
     /// # Errors
     /// What opening it failed with.
     pub fn open(&mut self, id: StreamId) -> Result<(), Error> {
+        self.input(id, Input::Begin);
         self.run_until(|world| {
             let stream = &world.streams[id.0];
             stream.machine.is_open() || stream.closed.is_some()
@@ -188,8 +218,13 @@ impl World {
         id
     }
 
-    /// The next update, none after the end.
+    /// The next update, none after the end; a call by itself.
     pub fn next_update(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
+        self.next_of_call(id)
+    }
+
+    fn next_of_call(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         if !self.has_something(id) {
             self.demand(id, Demand::Next);
         }
@@ -199,8 +234,10 @@ impl World {
 
     fn take(&mut self, id: StreamId) -> Option<Result<Update, Error>> {
         let stream = &mut self.streams[id.0];
-        if let Some(update) = stream.updates.pop_front() {
-            return Some(Ok(update));
+        match stream.updates.pop_front() {
+            Some(Update::TimedOut(error)) => return Some(Err(error)),
+            Some(update) => return Some(Ok(update)),
+            None => {}
         }
         match &stream.closed {
             Some(Err(error)) => Some(Err(error.clone())),
@@ -211,6 +248,7 @@ impl World {
     /// The next update that comes within this time; `None` if none does. The demand is then abandoned, as by a consumer
     /// who drops a future: nothing may be lost by that.
     pub fn next_update_within(&mut self, id: StreamId, time: Duration) -> Option<Result<Update, Error>> {
+        self.input(id, Input::Begin);
         self.demand(id, Demand::Next);
         let end = self.now + time;
         self.settle();
@@ -227,8 +265,9 @@ impl World {
 
     /// The next event, none after the end.
     pub fn next(&mut self, id: StreamId) -> Option<Result<ChangeEvent, Error>> {
+        self.input(id, Input::Begin);
         loop {
-            match self.next_update(id)? {
+            match self.next_of_call(id)? {
                 Ok(Update::Change(event)) => return Some(Ok(event)),
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -256,6 +295,7 @@ impl World {
 
     /// What at most one getMore brings.
     pub fn try_next(&mut self, id: StreamId) -> Tried {
+        self.input(id, Input::Begin);
         if !self.has_something(id) {
             self.demand(id, Demand::TryNext);
         }
@@ -265,6 +305,7 @@ impl World {
             match stream.updates.pop_front() {
                 Some(Update::Change(event)) => return Tried::Event(event),
                 Some(Update::Idle(idle)) => return Tried::Nothing(idle),
+                Some(Update::TimedOut(error)) => return Tried::TimedOut(error),
                 Some(_) => {}
                 None => return Tried::End(stream.closed.clone().expect("it has ended")),
             }
@@ -487,9 +528,13 @@ impl World {
             let follows_the_end = stream.closed.is_some() && !matches!(output, Output::Closed(_));
             assert!(!follows_the_end, "something follows the end: {output:?}");
             match output {
+                Output::Resolve { lookup, question } => {
+                    let result = self.zone.answer(&question);
+                    let input = Input::Resolved { lookup, result };
+                    stream.machine.handle_input(self.now, input);
+                }
                 Output::Connect { connection, address } => {
-                    let member = (0..self.deployment.member_count())
-                        .find(|member| self.deployment.address(*member) == Some(&address.to_string()));
+                    let member = self.member_at(&address.to_string());
                     self.tap.connected((index, connection), member);
                     self.network.connect(self.now, (index, connection), member);
                 }
@@ -501,6 +546,12 @@ impl World {
                 Output::Disconnect { connection } => {
                     self.tap.disconnected((index, connection));
                     self.network.client_closes(self.now, (index, connection));
+                }
+                Output::Credentials { connection, request } => {
+                    if let Some(answer) = self.identity.answer(self.now, &request) {
+                        let input = Input::Credentials { connection, answer };
+                        stream.machine.handle_input(self.now, input);
+                    }
                 }
                 Output::Update(update) => {
                     self.tap.told(index, &update);
@@ -523,6 +574,17 @@ impl World {
             }
             spoke = true;
         }
+    }
+
+    /// Where a connection to that address leads: behind a load balancer to each mongos in turn.
+    fn member_at(&mut self, address: &str) -> Option<usize> {
+        let members = self.deployment.member_count();
+        let member = (0..members).find(|member| self.deployment.address(*member) == Some(address))?;
+        if !self.deployment.is_load_balanced() {
+            return Some(member);
+        }
+        self.balanced += 1;
+        Some((member + self.balanced) % members)
     }
 
     fn obey_deployment(&mut self, output: sim::Output) {

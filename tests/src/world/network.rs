@@ -140,6 +140,9 @@ impl Arrival {
                     Parcel::Refused | Parcel::Closed => sim::Input::Disconnected { connection },
                 };
                 world.deployment.handle_input(world.now, input);
+                if let (Parcel::Open, Some(subject)) = (&parcel, &world.identity.certificate) {
+                    world.deployment.show_certificate(connection, subject);
+                }
             }
             Self::AtClient((stream, connection), parcel) => {
                 let id = StreamId(stream);

@@ -140,14 +140,25 @@ impl World {
 
     /// The next getMore at each member fails with that code, as the server itself would let it fail: labels and all.
     pub fn fail_get_more(&mut self, code: i32) {
-        self.fail(&["getMore"], 1, doc! { "errorCode": code });
+        let command = doc! {
+            "configureFailPoint": "failGetMoreAfterCursorCheckout",
+            "mode": { "times": 1 },
+            "data": { "errorCode": code },
+        };
+        for member in 0..self.deployment.member_count() {
+            self.deployment
+                .fail_command(member, &command)
+                .expect("the fail point is well formed");
+        }
     }
 
     /// No command fails any more.
     pub fn stop_failing(&mut self) {
         for member in 0..self.deployment.member_count() {
-            let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
-            self.deployment.fail_command(member, &off).expect("well formed");
+            for name in ["failCommand", "failGetMoreAfterCursorCheckout"] {
+                let off = doc! { "configureFailPoint": name, "mode": "off" };
+                self.deployment.fail_command(member, &off).expect("well formed");
+            }
         }
     }
 
@@ -198,7 +209,9 @@ impl World {
     pub fn try_event(&mut self, id: StreamId) -> ChangeEvent {
         match self.try_next(id) {
             Tried::Event(event) => event,
-            other @ (Tried::Nothing(_) | Tried::End(_)) => panic!("expected an event, got {other:?}"),
+            other @ (Tried::Nothing(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected an event, got {other:?}")
+            }
         }
     }
 
@@ -207,7 +220,9 @@ impl World {
     pub fn try_nothing(&mut self, id: StreamId) -> Idle {
         match self.try_next(id) {
             Tried::Nothing(idle) => idle,
-            other @ (Tried::Event(_) | Tried::End(_)) => panic!("expected nothing, got {other:?}"),
+            other @ (Tried::Event(_) | Tried::TimedOut(_) | Tried::End(_)) => {
+                panic!("expected nothing, got {other:?}")
+            }
         }
     }
 
@@ -227,7 +242,14 @@ impl World {
 
     /// What members received from streams, oldest first, but for hellos and authentication.
     pub fn records(&self) -> impl Iterator<Item = &CommandRecord> {
-        const NOT_ASKED_FOR: [&str; 5] = ["hello", "ismaster", "isMaster", "saslStart", "saslContinue"];
+        const NOT_ASKED_FOR: [&str; 6] = [
+            "authenticate",
+            "hello",
+            "ismaster",
+            "isMaster",
+            "saslStart",
+            "saslContinue",
+        ];
         self.all_records()
             .filter(|record| !NOT_ASKED_FOR.contains(&record.name.as_str()))
     }

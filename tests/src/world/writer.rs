@@ -33,6 +33,9 @@ impl World {
                     connection,
                 },
             );
+            if self.deployment.is_guarded() {
+                self.deployment.log_in(connection, "writer");
+            }
             self.writers.insert(connection);
             self.writer = Some(Writer {
                 member: primary,

@@ -15,7 +15,7 @@ use changestream_driver::{
 /// An adapter under test.
 pub trait Adapter: 'static {
     /// What its clients are made of.
-    type Mode: Mode<Stream = Self::Stream> + Default;
+    type Mode: Mode<Stream = Self::Stream> + Clone + Default;
     type Stream: Follow;
     /// The name that servers log.
     const PLATFORM: &'static str;

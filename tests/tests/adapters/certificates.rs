@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pkcs8::LineEnding;
 use pkcs8::pkcs5::pbes2;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Issues certificates.
@@ -29,6 +31,16 @@ impl Authority {
     /// A certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Certificate {
         self.sign(params(names))
+    }
+
+    /// One for a client of this subject: the parts of the name, the country first.
+    pub fn issue_to(&self, subject: &[(DnType, &str)]) -> Certificate {
+        let mut params = params(&[]);
+        params.distinguished_name = DistinguishedName::new();
+        for (part, value) in subject {
+            params.distinguished_name.push(part.clone(), *value);
+        }
+        self.sign(params)
     }
 
     /// One whose time is over.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use changestream_driver::{Runtime, ServerAddress};
+use changestream_driver::{Endpoint, Runtime};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::examples::std_threads::Threads;
@@ -17,10 +17,15 @@ pub struct Chopped(Threads);
 impl Runtime for Chopped {
     type Connection = Socket;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
+    type Lookup = <Threads as Runtime>::Lookup;
     type Timer = <Threads as Runtime>::Timer;
 
-    fn connect(&self, address: &ServerAddress) -> Self::Connect {
-        let connect = self.0.connect(address);
+    fn lookup(&self, host: &str, port: u16) -> Self::Lookup {
+        self.0.lookup(host, port)
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
+        let connect = self.0.connect(endpoint);
         Box::pin(async move {
             Ok(Socket {
                 inner: connect.await?,

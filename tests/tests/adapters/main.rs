@@ -9,10 +9,14 @@
 )]
 
 mod adapter;
+mod authentication;
 mod certificates;
 mod chopped;
 mod commands;
+mod dns;
 mod examples;
+mod ipv6_proxy;
+mod pymongo;
 mod scenarios;
 mod tls;
 mod tls_proxy;
@@ -57,10 +61,21 @@ macro_rules! suite {
             scenarios::streams_of_one_client_share_what_they_learned,
             scenarios::servers_are_told_of_the_executor,
             scenarios::the_addresses_of_a_name_are_tried_in_turn,
+            scenarios::an_ipv6_literal_serves_as_well,
+            scenarios::a_call_that_runs_out_of_time_leaves_the_stream_alive,
             commands::commands_are_run_over_one_connection_and_told_of,
             commands::a_refused_command_is_told_with_the_servers_words,
             commands::a_command_outlives_the_connection_of_the_one_before,
             commands::a_command_given_up_leaves_the_next_ones_alone,
+            dns::servers_and_their_options_are_found_in_dns,
+            dns::an_answer_that_does_not_fit_is_asked_for_over_tcp,
+            dns::aliases_are_followed,
+            dns::a_server_that_knows_no_extension_is_asked_without,
+            dns::answers_of_others_are_passed_over,
+            dns::the_next_name_server_is_asked_where_one_fails,
+            dns::what_dns_lacks_is_told_with_the_name,
+            dns::a_server_of_another_domain_is_not_connected_to,
+            dns::a_name_server_that_says_nothing_is_waited_for_as_long_as_for_a_server,
             tls::tls_loses_and_repeats_nothing,
             tls::an_election_is_followed_through_tls,
             tls::a_closed_stream_takes_leave_of_tls_too,
@@ -73,6 +88,14 @@ macro_rules! suite {
             tls::a_client_without_tls_is_told,
             tls::an_end_without_farewell_is_resumed_from,
             tls::the_handshake_counts_as_connecting,
+            authentication::a_client_certificate_is_who_a_client_is,
+            authentication::users_of_ldap_show_their_password,
+            authentication::keys_of_aws_come_from_a_provider,
+            authentication::keys_of_aws_stand_in_the_connection_string,
+            authentication::a_stream_outlives_its_tokens,
+            authentication::a_human_is_told_of_the_provider,
+            authentication::a_callback_that_fails_is_told_without_a_token,
+            authentication::a_token_lies_in_a_file,
         }
     };
 }
@@ -166,9 +189,20 @@ suite!(chopped_, OnChopped:
     tls::tls_loses_and_repeats_nothing,
     tls::each_tls_version_is_spoken_and_the_host_is_named,
     tls::a_client_certificate_is_shown_and_its_refusal_told,
+    dns::an_answer_that_does_not_fit_is_asked_for_over_tcp,
 );
 
 suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);
+
+/// Clients that several threads have.
+mod shared_clients {
+    use super::*;
+
+    suite!(tokio_, OnTokio: authentication::one_call_is_under_way_at_a_time,);
+    suite!(smol, OnSmol: authentication::one_call_is_under_way_at_a_time,);
+    suite!(async_std_, OnAsyncStd: authentication::one_call_is_under_way_at_a_time,);
+    suite!(blocking, Blocking: authentication::one_call_is_under_way_at_a_time,);
+}
 
 /// The adapters know Unix domain sockets besides TCP.
 #[cfg(unix)]

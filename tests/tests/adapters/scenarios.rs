@@ -339,6 +339,42 @@ pub async fn the_addresses_of_a_name_are_tried_in_turn<A: Adapter>() {
         .unwrap();
 }
 
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub async fn an_ipv6_literal_serves_as_well<A: Adapter>() {
+    let deployment = Deployment::replica_set(1).start().unwrap();
+    let Some(port) = crate::ipv6_proxy::start(deployment.address(0).unwrap()) else {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    };
+    let uri = format!("mongodb://[::1]:{port}/?directConnection=true");
+    let mut stream = A::open(Client::<A::Mode>::new(uri).unwrap().watch())
+        .await
+        .unwrap();
+    insert(&deployment, "shop", "orders", 0..2);
+    assert_eq!(take(&mut stream, 2).await, [0, 1]);
+    stream.close().await.unwrap();
+}
+
+pub async fn a_call_that_runs_out_of_time_leaves_the_stream_alive<A: Adapter>() {
+    let deployment = Deployment::replica_set(1).start().unwrap();
+    let watch = client::<A>(&deployment)
+        .database("shop")
+        .with_timeout(Duration::from_millis(1))
+        .collection("orders")
+        .with_timeout(Duration::from_millis(700))
+        .watch()
+        .max_await_time(Duration::from_millis(100));
+    let mut stream = A::open(watch).await.unwrap();
+    for round in 0..2 {
+        let error = stream.next().await.unwrap().unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(stream.is_alive());
+        insert(&deployment, "shop", "orders", round..round + 1);
+        assert_eq!(take(&mut stream, 1).await, [round]);
+    }
+    stream.close().await.unwrap();
+}
+
 #[cfg(unix)]
 pub async fn a_unix_socket_serves_as_well<A: Adapter>() {
     let deployment = Deployment::replica_set(1).start().unwrap();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
     DEFAULT_VERSIONS, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
@@ -22,7 +23,11 @@ pub struct TlsServer<'a> {
     pub versions: &'static [&'static SupportedProtocolVersion],
     /// Whether it takes leave before it closes a connection.
     pub polite: bool,
+    /// Is told the certificate that a client shows, and where its bytes come from at the member.
+    pub identify: Option<Identify>,
 }
+
+pub type Identify = Arc<dyn Fn(SocketAddr, &CertificateDer<'_>) + Send + Sync>;
 
 impl<'a> TlsServer<'a> {
     pub fn new(certificate: &'a Certificate) -> Self {
@@ -31,6 +36,7 @@ impl<'a> TlsServer<'a> {
             clients_of: None,
             versions: DEFAULT_VERSIONS,
             polite: true,
+            identify: None,
         }
     }
 
@@ -39,7 +45,7 @@ impl<'a> TlsServer<'a> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let config = self.config();
-        let polite = self.polite;
+        let (polite, identify) = (self.polite, self.identify.clone());
         let proxy = TlsProxy {
             address,
             seen: Arc::default(),
@@ -54,6 +60,7 @@ impl<'a> TlsServer<'a> {
                     tls: Mutex::new(tls),
                     seen: Arc::clone(&seen),
                     polite,
+                    identify: identify.clone(),
                 });
                 let other_way = Arc::clone(&link);
                 thread::spawn(move || link.decrypt());
@@ -114,6 +121,7 @@ struct Link {
     tls: Mutex<ServerConnection>,
     seen: Arc<Mutex<Vec<Seen>>>,
     polite: bool,
+    identify: Option<Identify>,
 }
 
 impl Link {
@@ -162,6 +170,9 @@ impl Link {
             version: tls.protocol_version().unwrap(),
             server_name: tls.server_name().map(str::to_owned),
         });
+        if let (Some(identify), Some([certificate, ..])) = (&self.identify, tls.peer_certificates()) {
+            identify(self.member.local_addr().unwrap(), certificate);
+        }
     }
 
     fn encrypt(&self) {

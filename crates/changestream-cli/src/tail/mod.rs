@@ -1,12 +1,12 @@
 //! `changestream tail`.
 
 mod checkpoint;
+mod credentials;
 mod output;
 mod stats;
 
-use changestream_blocking::{ChangeStream, Client, Watch};
+use changestream_blocking::{ChangeStream, Watch};
 use changestream_core::event::OperationType;
-use changestream_core::uri::ConnectionString;
 use changestream_core::{ReadPreference, Update};
 
 use crate::args::Tail;
@@ -50,14 +50,13 @@ pub(crate) fn run(args: &Tail) -> Result<(), Failure> {
 
 /// The stream that the arguments describe, from the saved position if there is one.
 fn watch(args: &Tail, saved: Option<&Position>) -> Result<Watch, Failure> {
-    let connection: ConnectionString = args
-        .uri
-        .parse()
-        .map_err(|error| Failure::usage(format!("connection string: {error}")))?;
-    for warning in &connection.warnings {
-        crate::say(&format!("connection string: {warning}"));
-    }
-    let client = Client::with_options(connection.options)?;
+    let client = credentials::client(&args.uri, args.oidc_token_file.as_deref())?;
+    #[cfg(feature = "dns")]
+    let client = if args.dns_server.is_empty() {
+        client
+    } else {
+        client.with_dns_servers(args.dns_server.iter().copied())
+    };
     // Not of the text but of what it asks for: options that give up what TLS is for.
     for warning in client.warnings() {
         crate::say(&format!("connection string: {warning}"));
@@ -146,13 +145,17 @@ impl Follower {
         if self.stop.is_set() {
             return Ok(None);
         }
-        match stream.next_update() {
-            None => Ok(None),
-            Some(Ok(update)) => Ok(Some(update)),
-            Some(Err(_)) if self.stop.is_set() => Ok(None),
-            Some(Err(error)) => {
-                self.commit(stream)?;
-                Err(Unprinted::Failed(error.into()))
+        loop {
+            match stream.next_update() {
+                None => return Ok(None),
+                Some(Ok(update)) => return Ok(Some(update)),
+                Some(Err(_)) if self.stop.is_set() => return Ok(None),
+                // `timeoutMS` ends the call, not the stream.
+                Some(Err(error)) if error.is_timeout() && stream.is_alive() => {}
+                Some(Err(error)) => {
+                    self.commit(stream)?;
+                    return Err(Unprinted::Failed(error.into()));
+                }
             }
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) only: &'static [&'static str],
     /// Without the scenarios that take long, which are much the same on all versions.
     pub(crate) quick: bool,
+    /// A sharded cluster, which alone knows the scenarios about shards.
+    pub(crate) sharded: bool,
     /// Scenarios that the driver does not live through as they are written, by name, each with the reason.
     pub(crate) without: &'static [(&'static str, &'static str)],
 }
@@ -46,6 +48,15 @@ impl Server {
         Self {
             quick: true,
             ..Self::of(version)
+        }
+    }
+
+    /// A cluster of two shards, with the scenarios about transactions and about shards.
+    pub(crate) fn sharded(version: &'static str) -> Self {
+        Self {
+            sharded: true,
+            only: &["transaction", "shard"],
+            ..Self::quick(version)
         }
     }
 
@@ -97,7 +108,8 @@ pub(crate) fn compare(driver: impl Fn() -> Command, server: Server) {
     }
     for (number, scenario) in scenarios.iter().enumerate() {
         let wanted = server.only.is_empty() || server.only.iter().any(|part| scenario.name().contains(part));
-        if !wanted || !scenario.is_known_to(server.version) || (scenario.is_slow() && server.quick) {
+        let here = server.sharded || !scenario.is_sharded();
+        if !wanted || !here || !scenario.is_known_to(server.version) || (scenario.is_slow() && server.quick) {
             continue;
         }
         if let Some((name, reason)) = server.without.iter().find(|(name, _)| *name == scenario.name()) {
@@ -145,6 +157,9 @@ fn changestream() -> Command {
 fn deployment(server: Server) -> (Running, String) {
     let mut command = changestream();
     command.args(["sim", "--server-version", server.version]);
+    if server.sharded {
+        command.args(["--sharded", "--noop-interval-ms", "50"]);
+    }
     if server.mechanism.is_some() {
         command
             .args(["--user", USER])

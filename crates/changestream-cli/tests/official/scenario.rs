@@ -33,6 +33,11 @@ impl Scenario {
             && bound("before_version").is_none_or(|before| version < before)
     }
 
+    /// Whether it needs shards.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.0.get("sharded").is_some_and(|sharded| sharded == true)
+    }
+
     pub(crate) fn is_slow(&self) -> bool {
         self.0.get("slow").is_some_and(|slow| slow == true)
     }

@@ -1,35 +1,43 @@
 //! Who a connection authenticates as.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::{RawBsonRef, RawDocument};
 use md5::{Digest, Md5};
 
-use super::refused;
+use super::oidc::{Cache, OidcFlow};
 use super::scram::{Hash, ScramKeys};
+use super::{DEFAULT_ALLOWED_HOSTS, Mechanism, refused};
 use crate::Error;
+use crate::uri::Secret;
 
 /// A user, their password, and where and how they are known.
 ///
 /// Clones share what was derived from the password (the Authentication specification, "Caching credentials in
-/// SCRAM"), so that only the first of many connections pays for the key derivation.
+/// SCRAM"), so that only the first of many connections pays for the key derivation, and the token of MONGODB-OIDC.
 #[derive(Clone)]
 pub struct Credential {
     username: String,
-    password: String,
+    password: Secret,
     source: String,
     mechanism: Option<Mechanism>,
+    session_token: Option<Secret>,
+    oidc_flow: OidcFlow,
+    allowed_hosts: Vec<String>,
     keys: Arc<Mutex<Vec<CachedKeys>>>,
+    oidc: Cache,
 }
 
 impl Credential {
     /// A user with a password, known to the database `source` (usually `admin`). Without a mechanism the server is
     /// asked which it has for this user, and SCRAM-SHA-256 is preferred.
+    ///
+    /// For MONGODB-AWS they are access key id and secret access key. What a mechanism does not take, or takes from
+    /// elsewhere, is empty.
     pub fn new(
         username: impl Into<String>,
-        password: impl Into<String>,
+        password: impl Into<Secret>,
         source: impl Into<String>,
         mechanism: Option<Mechanism>,
     ) -> Self {
@@ -38,8 +46,34 @@ impl Credential {
             password: password.into(),
             source: source.into(),
             mechanism,
+            session_token: None,
+            oidc_flow: OidcFlow::Machine,
+            allowed_hosts: DEFAULT_ALLOWED_HOSTS.map(str::to_owned).to_vec(),
             keys: Arc::default(),
+            oidc: Cache::default(),
         }
+    }
+
+    /// The same, with the session token of temporary AWS keys.
+    #[must_use]
+    pub fn with_session_token(mut self, token: impl Into<Secret>) -> Self {
+        self.session_token = Some(token.into());
+        self
+    }
+
+    /// The same, with another way to come by tokens of MONGODB-OIDC than the default, [`OidcFlow::Machine`].
+    #[must_use]
+    pub fn with_oidc_flow(mut self, flow: OidcFlow) -> Self {
+        self.oidc_flow = flow;
+        self
+    }
+
+    /// The same, with other hosts than [`DEFAULT_ALLOWED_HOSTS`] that a human's token may be shown to. A leading `*.`
+    /// stands for any subdomain.
+    #[must_use]
+    pub fn with_allowed_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
     }
 
     /// The user's name, as it was given: never normalised.
@@ -50,6 +84,27 @@ impl Credential {
     /// The database that knows the user.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    pub(super) fn password(&self) -> &str {
+        self.password.reveal()
+    }
+
+    pub(super) fn session_token(&self) -> Option<&Secret> {
+        self.session_token.as_ref()
+    }
+
+    pub(super) fn oidc_flow(&self) -> OidcFlow {
+        self.oidc_flow
+    }
+
+    pub(super) fn allowed_hosts(&self) -> &[String] {
+        &self.allowed_hosts
+    }
+
+    /// The client's tokens.
+    pub(super) fn oidc(&self) -> &Cache {
+        &self.oidc
     }
 
     /// The mechanism that was asked for.
@@ -118,11 +173,11 @@ impl Credential {
                 let digest = Md5::new()
                     .chain_update(&self.username)
                     .chain_update(":mongo:")
-                    .chain_update(&self.password)
+                    .chain_update(self.password.reveal())
                     .finalize();
                 Ok(digest.iter().flat_map(|byte| hex(*byte)).collect())
             }
-            Hash::Sha256 => stringprep::saslprep(&self.password)
+            Hash::Sha256 => stringprep::saslprep(self.password.reveal())
                 .map(|prepared| prepared.into_owned().into_bytes())
                 .map_err(|_| refused("the password contains characters that SASLprep (RFC 4013) prohibits")),
         }
@@ -136,83 +191,6 @@ impl fmt::Debug for Credential {
             .field("source", &self.source)
             .field("mechanism", &self.mechanism)
             .finish_non_exhaustive()
-    }
-}
-
-/// How a client proves who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mechanism {
-    /// SCRAM-SHA-1, of every server.
-    ScramSha1,
-    /// SCRAM-SHA-256, since server 4.0.
-    ScramSha256,
-    /// MONGODB-X509: a client certificate. Not supported yet.
-    MongodbX509,
-    /// PLAIN: LDAP. Not supported yet.
-    Plain,
-    /// MONGODB-AWS: an AWS IAM identity. Not supported yet.
-    MongodbAws,
-    /// MONGODB-OIDC: a token of an identity provider. Not supported yet.
-    MongodbOidc,
-    /// GSSAPI: Kerberos. Not supported yet.
-    Gssapi,
-}
-
-impl Mechanism {
-    /// The name in commands and connection strings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ScramSha1 => "SCRAM-SHA-1",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::MongodbX509 => "MONGODB-X509",
-            Self::Plain => "PLAIN",
-            Self::MongodbAws => "MONGODB-AWS",
-            Self::MongodbOidc => "MONGODB-OIDC",
-            Self::Gssapi => "GSSAPI",
-        }
-    }
-
-    /// The hash that this mechanism runs SCRAM with.
-    ///
-    /// # Errors
-    /// The mechanism is not a SCRAM, hence not supported yet.
-    pub fn scram_hash(self) -> Result<Hash, Error> {
-        match self {
-            Self::ScramSha1 => Ok(Hash::Sha1),
-            Self::ScramSha256 => Ok(Hash::Sha256),
-            Self::MongodbX509 | Self::Plain | Self::MongodbAws | Self::MongodbOidc | Self::Gssapi => {
-                Err(refused(format!(
-                    "the mechanism {self} is not supported yet; use SCRAM-SHA-256 or SCRAM-SHA-1"
-                )))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Mechanism {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Parses the name in upper case, as connection strings have it.
-impl FromStr for Mechanism {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        [
-            Self::ScramSha1,
-            Self::ScramSha256,
-            Self::MongodbX509,
-            Self::Plain,
-            Self::MongodbAws,
-            Self::MongodbOidc,
-            Self::Gssapi,
-        ]
-        .into_iter()
-        .find(|mechanism| mechanism.as_str() == name)
-        .ok_or_else(|| Error::invalid_argument(format!("unknown authentication mechanism {name:?}")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Taking leave: the cursor is killed, the session ended, the sockets closed.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::RawDocumentBuf;
 
@@ -31,7 +31,10 @@ impl ClientMachine {
             closing.deadline = closing.deadline.min(deadline);
             return;
         }
-        let Some(farewell) = self.work.close() else {
+        let max_time = deadline
+            .saturating_duration_since(self.now)
+            .max(Duration::from_millis(1));
+        let Some(farewell) = self.work.close(Some(max_time)) else {
             return self.closed(Ok(()));
         };
         let Phase::Attached(attached, _) = self.phase else {

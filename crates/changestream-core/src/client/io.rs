@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bson::Timestamp;
 use bytes::Bytes;
 
+use crate::auth::{CredentialAnswer, CredentialRequest};
 use crate::command::RunCommand;
+use crate::dns::{Answer, DnsFault, Question};
 use crate::event::ChangeEvent;
 use crate::stream::CommandReply;
 use crate::token::ResumeToken;
@@ -22,6 +24,10 @@ impl fmt::Display for ConnectionId {
         self.0.fmt(f)
     }
 }
+
+/// One look-up that the machine has asked for. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub(crate) u64);
 
 /// What happens to the machine. Every input is accepted at any time; one that makes no sense, such as bytes of a
 /// connection that is already given up, is ignored.
@@ -46,9 +52,27 @@ pub enum Input {
         /// Why.
         reason: Disconnected,
     },
+    /// A look-up has ended.
+    Resolved {
+        /// Which one.
+        lookup: LookupId,
+        /// The records, or why there are none.
+        result: Result<Answer, DnsFault>,
+    },
+    /// The answer to [`Output::Credentials`].
+    Credentials {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// What it asked for; or why there is none, which ends the connection unless the mechanism has another way.
+        answer: Result<CredentialAnswer, Error>,
+    },
     /// Time has passed. Due when the last [`Deadline`] is reached; harmless at any other time. Feed what the sockets
     /// already hold first: a deadline is judged by what has been received.
     Timeout,
+    /// A call of the consumer's begins: `timeoutMS` counts from now, whatever is demanded until the next one begins. While
+    /// the stream is not open yet, the time that opening it has goes on counting. A demand outside of any call is one by
+    /// itself.
+    Begin,
     /// A command is to be run, after those before it. For a machine [made for it](super::ClientMachine::for_commands); one
     /// of a stream ignores it.
     Command(Box<RunCommand>),
@@ -72,7 +96,7 @@ pub enum Demand {
     /// [`None`](Self::None).
     Next,
     /// The next update that at most one getMore brings; [`Update::Idle`] if it brings no change. Satisfied by one
-    /// [`Update::Change`], [`Update::Invalidated`] or [`Update::Idle`].
+    /// [`Update::Change`], [`Update::Invalidated`], [`Update::Idle`] or [`Update::TimedOut`].
     TryNext,
 }
 
@@ -87,6 +111,15 @@ pub struct Disconnected {
 
 /// What the machine wants. Match exhaustively: each variant is an order.
 pub enum Output {
+    /// Look these records up in DNS: answer with [`Input::Resolved`]. The machine gives up by itself when it takes too
+    /// long, and ignores the answer then. Comes only where the connection string is a `mongodb+srv://` one. The addresses
+    /// of hosts are not asked for so: they belong to connecting.
+    Resolve {
+        /// The name by which the input calls it.
+        lookup: LookupId,
+        /// What to look up.
+        question: Question,
+    },
     /// Open a connection: answer with [`Input::Connected`] or [`Input::Disconnected`]. The machine gives up by itself
     /// when it takes too long.
     Connect {
@@ -108,6 +141,14 @@ pub enum Output {
         /// Which one.
         connection: ConnectionId,
     },
+    /// Get what a connection needs to authenticate: answer with [`Input::Credentials`]. The machine gives up by itself
+    /// when it takes too long.
+    Credentials {
+        /// Which connection asks.
+        connection: ConnectionId,
+        /// What for.
+        request: CredentialRequest,
+    },
     /// Something for the consumer. Comes only while there is a [`Demand`].
     Update(Update),
     /// How the oldest [`Input::Command`] that is not answered has ended: `Ok` if the server has answered with `ok: 1`.
@@ -122,6 +163,11 @@ pub enum Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Resolve { lookup, question } => f
+                .debug_struct("Resolve")
+                .field("lookup", lookup)
+                .field("question", question)
+                .finish(),
             Self::Connect { connection, address } => f
                 .debug_struct("Connect")
                 .field("connection", connection)
@@ -135,6 +181,11 @@ impl fmt::Debug for Output {
             Self::Disconnect { connection } => f
                 .debug_struct("Disconnect")
                 .field("connection", connection)
+                .finish(),
+            Self::Credentials { connection, request } => f
+                .debug_struct("Credentials")
+                .field("connection", connection)
+                .field("request", request)
                 .finish(),
             Self::Update(update) => f.debug_tuple("Update").field(update).finish(),
             Self::Reply(result) => f
@@ -160,6 +211,9 @@ pub struct Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlineReason {
+    /// The seed list should be found in DNS by then (`serverSelectionTimeoutMS`), or it is waited for no longer before
+    /// servers are checked.
+    Resolve,
     /// A connection should be open by then (`connectTimeoutMS`).
     Connect,
     /// The handshake should be answered by then (`connectTimeoutMS`).
@@ -174,6 +228,8 @@ pub enum DeadlineReason {
     ResumeBackoff,
     /// The end of [`Input::Close`].
     Close,
+    /// The end of the consumer's call (`timeoutMS`).
+    Call,
 }
 
 /// What a stream tells its consumer.
@@ -198,6 +254,9 @@ pub enum Update {
         /// The invalidate event's token.
         token: ResumeToken,
     },
+    /// `timeoutMS` is over for this call. The stream is alive, and the next call goes on where it stands: by resuming, if
+    /// it was the server that had not answered. Nothing is lost.
+    TimedOut(Error),
 }
 
 /// The position of a stream that had nothing to deliver.

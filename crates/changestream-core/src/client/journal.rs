@@ -274,6 +274,29 @@ impl Journal {
         }));
     }
 
+    /// The server has refused a command until the connection authenticates anew. It will be sent again: that counts from
+    /// here.
+    pub(super) fn refused(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        request: i32,
+        error: &ServerError,
+    ) {
+        let Some(sent) = self.commands.get(&(connection, request)) else {
+            return;
+        };
+        let again = Sent {
+            since: now,
+            sensitive: sent.sensitive,
+            event: sent.event.clone(),
+        };
+        let failure = Error::new(ErrorKind::Server(error.clone()));
+        self.failed(now, connection, request, &failure);
+        self.record(EventKind::Command(again.event.clone()));
+        self.commands.insert((connection, request), again);
+    }
+
     pub(super) fn failed(&mut self, now: Instant, connection: ConnectionId, request: i32, failure: &Error) {
         let Some(sent) = self.commands.remove(&(connection, request)) else {
             return;

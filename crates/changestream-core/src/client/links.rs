@@ -10,6 +10,7 @@ use crate::monitoring::ClosedReason;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
 use crate::topology::HelloReply;
 use crate::{Error, ErrorKind, ServerAddress};
+use bson::oid::ObjectId;
 
 /// A connection and what it is for the machine.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Link {
     pub(super) address: ServerAddress,
     /// The server's pool generation when the connection was made: an error of an older one says nothing.
     pub(super) generation: u64,
+    /// Which service behind a load balancer answers.
+    pub(super) service_id: Option<ObjectId>,
     pub(super) stage: Stage,
 }
 
@@ -49,6 +52,7 @@ impl ClientMachine {
         let link = Link {
             connection,
             generation: self.topology.generation(&address, None),
+            service_id: None,
             address: address.clone(),
             stage: Stage::Opening,
         };
@@ -117,12 +121,16 @@ impl ClientMachine {
 
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
-    fn drop_links_to(&mut self, removed: &[ServerAddress]) {
+    pub(super) fn drop_links_to(&mut self, removed: &[ServerAddress]) {
         self.knows_hello.retain(|address| !removed.contains(address));
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),
-            Phase::Parked | Phase::Selecting(_) | Phase::Authenticating(..) | Phase::Closed(_) => None,
+            Phase::Parked
+            | Phase::Resolving(_)
+            | Phase::Selecting(_)
+            | Phase::Authenticating(..)
+            | Phase::Closed(_) => None,
         };
         let gone: Vec<_> = self
             .links
@@ -163,7 +171,14 @@ impl ClientMachine {
                 }
                 ConnectionOutput::Hello { body, round_trip } => self.on_hello(id, &body, round_trip),
                 ConnectionOutput::Ready => self.on_ready(id),
+                ConnectionOutput::Credentials(request) => {
+                    self.outputs.push_back(Output::Credentials {
+                        connection: id,
+                        request,
+                    });
+                }
                 ConnectionOutput::Reply(reply) => self.on_reply(id, reply),
+                ConnectionOutput::Refused(reply) => self.on_refused(id, &reply),
                 ConnectionOutput::Failed(error) => self.on_link_failed(id, error),
             }
         }
@@ -180,6 +195,10 @@ impl ClientMachine {
         };
         if self.settings.options.load_balanced && hello.service_id.is_none() {
             return self.on_link_failed(id, no_load_balancer());
+        }
+        if let Some(service) = hello.service_id.filter(|_| self.settings.options.load_balanced) {
+            link.service_id = Some(service);
+            link.generation = self.topology.generation(&link.address, Some(service));
         }
         link.stage = if link.connection.is_ready() {
             Stage::Ready
@@ -213,6 +232,10 @@ impl ClientMachine {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
+        if link.stage == Stage::Ready {
+            // It has authenticated anew.
+            return;
+        }
         link.stage = Stage::Ready;
         let now = self.now;
         if let Some(journal) = self.journal() {
@@ -223,6 +246,7 @@ impl ClientMachine {
             Phase::Closing(_) => self.continue_closing(id),
             Phase::Authenticating(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}
@@ -254,10 +278,20 @@ impl ClientMachine {
             // The answer to a killCursors.
             Phase::Attached(..)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Selecting(_)
             | Phase::Authenticating(..)
             | Phase::Closing(_)
             | Phase::Closed(_) => {}
+        }
+    }
+
+    /// The connection authenticates anew, and sends the command again by itself.
+    fn on_refused(&mut self, id: ConnectionId, reply: &Reply) {
+        let now = self.now;
+        if let (Some(journal), Ok(body)) = (self.journal(), bson::RawDocument::from_bytes(&reply.body)) {
+            let error = crate::connection::reply::server_error(body);
+            journal.refused(now, id, reply.request_id, &error);
         }
     }
 
@@ -301,6 +335,7 @@ impl ClientMachine {
             Phase::Closing(closing) if closing.connection == id => self.finish_closing(),
             Phase::Closing(_)
             | Phase::Parked
+            | Phase::Resolving(_)
             | Phase::Authenticating(..)
             | Phase::Attached(..)
             | Phase::Closed(_) => {}
@@ -316,6 +351,7 @@ fn bad_hello(message: &str) -> Error {
 
 fn no_load_balancer() -> Error {
     Error::protocol(
-        "the server is no service behind a load balancer: leave loadBalanced=true out to connect to it",
+        "Driver attempted to initialize in load balancing mode, but the server does not support this mode: leave \
+         loadBalanced=true out to connect to it",
     )
 }

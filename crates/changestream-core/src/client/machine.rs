@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::closing::Closing;
 use super::journal::Journal;
 use super::links::Link;
+use super::resolving::{Resolving, Seeds};
 use super::selecting::Selection;
 use super::work::{Work, WorkOutput};
 use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Output, Snapshot};
@@ -19,7 +20,7 @@ use crate::stream::{
     StreamStats,
 };
 use crate::token::ResumeToken;
-use crate::topology::{ServerDescription, ServerType, Topology, TopologyType};
+use crate::topology::{ServerDescription, ServerType, Topology, TopologyDescription, TopologyType};
 use crate::uri::ClientOptions;
 use crate::{Error, ServerAddress};
 
@@ -28,6 +29,7 @@ use crate::{Error, ServerAddress};
 pub struct ClientMachine {
     pub(super) settings: Arc<ClientSettings>,
     pub(super) topology: Topology,
+    pub(super) seeds: Seeds,
     /// Servers that have said that they know `hello` by that name.
     pub(super) knows_hello: BTreeSet<ServerAddress>,
     pub(super) work: Work,
@@ -40,6 +42,7 @@ pub struct ClientMachine {
     /// When it wanted to be called, as it said last.
     due: Option<Instant>,
     pub(super) next_connection: u64,
+    pub(super) next_lookup: u64,
     /// What is told to whoever watches, if anybody does.
     pub(super) journal: Option<Box<Journal>>,
 }
@@ -48,6 +51,8 @@ pub struct ClientMachine {
 pub(super) enum Phase {
     /// The stream needs no server.
     Parked,
+    /// The seeds are looked up in DNS, to select a server then.
+    Resolving(Resolving),
     /// A server is looked for.
     Selecting(Selection),
     /// A server was found; its connection authenticates.
@@ -80,9 +85,14 @@ impl ClientMachine {
         watch
             .read_preference
             .get_or_insert_with(|| options.read_preference.clone());
+        watch.timeout = watch.timeout.or(options.timeout);
         watch.read_concern = watch.read_concern.or_else(|| options.read_concern.clone());
         let mut random = Random::new(seed);
-        let socket_timeout = options.socket_timeout.filter(|timeout| !timeout.is_zero());
+        // "Drivers MUST ignore any deprecated timeout options if `timeoutMS` is set" (Client Side Operations Timeout
+        // specification, "Validation and Overrides").
+        let socket_timeout = options
+            .socket_timeout
+            .filter(|timeout| !timeout.is_zero() && watch.timeout.is_none());
         let patience = Patience {
             open: socket_timeout.unwrap_or_else(|| options.server_selection_timeout.max(LEAST_OPEN_PATIENCE)),
             scan: socket_timeout.unwrap_or(SCAN_PATIENCE),
@@ -112,6 +122,7 @@ impl ClientMachine {
             retries_writes: options.retry_writes,
             patience: options.socket_timeout.filter(|timeout| !timeout.is_zero()),
             declares_api: options.server_api.is_some(),
+            is_timed: options.timeout.is_some(),
         };
         let commands = CommandMachine::new(rules, random.fork());
         Self::around(
@@ -131,13 +142,14 @@ impl ClientMachine {
         now: Instant,
     ) -> Result<Self, Error> {
         let snapshot = snapshot.unwrap_or_default();
-        let mut topology = Topology::new(settings.topology.clone())
-            .map_err(|error| Error::invalid_argument(error.to_string()))?;
+        let seeds = Seeds::new(&settings, snapshot.resolution);
+        let (settings, mut topology) = seeds.start(settings)?;
         if let Some(known) = &snapshot.topology {
             topology.merge(known);
         }
-        Ok(Self {
+        let mut machine = Self {
             topology,
+            seeds,
             knows_hello: BTreeSet::new(),
             work,
             links: BTreeMap::new(),
@@ -148,9 +160,12 @@ impl ClientMachine {
             now,
             due: None,
             next_connection: 0,
+            next_lookup: 0,
             journal: settings.topology.record_events.then(Box::default),
             settings,
-        })
+        };
+        machine.take_known_list();
+        Ok(machine)
     }
 
     /// Takes an input in.
@@ -182,6 +197,10 @@ impl ClientMachine {
                     link.connection.handle_disconnected(now, reason)
                 });
             }
+            Input::Resolved { lookup, result } => self.on_resolved(lookup, result),
+            Input::Credentials { connection, answer } => {
+                self.on_link(connection, |link| link.connection.answer(now, answer));
+            }
             Input::Timeout => self.on_timeout(),
             Input::Command(command) => {
                 if let Work::Commands(commands) = &mut self.work {
@@ -189,6 +208,10 @@ impl ClientMachine {
                 }
             }
             Input::Demand(demand) => self.work.handle_input(now, StreamInput::Demand(demand)),
+            Input::Begin => {
+                self.work.handle_input(now, StreamInput::Begin);
+                self.renew_selection();
+            }
             Input::Close { deadline } => self.close(deadline),
         }
     }
@@ -204,10 +227,14 @@ impl ClientMachine {
             }
             match self.work.poll_output(self.now) {
                 Some(WorkOutput::Stream(output)) => match output {
-                    StreamOutput::Update(update) => return Output::Update(update),
+                    StreamOutput::Update(update) => return Output::Update(self.explained(update)),
+                    StreamOutput::Abandon => self.abandon(),
                     StreamOutput::Send(command) => self.send(command),
                     StreamOutput::SelectServer { deprioritized } => self.start_selection(deprioritized),
-                    StreamOutput::End(result, farewell) => self.end(result, farewell),
+                    StreamOutput::End(result, farewell) => {
+                        let result = result.map_err(|error| self.explain(error));
+                        self.end(result, farewell);
+                    }
                 },
                 Some(WorkOutput::Command(output)) => match output {
                     CommandOutput::Replied(result) => {
@@ -264,6 +291,11 @@ impl ClientMachine {
         self.work.has_buffered()
     }
 
+    /// How long taking leave may take where its caller says nothing: `timeoutMS`, which counts anew, or else five seconds.
+    pub fn close_limit(&self) -> Duration {
+        self.work.call_limit().unwrap_or(CLOSE_LIMIT)
+    }
+
     /// What the stream has done so far, and how far behind it is.
     pub fn stats(&self) -> StreamStats {
         self.work.stats()
@@ -275,11 +307,24 @@ impl ClientMachine {
         ClusterTime::advance(&mut self.cluster_time, snapshot.cluster_time);
     }
 
+    /// The options in force: once they are found, with the servers and the defaults that DNS gives to a `mongodb+srv://`
+    /// connection string.
+    pub fn options(&self) -> &ClientOptions {
+        self.settings.options()
+    }
+
+    /// What is known of the deployment.
+    pub fn topology(&self) -> &TopologyDescription {
+        self.topology.description()
+    }
+
     /// What this machine knows of the deployment, for other streams of the same client.
     pub fn snapshot(&self) -> Snapshot {
+        let is_seeded = !matches!(self.seeds, Seeds::Unresolved(_));
         Snapshot {
-            topology: Some(self.topology.snapshot()),
+            topology: is_seeded.then(|| self.topology.snapshot()),
             cluster_time: self.cluster_time.clone(),
+            resolution: self.seeds.resolution().cloned(),
         }
     }
 }
@@ -296,6 +341,9 @@ impl ClientMachine {
             supports_sessions: self.settings.options.load_balanced
                 || described.is_some_and(|server| server.logical_session_timeout_minutes.is_some()),
             role: role(self.topology.description().topology_type, described),
+            min_round_trip: described
+                .map(|server| server.round_trip.minimum())
+                .unwrap_or_default(),
         };
         self.phase = Phase::Attached(id, None);
         let now = self.now;
@@ -307,6 +355,14 @@ impl ClientMachine {
         let session_timeout = minutes.and_then(|minutes| u64::try_from(minutes).ok());
         let session_timeout = session_timeout.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
         self.work.handle_ready(self.now, server, session_timeout);
+    }
+
+    /// The stream's connection is busy with what nobody waits for.
+    fn abandon(&mut self) {
+        if let Phase::Attached(id, _) = self.phase {
+            self.phase = Phase::Parked;
+            self.drop_link(id, crate::monitoring::ClosedReason::Unused);
+        }
     }
 
     fn send(&mut self, command: stream::Command) {
@@ -373,6 +429,7 @@ impl ClientMachine {
         self.work.handle_input(now, StreamInput::Timeout);
         match &self.phase {
             Phase::Selecting(_) => self.advance_selection(),
+            Phase::Resolving(_) => self.check_resolving(),
             Phase::Closing(closing) if closing.deadline <= now => self.finish_closing(),
             Phase::Closing(_)
             | Phase::Parked
@@ -384,12 +441,13 @@ impl ClientMachine {
 
     fn deadline(&self) -> Option<Deadline> {
         let links = self.links.values().filter_map(|link| link.connection.deadline());
-        let stream = self.work.deadline().map(|at| Deadline {
-            at,
-            reason: DeadlineReason::ResumeBackoff,
-        });
+        let stream = self.work.deadline().map(|(at, reason)| Deadline { at, reason });
         let phase = match &self.phase {
             Phase::Selecting(_) => self.selection_deadline(),
+            Phase::Resolving(resolving) => Some(Deadline {
+                at: resolving.deadline,
+                reason: DeadlineReason::Resolve,
+            }),
             Phase::Closing(closing) => Some(Deadline {
                 at: closing.deadline,
                 reason: DeadlineReason::Close,
@@ -419,6 +477,9 @@ fn role(topology_type: TopologyType, server: Option<&ServerDescription>) -> Role
         (_, _) => Role::Member,
     }
 }
+
+/// Where `timeoutMS` is not set. The server forgets a cursor by itself in time.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An aggregate that starts now is answered within `serverSelectionTimeoutMS`, but has at least this long.
 const LEAST_OPEN_PATIENCE: Duration = Duration::from_secs(2);

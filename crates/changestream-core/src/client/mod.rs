@@ -1,6 +1,7 @@
 //! The client machine: joins topology, connections and one stream.
 //!
-//! [`ClientMachine`] is what an adapter drives. It finds a server (see `selecting`), talks to it through a
+//! [`ClientMachine`] is what an adapter drives. It finds a server (see `selecting`, and `resolving` where DNS lists the
+//! servers), talks to it through a
 //! [`Connection`](crate::connection::Connection), feeds a [`StreamMachine`](crate::stream::StreamMachine), and takes
 //! leave of the server (see `closing`). The run loop of every adapter:
 //!
@@ -16,13 +17,15 @@ mod io;
 mod journal;
 mod links;
 mod machine;
+mod resolving;
 mod selecting;
 mod settings;
 mod snapshot;
 mod work;
 
 pub use io::{
-    ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, Output, Resuming, Update,
+    ConnectionId, Deadline, DeadlineReason, Demand, Disconnected, Idle, Input, LookupId, Output, Resuming,
+    Update,
 };
 pub use machine::ClientMachine;
 pub use settings::ClientSettings;

@@ -3,14 +3,14 @@
 //! All servers that are due are checked at once, each over a connection of its own that becomes the stream's if its
 //! server is chosen. In the steady state nothing is checked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::links::{Link, Stage};
 use super::machine::Phase;
-use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason};
+use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason, Update};
 use crate::monitoring::ClosedReason;
-use crate::stream::{CommandReply, StreamInput};
+use crate::stream::{Avoid, CommandReply, StreamInput};
 use crate::topology::{
     ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, ServerType,
     TopologyType,
@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, ReadPreferenceMode, ServerAddress};
 pub(super) struct Selection {
     started: Instant,
     deadline: Instant,
-    deprioritized: BTreeSet<ServerAddress>,
+    deprioritized: BTreeMap<ServerAddress, Avoid>,
     /// When the first suitable server answered: others that are as near answer soon after.
     suitable_since: Option<Instant>,
     /// Whether they have had their time.
@@ -40,20 +40,28 @@ enum Step {
 
 impl ClientMachine {
     /// The stream needs a server.
-    pub(super) fn start_selection(&mut self, deprioritized: Option<ServerAddress>) {
+    pub(super) fn start_selection(&mut self, deprioritized: BTreeMap<ServerAddress, Avoid>) {
         if let Some(journal) = self.journal() {
             journal.given_back();
         }
         self.drop_outdated_links();
+        let deadline = self.now
+            + self
+                .settings
+                .options
+                .server_selection_timeout
+                .min(LONGEST_SELECTION);
+        if !self.start_resolving(&deprioritized, deadline) {
+            self.select_until(deprioritized, deadline);
+        }
+    }
+
+    /// Selects a server, within what is left of the time.
+    pub(super) fn select_until(&mut self, deprioritized: BTreeMap<ServerAddress, Avoid>, deadline: Instant) {
         self.phase = Phase::Selecting(Selection {
             started: self.now,
-            deadline: self.now
-                + self
-                    .settings
-                    .options
-                    .server_selection_timeout
-                    .min(LONGEST_SELECTION),
-            deprioritized: deprioritized.into_iter().collect(),
+            deadline,
+            deprioritized,
             suitable_since: None,
             settled: false,
             over: false,
@@ -85,7 +93,9 @@ impl ClientMachine {
         if found.is_none() {
             self.topology.mark_stale();
         }
-        self.scan();
+        if !self.rescan_first() {
+            self.scan();
+        }
         let (checking, settling_time) = (self.is_checking(), self.settling_time());
         let only_primary = self.only_primary();
         let is_best_kind = found.as_ref().is_some_and(|address| self.is_best_kind(address));
@@ -104,7 +114,16 @@ impl ClientMachine {
         match found {
             Some(_) if wait => Step::Wait,
             Some(address) => Step::Take(address),
-            None if selection.over => Step::Fail(self.none_suitable()),
+            None if selection.over => {
+                let error = self.none_suitable(&self.selection_limit());
+                // "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side
+                // Operations Timeout specification, "Server Selection").
+                Step::Fail(if self.work.is_timed() {
+                    Error::timeout("no server was found", Some(error))
+                } else {
+                    error
+                })
+            }
             None => Step::Wait,
         }
     }
@@ -130,7 +149,12 @@ impl ClientMachine {
     fn criteria(&self) -> SelectionCriteria {
         let mut criteria = SelectionCriteria::read(self.work.read_preference().clone());
         if let Phase::Selecting(selection) = &self.phase {
-            criteria.deprioritized.clone_from(&selection.deprioritized);
+            let sharded = self.topology.description().topology_type == TopologyType::Sharded;
+            let avoided = selection.deprioritized.iter();
+            criteria.deprioritized = avoided
+                .filter(|(_, avoid)| sharded || **avoid == Avoid::Always)
+                .map(|(server, _)| server.clone())
+                .collect();
         }
         criteria
     }
@@ -162,9 +186,11 @@ impl ClientMachine {
     }
 
     fn is_checking(&self) -> bool {
-        self.links
-            .values()
-            .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
+        self.rescan_deadline().is_some()
+            || self
+                .links
+                .values()
+                .any(|link| matches!(link.stage, Stage::Opening | Stage::Checking))
     }
 
     /// A server is chosen: over to its connection.
@@ -203,7 +229,7 @@ impl ClientMachine {
         let outdated: Vec<_> = self
             .links
             .iter()
-            .filter(|(_, link)| link.generation < self.topology.generation(&link.address, None))
+            .filter(|(_, link)| link.generation < self.topology.generation(&link.address, link.service_id))
             .map(|(id, _)| *id)
             .collect();
         for id in outdated {
@@ -225,9 +251,11 @@ impl ClientMachine {
                 at,
                 reason: DeadlineReason::Scan,
             });
-        let scan = self.topology.next_check_at(self.now).map(|at| Deadline {
-            at,
-            reason: DeadlineReason::Scan,
+        let scan = self.rescan_deadline().or_else(|| {
+            self.topology.next_check_at(self.now).map(|at| Deadline {
+                at,
+                reason: DeadlineReason::Scan,
+            })
         });
         let looks_once = checking && self.settings.options.server_selection_timeout.is_zero();
         let end = (!selection.over && !looks_once).then_some(Deadline {
@@ -245,6 +273,9 @@ impl ClientMachine {
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Phase::Selecting(selection) = &mut self.phase {
             selection.deadline += by.min(LONGEST_SELECTION);
+        }
+        if let Phase::Resolving(resolving) = &mut self.phase {
+            resolving.deadline += by.min(LONGEST_SELECTION);
         }
         for link in self.links.values_mut() {
             link.connection.postpone(by);
@@ -282,19 +313,61 @@ impl ClientMachine {
             && self.topology.description().topology_type == TopologyType::ReplicaSetWithPrimary
     }
 
-    fn none_suitable(&self) -> Error {
+    fn selection_limit(&self) -> String {
         let options = &self.settings.options;
-        let looked = self.topology.selection_error_message(&self.criteria());
-        let limit = match options.server_selection_try_once {
+        match options.server_selection_try_once {
             Some(true) => "in one scan (serverSelectionTryOnce)".to_owned(),
             Some(false) | None => format!(
                 "within {} ms (serverSelectionTimeoutMS)",
                 options.server_selection_timeout.as_millis()
             ),
-        };
+        }
+    }
+
+    fn none_suitable(&self, limit: &str) -> Error {
+        let looked = self.topology.selection_error_message(&self.criteria());
         Error::new(ErrorKind::ServerSelection {
             message: format!("{looked} {limit}"),
         })
+    }
+
+    /// A call begins while a server is looked for: it has `serverSelectionTimeoutMS`, as each call has that selects.
+    pub(super) fn renew_selection(&mut self) {
+        if let Phase::Selecting(selection) = &mut self.phase
+            && self.work.is_open()
+            && self.work.is_timed()
+        {
+            selection.deadline = self.now
+                + self
+                    .settings
+                    .options
+                    .server_selection_timeout
+                    .min(LONGEST_SELECTION);
+            selection.over = false;
+        }
+    }
+
+    /// A timeout while a server was looked for has a cause: what is known of the servers.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match (&self.phase, error.kind()) {
+            (
+                Phase::Selecting(_) | Phase::Authenticating(..),
+                ErrorKind::Timeout { message, cause: None },
+            ) => Error::timeout(message.clone(), Some(self.none_suitable("in that time")))
+                .with_resume_token(error.resume_token().cloned()),
+            (_, _) => error,
+        }
+    }
+
+    pub(super) fn explained(&self, update: Update) -> Update {
+        match update {
+            Update::TimedOut(error) => Update::TimedOut(self.explain(error)),
+            Update::Change(_)
+            | Update::Idle(_)
+            | Update::Resuming(_)
+            | Update::Resumed { .. }
+            | Update::Invalidated { .. } => update,
+        }
     }
 }
 
@@ -362,7 +435,7 @@ fn application_error(link: &Link, kind: ApplicationErrorKind) -> ApplicationErro
             Stage::Checking | Stage::Ready => ConnectionPhase::Ready,
         },
         generation: link.generation,
-        service_id: None,
+        service_id: link.service_id,
         max_wire_version: link.connection.max_wire_version(),
     }
 }

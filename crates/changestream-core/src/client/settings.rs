@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Error;
 use crate::auth::{Credential, Mechanism};
 use crate::connection::{ClientMetadata, ConnectionSettings};
+use crate::dns::DnsFault;
 use crate::topology::{Topology, TopologySettings};
 use crate::uri::{self, AuthMechanism, ClientOptions};
+use crate::{Error, ServerAddress};
 
 /// What all streams of one client have in common: checked options, and what a handshake says.
 ///
@@ -27,7 +28,10 @@ impl ClientSettings {
     ///
     /// # Errors
     /// Options contradict each other, or ask for what is not built in.
-    pub fn new(options: ClientOptions, metadata: ClientMetadata) -> Result<Self, Error> {
+    pub fn new(mut options: ClientOptions, metadata: ClientMetadata) -> Result<Self, Error> {
+        if options.srv_host.is_some() {
+            options.hosts.clear();
+        }
         options.validate()?;
         let credential = options.credential.as_ref().map(credential).transpose()?;
         let connection = ConnectionSettings {
@@ -43,12 +47,49 @@ impl ClientSettings {
         };
         let topology = topology(&options);
         // The settings are the same for each stream: what is wrong with them is said once, here.
-        Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        if options.srv_host.is_none() {
+            Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        }
         Ok(Self {
             options,
             connection: Arc::new(connection),
             topology,
         })
+    }
+
+    /// The settings with the servers, and the defaults of a TXT record, that DNS gives.
+    pub(super) fn resolved(
+        &self,
+        hosts: Vec<ServerAddress>,
+        defaults: Option<&str>,
+    ) -> Result<Self, DnsFault> {
+        let contradiction = |message: String| DnsFault::Contradiction { message };
+        let mut resolved = self.clone();
+        let options = &mut resolved.options;
+        options.hosts = hosts;
+        if let Some(defaults) = defaults {
+            options
+                .add_defaults(defaults)
+                .map_err(|error| DnsFault::TxtOptions {
+                    message: error.to_string(),
+                })?;
+        }
+        options
+            .validate()
+            .map_err(|error| contradiction(error.to_string()))?;
+        let mut connection = ConnectionSettings::clone(&self.connection);
+        connection.load_balanced = options.load_balanced;
+        connection.credential = options
+            .credential
+            .as_ref()
+            .map(credential)
+            .transpose()
+            .map_err(|error| contradiction(error.to_string()))?;
+        resolved.connection = Arc::new(connection);
+        resolved.topology.seeds.clone_from(&options.hosts);
+        resolved.topology.replica_set.clone_from(&options.replica_set);
+        resolved.topology.load_balanced = options.load_balanced;
+        Ok(resolved)
     }
 
     /// The same settings, with [events](crate::monitoring) of all that happens. Default: none, and no cost.
@@ -74,22 +115,35 @@ fn topology(options: &ClientOptions) -> TopologySettings {
     settings
 }
 
-fn credential(credential: &uri::Credential) -> Result<Credential, Error> {
-    let mechanism = credential.mechanism.map(mechanism).transpose()?;
-    if let Some(mechanism) = mechanism {
-        mechanism.scram_hash()?;
-    }
-    let (Some(username), Some(password)) = (&credential.username, &credential.password) else {
+fn credential(given: &uri::Credential) -> Result<Credential, Error> {
+    let mechanism = given.mechanism.map(mechanism).transpose()?;
+    let needs_password = match mechanism {
+        None | Some(Mechanism::ScramSha1 | Mechanism::ScramSha256 | Mechanism::Plain) => true,
+        Some(Mechanism::MongodbX509 | Mechanism::MongodbAws | Mechanism::MongodbOidc) => false,
+        Some(Mechanism::Gssapi) => {
+            return Err(Error::invalid_argument(
+                "GSSAPI (Kerberos) is not supported: use SCRAM-SHA-256, MONGODB-X509, PLAIN, MONGODB-AWS or MONGODB-OIDC",
+            ));
+        }
+    };
+    if needs_password && (given.username.is_none() || given.password.is_none()) {
         return Err(Error::invalid_argument(
             "authentication needs a user name and a password: mongodb://user:password@host",
         ));
-    };
-    Ok(Credential::new(
-        username,
-        password.reveal(),
-        &credential.source,
-        mechanism,
-    ))
+    }
+    let username = given.username.as_deref().unwrap_or_default();
+    let password = given.password.clone().unwrap_or_default();
+    let mut credential = Credential::new(username, password, &given.source, mechanism);
+    if let Some(token) = given.mechanism_properties.get("AWS_SESSION_TOKEN") {
+        credential = credential.with_session_token(token);
+    }
+    if let Some(flow) = given.oidc_callback {
+        credential = credential.with_oidc_flow(flow);
+    }
+    if let Some(hosts) = &given.allowed_hosts {
+        credential = credential.with_allowed_hosts(hosts);
+    }
+    Ok(credential)
 }
 
 fn mechanism(mechanism: AuthMechanism) -> Result<Mechanism, Error> {

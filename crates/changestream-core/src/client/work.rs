@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::DeadlineReason;
 use crate::ReadPreference;
 use crate::command::{CommandMachine, CommandOutput};
 use crate::stream::{Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
@@ -31,7 +32,7 @@ impl Work {
             StreamInput::Failed(error) => commands.handle_failed(now, error),
             StreamInput::Timeout => commands.handle_timeout(now),
             // Only a stream has anything to demand.
-            StreamInput::Demand(_) => {}
+            StreamInput::Demand(_) | StreamInput::Begin => {}
         }
     }
 
@@ -50,16 +51,26 @@ impl Work {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<(Instant, DeadlineReason)> {
         match self {
             Self::Stream(stream) => stream.deadline(),
-            Self::Commands(commands) => commands.deadline(),
+            Self::Commands(commands) => commands.deadline().map(|at| (at, DeadlineReason::ResumeBackoff)),
         }
     }
 
-    pub(super) fn close(&mut self) -> Option<Farewell> {
+    /// How long each call may take.
+    pub(super) fn call_limit(&self) -> Option<Duration> {
+        self.stream().and_then(StreamMachine::call_limit)
+    }
+
+    /// Whether `timeoutMS` is set, be it to no limit.
+    pub(super) fn is_timed(&self) -> bool {
+        self.stream().is_some_and(StreamMachine::is_timed)
+    }
+
+    pub(super) fn close(&mut self, max_time: Option<Duration>) -> Option<Farewell> {
         match self {
-            Self::Stream(stream) => stream.close(),
+            Self::Stream(stream) => stream.close(max_time),
             Self::Commands(commands) => commands.close(),
         }
     }

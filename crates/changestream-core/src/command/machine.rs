@@ -1,6 +1,6 @@
 //! [`CommandMachine`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
@@ -8,8 +8,8 @@ use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use super::RunCommand;
 use crate::random::Random;
 use crate::stream::{
-    Command, CommandReply, Expects, Farewell, Retries, Server, is_overload, is_retryable_read,
-    overload_delay, read_preference,
+    Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_max_time_expired, is_overload,
+    is_retryable_read, overload_delay, read_preference,
 };
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -39,6 +39,8 @@ pub struct CommandRules {
     pub patience: Option<Duration>,
     /// Whether the client declares an API version, so that a command must not.
     pub declares_api: bool,
+    /// Whether `timeoutMS` is set: a command that the server gave up for its `maxTimeMS` is a timeout then.
+    pub is_timed: bool,
 }
 
 /// What a command machine wants.
@@ -46,8 +48,8 @@ pub struct CommandRules {
 pub enum CommandOutput {
     /// A server by the command's read preference.
     SelectServer {
-        /// A server to avoid where there is another.
-        deprioritized: Option<ServerAddress>,
+        /// Servers to avoid where there are others.
+        deprioritized: BTreeMap<ServerAddress, Avoid>,
         /// Whether it is for a command that was tried before.
         again: bool,
     },
@@ -77,7 +79,7 @@ struct Job {
     retries: u32,
     /// Whether an overloaded server refused it: it may then be tried again more often.
     overloaded: bool,
-    avoided: Option<ServerAddress>,
+    avoided: BTreeMap<ServerAddress, Avoid>,
 }
 
 /// A session of the machine's own.
@@ -145,7 +147,13 @@ impl CommandMachine {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(job, server) => match &reply.error {
                 Some(error) => {
+                    let expired = self.rules.is_timed && is_max_time_expired(error);
                     let error = Error::new(ErrorKind::Server(error.clone())).at(server.address.clone());
+                    let error = if expired {
+                        Error::timeout("the server gave the command up", Some(error))
+                    } else {
+                        error
+                    };
                     let pause = reply.base_backoff();
                     self.failed(now, job, Some(server), error, pause);
                 }
@@ -237,7 +245,7 @@ impl CommandMachine {
             command,
             retries: 0,
             overloaded: false,
-            avoided: None,
+            avoided: BTreeMap::new(),
         });
     }
 
@@ -275,11 +283,12 @@ impl CommandMachine {
             return self.finish(server, Err(error));
         }
         job.retries += 1;
+        if let Some(server) = error.server() {
+            job.avoided.insert(server.clone(), retries.avoid(refused));
+        }
         if !refused {
-            job.avoided = error.server().cloned();
             return self.select(job);
         }
-        job.avoided = error.server().filter(|_| retries.retargets).cloned();
         let delay = overload_delay(job.retries, base_backoff, &mut self.random);
         self.state = State::BackingOff(job, now + delay);
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 /// A request that is on its way, or whose further replies are.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -14,8 +16,11 @@ pub(super) struct Exchange {
     /// The `responseTo` of the reply that is awaited.
     answers: i32,
     /// How long the connection may be silent; judged by `silent_until`.
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     silent_until: Option<Instant>,
+    /// The message, uncompressed, where it would be sent again once the connection has authenticated anew; and whether
+    /// it may be compressed.
+    pub(super) repeat: Option<(Bytes, bool)>,
 }
 
 /// What a request is for.
@@ -55,7 +60,15 @@ impl Exchanges {
             answers: request_id,
             timeout,
             silent_until: after(now, timeout),
+            repeat: None,
         });
+    }
+
+    /// Keeps a request's message, to be sent again.
+    pub(super) fn keep(&mut self, request_id: i32, message: &Bytes, may_be_compressed: bool) {
+        for exchange in self.0.iter_mut().filter(|e| e.request_id == request_id) {
+            exchange.repeat = Some((message.clone(), may_be_compressed));
+        }
     }
 
     /// Takes out the one that a reply with this `responseTo` belongs to. A further reply of an exhaust answers the

@@ -5,7 +5,8 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::Bytes;
 
 use super::ConnectionSettings;
-use crate::auth::{Conversation, Mechanism};
+use crate::ServerAddress;
+use crate::auth::{Conversation, Mechanism, Parties};
 use crate::random::Random;
 use crate::wire::{self, Compressor, Flags};
 
@@ -56,6 +57,7 @@ impl Dialect {
 /// The handshake command, and the conversation that it starts speculatively.
 pub(super) fn handshake(
     settings: &ConnectionSettings,
+    server: &ServerAddress,
     dialect: Dialect,
     random: &mut Random,
 ) -> (RawDocumentBuf, Option<Conversation>) {
@@ -80,14 +82,13 @@ pub(super) fn handshake(
         command.append(cstr!("saslSupportedMechs"), user);
     }
     let mechanism = credential.mechanism().unwrap_or(Mechanism::ScramSha256);
-    // A mechanism that is not supported is refused when the connection is to authenticate, by an error that says so.
-    let speculative = Conversation::new(credential, mechanism, random).ok();
-    if let Some(conversation) = &speculative {
-        let mut start = conversation.start();
-        start.append(cstr!("db"), credential.source());
-        command.append(cstr!("speculativeAuthenticate"), start);
-    }
-    (command, speculative)
+    let parties = Parties { credential, server };
+    let Some((conversation, mut start)) = Conversation::speculate(parties, mechanism, random) else {
+        return (command, None);
+    };
+    start.append(cstr!("db"), credential.source());
+    command.append(cstr!("speculativeAuthenticate"), start);
+    (command, Some(conversation))
 }
 
 /// The compressors that the handshake offers, in order of preference.

@@ -6,8 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::raw::cstr;
-use bson::{RawDocument, RawDocumentBuf};
+use bson::RawDocument;
 use bytes::Bytes;
 
 use super::exchange::{Exchanges, Purpose, after};
@@ -15,10 +14,10 @@ use super::foreign;
 use super::hello::{self, Dialect};
 use super::incoming::Incoming;
 use super::server::{Server, readable};
-use super::state::State;
+use super::state::{Awaits, State};
 use super::{ConnectionOutput, ConnectionSettings, Reply, Request, reply};
 use crate::ServerAddress;
-use crate::auth::{Conversation, Next, refused_by_server};
+use crate::auth::Proved;
 use crate::client::{Deadline, DeadlineReason, Disconnected};
 use crate::error::{Error, ErrorKind};
 use crate::random::Random;
@@ -31,25 +30,27 @@ use crate::wire::{self, Compressor, Flags, FrameReader, Message, WireError};
 /// outputs with [`poll_output`](Self::poll_output) until there is none. After [`ConnectionOutput::Failed`] nothing
 /// comes any more.
 pub struct Connection {
-    settings: Arc<ConnectionSettings>,
-    address: ServerAddress,
-    random: Random,
+    pub(super) settings: Arc<ConnectionSettings>,
+    pub(super) address: ServerAddress,
+    pub(super) random: Random,
     reader: FrameReader,
-    outputs: VecDeque<ConnectionOutput>,
+    pub(super) outputs: VecDeque<ConnectionOutput>,
     last_request_id: i32,
-    exchanges: Exchanges,
+    pub(super) exchanges: Exchanges,
     /// Requests that wait for the connection to be ready.
-    held: Vec<Held>,
-    state: State,
+    pub(super) held: Vec<Held>,
+    pub(super) state: State,
 }
 
-struct Held {
-    request_id: i32,
+pub(super) struct Held {
+    pub(super) request_id: i32,
     /// Uncompressed: whether to compress is known after the handshake.
-    bytes: Bytes,
-    may_be_compressed: bool,
-    purpose: Purpose,
-    timeout: Option<Duration>,
+    pub(super) bytes: Bytes,
+    pub(super) may_be_compressed: bool,
+    pub(super) purpose: Purpose,
+    pub(super) timeout: Option<Duration>,
+    /// Whether it would be sent once more if the connection had to authenticate anew.
+    pub(super) repeatable: bool,
 }
 
 impl Connection {
@@ -125,6 +126,11 @@ impl Connection {
     pub fn deadline(&self) -> Option<Deadline> {
         let own = match &self.state {
             State::Connecting { give_up, .. } => give_up.map(|at| (at, DeadlineReason::Connect)),
+            State::Authenticating {
+                awaits: Awaits::Time(at),
+                give_up,
+                ..
+            } => Some((give_up.map_or(*at, |end| end.min(*at)), DeadlineReason::Handshake)),
             State::Greeting { give_up, .. } | State::Authenticating { give_up, .. } => {
                 give_up.map(|at| (at, DeadlineReason::Handshake))
             }
@@ -155,7 +161,8 @@ impl Connection {
         let State::Connecting { give_up, dialect } = self.state else {
             return;
         };
-        let (command, speculative) = hello::handshake(&self.settings, dialect, &mut self.random);
+        let (command, speculative) =
+            hello::handshake(&self.settings, &self.address, dialect, &mut self.random);
         self.state = State::Greeting {
             give_up,
             dialect,
@@ -217,6 +224,9 @@ impl Connection {
         if now < at {
             return;
         }
+        if reason == DeadlineReason::Handshake && self.handle_authentication_timeout(now) {
+            return;
+        }
         let limit = self.settings.connect_timeout;
         let message = match (reason, self.exchanges.deadline()) {
             (DeadlineReason::Connect, _) if self.settings.tls => {
@@ -248,22 +258,6 @@ impl Connection {
             State::Greeted { .. } | State::Ready { .. } | State::Failed => {}
         }
         self.exchanges.postpone_checks(by);
-    }
-
-    /// After [`ConnectionOutput::Hello`]: authenticates, if there is a credential and the server is one that has users
-    /// (an arbiter has none). [`ConnectionOutput::Ready`] follows.
-    pub fn authenticate(&mut self, now: Instant) {
-        let state = mem::replace(&mut self.state, State::Failed);
-        let State::Greeted {
-            server,
-            handshake,
-            speculative,
-        } = state
-        else {
-            self.state = state;
-            return;
-        };
-        self.begin_authentication(now, server, &handshake, speculative);
     }
 
     /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
@@ -299,6 +293,7 @@ impl Connection {
                 wanted: true,
             },
             timeout: request.reply_timeout,
+            repeatable: self.settings.credential.is_some(),
         };
         match self.state {
             State::Ready { .. } => self.release(now, held),
@@ -342,6 +337,9 @@ impl Connection {
             return self.fail_protocol(message.to_owned());
         }
         let round_trip = now.saturating_duration_since(exchange.since);
+        let Some((exchange, incoming)) = self.sift_refused(now, exchange, incoming) else {
+            return;
+        };
         match exchange.purpose {
             Purpose::Handshake | Purpose::Check => self.handle_hello(incoming.body, round_trip),
             Purpose::Authentication => self.handle_authentication(now, &incoming.body),
@@ -403,93 +401,9 @@ impl Connection {
             .push_back(ConnectionOutput::Hello { body, round_trip });
     }
 
-    fn begin_authentication(
-        &mut self,
-        now: Instant,
-        server: Server,
-        handshake: &Bytes,
-        speculative: Option<Conversation>,
-    ) {
-        let settings = Arc::clone(&self.settings);
-        let (Some(credential), Some(hello)) = (&settings.credential, readable(handshake)) else {
-            return self.become_ready(now, server);
-        };
-        // "If the server is of type RSArbiter, no authentication is possible" (Authentication specification).
-        if reply::is_true(hello, "arbiterOnly") {
-            return self.become_ready(now, server);
-        }
-        let give_up = after(now, connect_timeout(&settings));
-        let mechanism = credential.negotiate(hello);
-        let begun = speculative.filter(|conversation| conversation.mechanism() == mechanism);
-        if let (Some(conversation), Ok(answer)) = (begun, hello.get_document("speculativeAuthenticate")) {
-            return self.advance(now, server, give_up, conversation, answer);
-        }
-        match Conversation::new(credential, mechanism, &mut self.random) {
-            Ok(conversation) => {
-                let mut start = conversation.start();
-                start.append(cstr!("$db"), credential.source());
-                self.state = State::Authenticating {
-                    server,
-                    give_up,
-                    conversation,
-                };
-                self.transmit_authentication(now, start);
-            }
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn handle_authentication(&mut self, now: Instant, body: &Bytes) {
-        let Some(answer) = readable(body) else {
-            return self.fail_protocol("the answer to authentication is not a readable document".to_owned());
-        };
-        let state = mem::replace(&mut self.state, State::Failed);
-        let State::Authenticating {
-            server,
-            give_up,
-            conversation,
-        } = state
-        else {
-            self.state = state;
-            return;
-        };
-        match &self.settings.credential {
-            Some(credential) if !reply::is_ok(answer) => {
-                self.fail(refused_by_server(credential, conversation.mechanism(), answer));
-            }
-            Some(_) | None => self.advance(now, server, give_up, conversation, answer),
-        }
-    }
-
-    fn advance(
-        &mut self,
-        now: Instant,
-        server: Server,
-        give_up: Option<Instant>,
-        conversation: Conversation,
-        answer: &RawDocument,
-    ) {
-        let settings = Arc::clone(&self.settings);
-        let Some(credential) = &settings.credential else {
-            return self.become_ready(now, server);
-        };
-        match conversation.handle_reply(credential, answer) {
-            Ok(Next::Continue(conversation, command)) => {
-                self.state = State::Authenticating {
-                    server,
-                    give_up,
-                    conversation,
-                };
-                self.transmit_authentication(now, command);
-            }
-            Ok(Next::Done) => self.become_ready(now, server),
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn become_ready(&mut self, now: Instant, server: Server) {
+    pub(super) fn become_ready(&mut self, now: Instant, server: Server, proved: Option<Proved>) {
         self.reader.set_max_message_size(server.max_message_size());
-        self.state = State::Ready { server };
+        self.state = State::Ready { server, proved };
         self.outputs.push_back(ConnectionOutput::Ready);
         for held in mem::take(&mut self.held) {
             self.release(now, held);
@@ -499,6 +413,10 @@ impl Connection {
     fn release(&mut self, now: Instant, held: Held) {
         self.exchanges
             .open(now, held.request_id, held.purpose, held.timeout);
+        if held.repeatable {
+            self.exchanges
+                .keep(held.request_id, &held.bytes, held.may_be_compressed);
+        }
         let compressed = self
             .compressor()
             .filter(|_| held.may_be_compressed)
@@ -506,21 +424,11 @@ impl Connection {
         self.transmit(compressed.unwrap_or(held.bytes));
     }
 
-    fn transmit_authentication(&mut self, now: Instant, mut command: RawDocumentBuf) {
-        if let Some(api) = &self.settings.server_api {
-            api.declare(&mut command);
-        }
-        let request_id = self.next_request_id();
-        self.exchanges
-            .open(now, request_id, Purpose::Authentication, None);
-        self.transmit(wire::encode_op_msg(request_id, 0, Flags::NONE, &command, &[]));
-    }
-
-    fn transmit(&mut self, bytes: Bytes) {
+    pub(super) fn transmit(&mut self, bytes: Bytes) {
         self.outputs.push_back(ConnectionOutput::Transmit(bytes));
     }
 
-    fn next_request_id(&mut self) -> i32 {
+    pub(super) fn next_request_id(&mut self) -> i32 {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         if self.last_request_id == 0 {
             // `responseTo: 0` is what a message has that answers nothing.
@@ -529,7 +437,7 @@ impl Connection {
         self.last_request_id
     }
 
-    fn fail_protocol(&mut self, message: String) {
+    pub(super) fn fail_protocol(&mut self, message: String) {
         let greeting = matches!(self.state, State::Greeting { .. });
         let message = if greeting && !message.ends_with('?') {
             format!("{message}; is this a MongoDB server?")
@@ -540,16 +448,17 @@ impl Connection {
     }
 
     /// Ends it. What was received before is still handed over; what was to be sent is not sent.
-    fn fail(&mut self, error: Error) {
+    pub(super) fn fail(&mut self, error: Error) {
         self.state = State::Failed;
         self.reader = FrameReader::new();
         self.exchanges.clear();
         self.held = Vec::new();
         self.outputs.retain(|output| match output {
-            ConnectionOutput::Transmit(_) => false,
+            ConnectionOutput::Transmit(_) | ConnectionOutput::Credentials(_) => false,
             ConnectionOutput::Hello { .. }
             | ConnectionOutput::Ready
             | ConnectionOutput::Reply(_)
+            | ConnectionOutput::Refused(_)
             | ConnectionOutput::Failed(_) => true,
         });
         let error = error.at(self.address.clone());
@@ -576,7 +485,7 @@ fn command_name(command: &RawDocument) -> Option<&str> {
     Some(command.iter_elements().next()?.ok()?.key().as_str())
 }
 
-fn connect_timeout(settings: &ConnectionSettings) -> Option<Duration> {
+pub(super) fn connect_timeout(settings: &ConnectionSettings) -> Option<Duration> {
     Some(settings.connect_timeout).filter(|timeout| !timeout.is_zero())
 }
 

@@ -34,7 +34,11 @@
 //! Connecting -> Greeting -> Greeted -> Authenticating -> Ready
 //!            connected   Hello     authenticate()      Ready
 //! ```
+//!
+//! A server may want a connection that is ready to authenticate anew (error 391): then it goes back to `Authenticating`,
+//! and sends what was refused again.
 
+mod authenticating;
 mod environment;
 mod exchange;
 mod foreign;
@@ -56,7 +60,7 @@ pub use environment::Environment;
 pub use machine::Connection;
 pub use metadata::{ClientMetadata, OperatingSystem};
 
-use crate::auth::Credential;
+use crate::auth::{Credential, CredentialRequest};
 use crate::wire::Compressor;
 use crate::{Error, ServerApi};
 
@@ -111,8 +115,13 @@ pub enum ConnectionOutput {
     },
     /// [`Connection::authenticate`] has succeeded: requests are sent from now on.
     Ready,
+    /// Authentication needs this of the world outside: answer by [`Connection::answer`].
+    Credentials(CredentialRequest),
     /// The answer to a request, whether it succeeded (`ok: 1`) or not.
     Reply(Reply),
+    /// The answer to a request that says that the connection must authenticate anew (`ReauthenticationRequired`). It
+    /// does so by itself, and sends the request again, under the number that it had: another answer follows.
+    Refused(Reply),
     /// The connection is of no use any more: close it. Nothing follows.
     Failed(Error),
 }
@@ -127,7 +136,9 @@ impl fmt::Debug for ConnectionOutput {
                 .field("round_trip", round_trip)
                 .finish_non_exhaustive(),
             Self::Ready => f.write_str("Ready"),
+            Self::Credentials(request) => f.debug_tuple("Credentials").field(request).finish(),
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
+            Self::Refused(reply) => f.debug_tuple("Refused").field(reply).finish(),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
         }
     }

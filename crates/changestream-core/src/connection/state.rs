@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::hello::Dialect;
 use super::server::Server;
-use crate::auth::Conversation;
+use crate::auth::{Conversation, Proved};
 
 /// Each state owns what is only known in it.
 pub(super) enum State {
@@ -28,15 +28,30 @@ pub(super) enum State {
         handshake: Bytes,
         speculative: Option<Conversation>,
     },
+    /// Before the first request, or because the server wants it again.
     Authenticating {
         server: Server,
         give_up: Option<Instant>,
         conversation: Conversation,
+        awaits: Awaits,
     },
     Ready {
         server: Server,
+        /// None where there is nobody to authenticate as.
+        proved: Option<Proved>,
     },
     Failed,
+}
+
+/// What a conversation goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The server's reply.
+    Reply,
+    /// The answer to what was asked outside.
+    Credentials,
+    /// That time.
+    Time(Instant),
 }
 
 impl State {
@@ -54,18 +69,18 @@ impl State {
 
     pub(super) fn server(&self) -> Option<&Server> {
         match self {
-            Self::Greeted { server, .. } | Self::Authenticating { server, .. } | Self::Ready { server } => {
-                Some(server)
-            }
+            Self::Greeted { server, .. }
+            | Self::Authenticating { server, .. }
+            | Self::Ready { server, .. } => Some(server),
             Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
         }
     }
 
     pub(super) fn server_mut(&mut self) -> Option<&mut Server> {
         match self {
-            Self::Greeted { server, .. } | Self::Authenticating { server, .. } | Self::Ready { server } => {
-                Some(server)
-            }
+            Self::Greeted { server, .. }
+            | Self::Authenticating { server, .. }
+            | Self::Ready { server, .. } => Some(server),
             Self::Connecting { .. } | Self::Greeting { .. } | Self::Failed => None,
         }
     }

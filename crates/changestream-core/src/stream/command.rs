@@ -80,8 +80,15 @@ impl Commands {
         })
     }
 
-    /// The aggregate that opens a cursor, from the user's starting point or from where the stream stands.
-    pub(crate) fn aggregate(&self, start: Start, position: &Position, server: &Server) -> RawDocumentBuf {
+    /// The aggregate that opens a cursor, from the user's starting point or from where the stream stands. `max_time` is how
+    /// long the server may take for it.
+    pub(crate) fn aggregate(
+        &self,
+        start: Start,
+        position: &Position,
+        server: &Server,
+        max_time: Option<Duration>,
+    ) -> RawDocumentBuf {
         let mut stage = self.stage.clone();
         match start {
             Start::Open => position.append_start(&mut stage),
@@ -111,6 +118,9 @@ impl Commands {
             command.append(cstr!("comment"), comment.as_raw_bson_ref());
         }
         command.append(cstr!("cursor"), cursor);
+        if let Some(time) = max_time {
+            command.append(cstr!("maxTimeMS"), milliseconds(time));
+        }
         if let Some(concern) = &self.read_concern {
             command.append(cstr!("readConcern"), rawdoc! { "level": concern.level.as_str() });
         }
@@ -122,15 +132,22 @@ impl Commands {
         command
     }
 
-    /// The next batch. `namespace` is what the server called the cursor's, `db.collection`.
-    pub(crate) fn get_more(&self, id: i64, namespace: Option<&str>, server: &Server) -> RawDocumentBuf {
+    /// The next batch. `namespace` is what the server called the cursor's, `db.collection`; `wait` is the longest that the
+    /// server may wait for a change, where the user has said how long.
+    pub(crate) fn get_more(
+        &self,
+        id: i64,
+        namespace: Option<&str>,
+        server: &Server,
+        wait: Duration,
+    ) -> RawDocumentBuf {
         let (database, collection) = self.split(namespace);
         let mut command = rawdoc! { "getMore": id, "collection": collection };
         if let Some(size) = self.batch_size.filter(|size| *size > 0) {
             append_size(&mut command, size);
         }
         if let Some(time) = self.max_await_time {
-            command.append(cstr!("maxTimeMS"), milliseconds(time));
+            command.append(cstr!("maxTimeMS"), milliseconds(time.min(wait)));
         }
         if let Some(comment) = &self.comment
             && server.max_wire_version >= WIRE_VERSION_OF_COMMENT_ON_GET_MORE
@@ -143,11 +160,20 @@ impl Commands {
     }
 
     /// Kills a cursor; to be sent to the server that owns it, and to no other.
-    pub(crate) fn kill_cursors(&self, id: i64, namespace: Option<&str>, server: &Server) -> RawDocumentBuf {
+    pub(crate) fn kill_cursors(
+        &self,
+        id: i64,
+        namespace: Option<&str>,
+        server: &Server,
+        max_time: Option<Duration>,
+    ) -> RawDocumentBuf {
         let (database, collection) = self.split(namespace);
         let mut cursors = RawArrayBuf::new();
         cursors.push(id);
         let mut command = rawdoc! { "killCursors": collection, "cursors": cursors };
+        if let Some(time) = max_time {
+            command.append(cstr!("maxTimeMS"), milliseconds(time));
+        }
         self.append_session(&mut command, server);
         command.append(cstr!("$db"), database);
         command

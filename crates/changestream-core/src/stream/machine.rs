@@ -1,27 +1,33 @@
 //! The machine itself: states and transitions.
 
+mod calls;
 mod delivery;
 mod opening;
+mod rules;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use calls::Calls;
 use delivery::Delivery;
+use rules::Rules;
+pub use rules::{Patience, Retries};
 
 use super::command::Commands;
 use super::inbox::{Arrived, Inbox, Item};
 use super::position::Position;
 use super::reply::CursorReply;
-use super::resumable::{cursor_is_gone, is_overload, is_resumable};
+use super::resumable::{cursor_is_gone, is_resumable};
 use super::{
-    Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats,
+    Avoid, Command, CommandReply, Expects, Farewell, Role, Server, Start, StreamInput, StreamOutput,
+    StreamStats,
 };
-use crate::client::Demand;
+use crate::client::{DeadlineReason, Demand};
 use crate::faults::Fault;
-use crate::options::{ResumePolicy, Scope, WatchOptions};
+use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
-use crate::{Error, ErrorKind, ReadPreference, ServerAddress, ServerError, Session};
+use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
 /// One change stream, from its first aggregate to its end.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ pub struct StreamMachine {
     inbox: Inbox,
     outbox: VecDeque<StreamOutput>,
     demand: Demand,
+    calls: Calls,
     /// Whether the getMore that a [`Demand::TryNext`] is worth was sent.
     tried: bool,
     opened: bool,
@@ -45,41 +52,6 @@ pub struct StreamMachine {
     left_behind: Option<(ServerAddress, Cursor)>,
     stats: StreamStats,
     random: Random,
-}
-
-/// What the user decided.
-#[derive(Debug)]
-struct Rules {
-    prefetch_batches: usize,
-    prefetch_bytes: usize,
-    resume_policy: ResumePolicy,
-    retries: Retries,
-    ends_session: bool,
-    read_preference: ReadPreference,
-    max_await: Duration,
-    patience: Patience,
-}
-
-/// How long replies may take beyond what the server was told to wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For an aggregate that starts now: the server has nothing to read before it answers.
-    pub open: Duration,
-    /// For an aggregate that starts in the past: the server may have much of its log to read.
-    pub scan: Duration,
-    /// For a getMore, on top of its await time.
-    pub get_more: Duration,
-}
-
-/// Which failures of a command are answered by sending it again, before anything is said of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// Whether aggregates are retryable reads, and commands are tried again at all (`retryReads`).
-    pub reads: bool,
-    /// How often a command is tried again that an overloaded server refused (`maxAdaptiveRetries`).
-    pub overloads: u32,
-    /// Whether another server is preferred for that (`enableOverloadRetargeting`).
-    pub retargets: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +69,8 @@ enum State {
     Faulted(Option<Server>),
     /// The next attempt to open or to resume waits for its time.
     BackingOff(Goal, Instant),
+    /// The call that was to resume ran out of time: the next one starts anew.
+    Interrupted,
     /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
     Exhausted(Server),
     /// To be reported.
@@ -108,11 +82,22 @@ enum State {
 struct Live {
     server: Server,
     cursor: Cursor,
-    in_flight: bool,
+    flight: Flight,
     /// The last reply was empty: the next getMore waits for the consumer.
     idle: bool,
     /// How often the getMore was sent again because the server was overloaded.
     overloads: u32,
+}
+
+/// Of a getMore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flight {
+    /// None is in flight.
+    Landed,
+    /// One is.
+    Awaited,
+    /// One is, and the call that it was for has ended.
+    Late,
 }
 
 #[derive(Clone, Debug)]
@@ -129,10 +114,14 @@ struct Goal {
     retries: u32,
     /// Whether an overloaded server refused it: it may then be tried again more often.
     overloaded: bool,
-    /// A server to avoid where there is another.
-    avoided: Option<ServerAddress>,
+    /// Servers to avoid where there are others.
+    avoided: BTreeMap<ServerAddress, Avoid>,
     /// When what made it necessary happened.
     since: Instant,
+    /// Whether the call that it is for has ended.
+    late: bool,
+    /// Why it was tried again.
+    failure: Option<Error>,
 }
 
 impl Goal {
@@ -141,16 +130,11 @@ impl Goal {
             start,
             retries: 0,
             overloaded: false,
-            avoided: None,
+            avoided: BTreeMap::new(),
             since,
+            late: false,
+            failure: None,
         }
-    }
-}
-
-impl Retries {
-    /// Whether a getMore that was refused so, and was sent again this often, is sent once more.
-    fn allow(self, error: &ServerError, retries: u32) -> bool {
-        self.reads && retries < self.overloads && is_overload(error)
     }
 }
 
@@ -196,6 +180,7 @@ impl StreamMachine {
             inbox: Inbox::default(),
             outbox: VecDeque::new(),
             demand: Demand::None,
+            calls: Calls::new(options.timeout, options.max_await_time)?,
             tried: false,
             opened: false,
             attempts: 0,
@@ -211,18 +196,20 @@ impl StreamMachine {
     /// Takes an input in. What does not fit the state is ignored.
     pub fn handle_input(&mut self, now: Instant, input: StreamInput) {
         match input {
-            StreamInput::Ready(server) => self.on_ready(server),
+            StreamInput::Ready(server) => self.on_ready(now, server),
             StreamInput::Reply(reply) => self.on_reply(now, reply),
             StreamInput::Failed(error) => self.on_failed(now, error),
             StreamInput::Timeout => self.on_timeout(now),
-            StreamInput::Demand(demand) => self.on_demand(demand),
+            StreamInput::Demand(demand) => self.on_demand(now, demand),
+            StreamInput::Begin => self.on_begin(now),
         }
     }
 
     /// The next thing that the stream wants; none until an input comes.
     pub fn poll_output(&mut self, now: Instant) -> Option<StreamOutput> {
+        self.begin_opening(now);
         loop {
-            self.fetch();
+            self.fetch(now);
             if let Some(output) = self.outbox.pop_front() {
                 return Some(output);
             }
@@ -238,22 +225,31 @@ impl StreamMachine {
     }
 
     /// When time alone moves the stream on.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::BackingOff(_, until) | State::Postponed(_, until) => Some(*until),
+    pub(crate) fn deadline(&self) -> Option<(Instant, DeadlineReason)> {
+        let pause = match &self.state {
+            State::BackingOff(_, until) | State::Postponed(_, until) => {
+                Some((*until, DeadlineReason::ResumeBackoff))
+            }
             State::Selecting(_)
             | State::Opening(..)
             | State::Live(_)
             | State::Faulted(_)
+            | State::Interrupted
             | State::Exhausted(_)
             | State::Ending(..)
             | State::Ended => None,
-        }
+        };
+        pause
+            .into_iter()
+            .chain(self.call_deadline())
+            .min_by_key(|(at, _)| *at)
     }
 
     /// Ends the stream from outside. What is left to be told to a server is returned; no output comes any more.
-    pub fn close(&mut self) -> Option<Farewell> {
-        let farewell = self.farewell();
+    ///
+    /// `max_time` is how long a server may take for it, where `timeoutMS` is set.
+    pub fn close(&mut self, max_time: Option<Duration>) -> Option<Farewell> {
+        let farewell = self.farewell(max_time.filter(|_| self.calls.limit().is_some()));
         self.inbox.clear();
         self.outbox.clear();
         self.state = State::Ended;
@@ -288,6 +284,7 @@ impl StreamMachine {
             | State::Live(_)
             | State::Postponed(..)
             | State::Faulted(_)
+            | State::Interrupted
             | State::BackingOff(..) => true,
             State::Exhausted(_) => self.has_buffered(),
             State::Ending(..) | State::Ended => false,
@@ -305,11 +302,14 @@ impl StreamMachine {
 
 /// Inputs.
 impl StreamMachine {
-    fn on_ready(&mut self, server: Server) {
+    fn on_ready(&mut self, now: Instant, server: Server) {
         let State::Selecting(goal) = &self.state else {
             return;
         };
         let goal = goal.clone();
+        let Some(max_time) = self.time_for_aggregate(now, &goal, &server) else {
+            return;
+        };
         if let Some((owner, cursor)) = self.left_behind.take()
             && (owner == server.address || Fault::KilledElsewhere.is_on())
             && server.role != Role::LoadBalanced
@@ -319,8 +319,12 @@ impl StreamMachine {
         if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
             self.commands.change_session(Session::new(&mut self.random));
         }
-        let body = self.commands.aggregate(goal.start, &self.position, &server);
-        let within = if self.position.starts_in_the_past(goal.start) {
+        let body = self
+            .commands
+            .aggregate(goal.start, &self.position, &server, max_time);
+        let within = if self.calls.are_timed() {
+            FOREVER
+        } else if self.position.starts_in_the_past(goal.start) {
             self.rules.patience.scan
         } else {
             self.rules.patience.open
@@ -342,24 +346,21 @@ impl StreamMachine {
                 }
                 None => self.opened(goal, server, &reply),
             },
-            State::Live(live) if live.in_flight => match &reply.error {
+            State::Live(live) if live.flight != Flight::Landed => match &reply.error {
                 Some(error) if self.rules.retries.allow(error, live.overloads) => {
-                    let overloads = live.overloads + 1;
-                    let delay = self.overload_delay(overloads, reply.base_backoff());
-                    let (in_flight, idle) = (false, live.idle);
-                    let live = Live {
-                        in_flight,
-                        idle,
-                        overloads,
-                        ..live
-                    };
-                    self.state = State::Postponed(live, now + delay);
+                    let error = self.told_by_server(error.clone()).at(live.server.address.clone());
+                    self.postpone(now, live, error, reply.base_backoff());
                 }
                 Some(error) => {
                     if live.cursor.id != 0 && !cursor_is_gone(error) {
                         self.kill(&live.cursor, &live.server);
                     }
-                    let error = Error::new(ErrorKind::from_server(error.clone()));
+                    let error = self.told_by_server(error.clone());
+                    if error.is_timeout() && live.flight == Flight::Late {
+                        // The call has been told.
+                        self.state = State::Interrupted;
+                        return;
+                    }
                     self.faulted(&live.server, error);
                     self.state = State::Faulted(Some(live.server));
                 }
@@ -370,6 +371,7 @@ impl StreamMachine {
             | State::Postponed(..)
             | State::Faulted(_)
             | State::BackingOff(..)
+            | State::Interrupted
             | State::Exhausted(_)
             | State::Ending(..)
             | State::Ended) => self.state = unmoved,
@@ -389,29 +391,36 @@ impl StreamMachine {
             }
             // The connection is gone: nothing is left to be told to its server.
             State::Faulted(_) => self.state = State::Faulted(None),
-            unmoved @ (State::BackingOff(..) | State::Exhausted(_) | State::Ending(..) | State::Ended) => {
-                self.state = unmoved;
-            }
-        }
-    }
-
-    fn on_timeout(&mut self, now: Instant) {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::BackingOff(goal, until) if until <= now => self.select(goal),
-            State::Postponed(live, until) if until <= now => self.ask(live),
-            unmoved @ (State::Selecting(_)
-            | State::Opening(..)
-            | State::Live(_)
-            | State::Postponed(..)
-            | State::Faulted(_)
-            | State::BackingOff(..)
+            unmoved @ (State::BackingOff(..)
+            | State::Interrupted
             | State::Exhausted(_)
             | State::Ending(..)
             | State::Ended) => self.state = unmoved,
         }
     }
 
-    fn on_demand(&mut self, demand: Demand) {
+    fn on_timeout(&mut self, now: Instant) {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::BackingOff(goal, until) if until <= now => self.select(goal),
+            State::Postponed(live, until) if until <= now => self.ask(now, live),
+            unmoved @ (State::Selecting(_)
+            | State::Opening(..)
+            | State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..)
+            | State::Interrupted
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended) => self.state = unmoved,
+        }
+        self.judge_call(now);
+    }
+
+    fn on_demand(&mut self, now: Instant, demand: Demand) {
+        if demand != Demand::None && !self.calls.is_going_on() {
+            self.calls.begin(now, false);
+        }
         if demand == Demand::TryNext && self.demand != Demand::TryNext {
             self.tried = false;
         }
@@ -422,12 +431,24 @@ impl StreamMachine {
 /// Reading on.
 impl StreamMachine {
     /// Asks for the next batch if there is reason to.
-    fn fetch(&mut self) {
+    fn fetch(&mut self, now: Instant) {
         let wanted = self.inbox.is_empty() && self.is_waited_for();
-        let State::Live(live) = &self.state else { return };
-        if live.in_flight {
-            return;
-        }
+        let live = match &self.state {
+            State::Live(live) if live.flight == Flight::Landed => live,
+            State::Interrupted if self.inbox.is_empty() && self.demand != Demand::None => {
+                return self.select(Goal::new(Start::Resume, now));
+            }
+            State::Live(_)
+            | State::Interrupted
+            | State::Selecting(_)
+            | State::Opening(..)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..)
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => return,
+        };
         let ahead = !live.idle && {
             let held: usize = self.inbox.batches().map(super::batch::Batch::len).sum();
             let batches = self.inbox.batches().count();
@@ -437,16 +458,27 @@ impl StreamMachine {
             return;
         }
         if let State::Live(live) = std::mem::replace(&mut self.state, State::Ended) {
-            self.ask(live);
+            self.ask(now, live);
         }
     }
 
-    /// Sends a getMore.
-    fn ask(&mut self, mut live: Live) {
-        live.in_flight = true;
+    /// Sends a getMore. What is fetched ahead has all the time of a call to come.
+    fn ask(&mut self, now: Instant, mut live: Live) {
+        let mut wait = Duration::MAX;
+        if self.inbox.is_empty() && self.demand != Demand::None {
+            match self.time_for_get_more(now, &live.server) {
+                Some(time) => wait = time,
+                None => {
+                    self.state = State::Live(live);
+                    return;
+                }
+            }
+        }
+        live.flight = Flight::Awaited;
+        let namespace = live.cursor.namespace.as_deref();
         let body = self
             .commands
-            .get_more(live.cursor.id, live.cursor.namespace.as_deref(), &live.server);
+            .get_more(live.cursor.id, namespace, &live.server, wait);
         let patience = self
             .rules
             .patience
@@ -514,7 +546,7 @@ impl StreamMachine {
             State::Live(Live {
                 server,
                 idle: cursor.batch.is_empty(),
-                in_flight: false,
+                flight: Flight::Landed,
                 overloads: 0,
                 cursor: Cursor {
                     id: cursor.id,
@@ -545,7 +577,7 @@ impl StreamMachine {
     fn kill(&mut self, cursor: &Cursor, server: &Server) {
         let body = self
             .commands
-            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server);
+            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server, None);
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,

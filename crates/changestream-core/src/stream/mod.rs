@@ -12,6 +12,10 @@
 //!     +--- BackingOff <----+------------- Faulted  (once what came before the error is delivered)
 //! ```
 //!
+//! A call that runs out of time (`timeoutMS`) ends with [`Update::TimedOut`] and leaves the state as it is. What was in
+//! flight may still come; if it has not when the next call begins, that call starts by resuming. Where the server itself
+//! said that there was too little time, the stream is `Interrupted` until then.
+//!
 //! What an overloaded server refused is sent again after a pause: an aggregate by way of `BackingOff`, a getMore by way
 //! of `Postponed`, which goes back to `Live`.
 
@@ -24,6 +28,7 @@ mod reply;
 mod resumable;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
@@ -33,7 +38,7 @@ pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 
 pub(crate) use command::{gossip, read_preference};
-pub(crate) use resumable::{is_overload, is_retryable_read, overload_delay};
+pub(crate) use resumable::{is_max_time_expired, is_overload, is_retryable_read, overload_delay};
 
 use crate::client::{Demand, Update};
 use crate::{Error, ServerAddress};
@@ -51,6 +56,8 @@ pub enum StreamInput {
     Timeout,
     /// What the consumer wants.
     Demand(Demand),
+    /// A call of the consumer's begins.
+    Begin,
 }
 
 /// What a stream wants.
@@ -59,15 +66,26 @@ pub enum StreamOutput {
     /// A server by the stream's read preference, and a connection to it: answer with [`StreamInput::Ready`] or
     /// [`StreamInput::Failed`].
     SelectServer {
-        /// A server to avoid where there is another: the one that just failed.
-        deprioritized: Option<ServerAddress>,
+        /// Servers to avoid where there are others: those that just failed.
+        deprioritized: BTreeMap<ServerAddress, Avoid>,
     },
+    /// Give the connection to the server that was given last up: it is busy with what nobody waits for any more.
+    Abandon,
     /// Send this on the connection to the server that was given last. `$clusterTime` is for the sender to add.
     Send(Command),
     /// Something for the consumer.
     Update(Update),
     /// The end, once; nothing follows. What is left to be told to the server comes along.
     End(Result<(), Error>, Option<Farewell>),
+}
+
+/// In which deployments a server that failed is avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Avoid {
+    /// In all.
+    Always,
+    /// Among the mongos of a sharded cluster.
+    AmongMongos,
 }
 
 /// A command of a stream.
@@ -114,6 +132,8 @@ pub struct Server {
     pub supports_sessions: bool,
     /// What it is in its deployment.
     pub role: Role,
+    /// The shortest time that a message to it and its answer take.
+    pub min_round_trip: Duration,
 }
 
 /// What a server is in its deployment, as far as commands depend on it.

@@ -19,8 +19,10 @@ pub(crate) fn is_resumable(error: &Error, wire_version: i32) -> bool {
     match error.kind() {
         ErrorKind::Network { .. } => true,
         ErrorKind::Protocol { .. }
+        | ErrorKind::Timeout { .. }
         | ErrorKind::InvalidArgument { .. }
         | ErrorKind::System { .. }
+        | ErrorKind::Dns { .. }
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::Authentication { .. }
         | ErrorKind::MissingResumeToken
@@ -72,6 +74,13 @@ pub(crate) fn overload_delay(attempt: u32, base: Option<Duration>, random: &mut 
 pub(crate) fn cursor_is_gone(error: &ServerError) -> bool {
     const CURSOR_KILLED: i32 = 237;
     matches!(error.code, CURSOR_NOT_FOUND | CURSOR_KILLED)
+}
+
+/// Whether the server gave up because the command's `maxTimeMS` was over. "Drivers MUST only check that the error code
+/// is 50" (Client Side Operations Timeout specification, "Error Transformations").
+pub(crate) fn is_max_time_expired(error: &ServerError) -> bool {
+    const MAX_TIME_MS_EXPIRED: i32 = 50;
+    error.code == MAX_TIME_MS_EXPIRED
 }
 
 const CURSOR_NOT_FOUND: i32 = 43;

@@ -122,6 +122,12 @@ impl TopologyType {
         }
     }
 
+    /// Whether the SRV records that the seeds came from are looked up again: "only if the topology is Sharded or
+    /// Unknown".
+    pub(crate) fn follows_dns(self) -> bool {
+        self == Self::Sharded || self == Self::Unknown
+    }
+
     /// Whether it is a replica set.
     pub fn is_replica_set(self) -> bool {
         self == Self::ReplicaSetNoPrimary || self == Self::ReplicaSetWithPrimary

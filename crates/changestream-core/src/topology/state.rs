@@ -86,6 +86,11 @@ impl Topology {
         Ok(topology)
     }
 
+    /// A topology whose seeds are not known yet: one without servers, to be replaced.
+    pub(crate) fn without_seeds(settings: TopologySettings) -> Self {
+        Self::without_servers(settings)
+    }
+
     fn without_servers(mut settings: TopologySettings) -> Self {
         settings.clamp();
         Self {
@@ -274,6 +279,18 @@ impl Topology {
     /// polls the last 1024 are kept.
     pub fn poll_event(&mut self) -> Option<TopologyEvent> {
         self.events.pop_front()
+    }
+
+    /// Replaces the list of mongos by what DNS lists now; without effect if the topology is neither sharded nor unknown
+    /// (Polling SRV Records for mongos Discovery).
+    pub fn update_mongos(&mut self, now: Instant, listed: &[ServerAddress]) -> Changes {
+        let mut description = TopologyDescription::clone(&self.description);
+        if !description.take_list(listed) {
+            return Changes::default();
+        }
+        let changes = self.replace(description, None);
+        self.finish_scan(now);
+        changes
     }
 
     /// Ends the topology: takes all servers out.

@@ -31,6 +31,32 @@ impl TopologyDescription {
         true
     }
 
+    /// Keeps the servers that are listed and adds those that are new; false if that changes nothing, or lists of DNS do
+    /// not concern such a topology.
+    pub(super) fn take_list(&mut self, listed: &[ServerAddress]) -> bool {
+        if !self.topology_type.follows_dns() {
+            return false;
+        }
+        let gone: Vec<_> = self
+            .servers
+            .keys()
+            .filter(|address| !listed.contains(address))
+            .cloned()
+            .collect();
+        let mut changed = !gone.is_empty();
+        for address in gone {
+            self.remove(&address, "DNS does not list it any more".to_owned());
+        }
+        for address in listed {
+            self.servers.entry(address.clone()).or_insert_with(|| {
+                changed = true;
+                ServerDescription::unknown(address.clone())
+            });
+        }
+        self.refresh();
+        changed
+    }
+
     /// "Verifying setName with TopologyType Single".
     fn verify_set_name(&mut self, server: &ServerDescription) {
         if self.set_name.is_none() || !server.server_type.is_known() || self.set_name == server.set_name {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::UriError;
 use super::secret::Secret;
+use crate::auth::OidcFlow;
 
 /// Who the client says it is, and by which mechanism it proves it.
 ///
@@ -31,6 +32,12 @@ pub struct Credential {
     pub mechanism: Option<AuthMechanism>,
     /// What the mechanism wants to know besides.
     pub mechanism_properties: MechanismProperties,
+    /// The callback that will hand out the tokens of MONGODB-OIDC (`OIDC_CALLBACK` or `OIDC_HUMAN_CALLBACK`), if one
+    /// will. Set by code only.
+    pub oidc_callback: Option<OidcFlow>,
+    /// The hosts that a human's token may be shown to (`ALLOWED_HOSTS`), instead of
+    /// [the default ones](crate::auth::DEFAULT_ALLOWED_HOSTS). Set by code only.
+    pub allowed_hosts: Option<Vec<String>>,
 }
 
 impl Credential {
@@ -42,6 +49,8 @@ impl Credential {
             source: DEFAULT_SOURCE.to_owned(),
             mechanism: None,
             mechanism_properties: MechanismProperties::default(),
+            oidc_callback: None,
+            allowed_hosts: None,
         }
     }
 
@@ -53,6 +62,8 @@ impl Credential {
             source: mechanism.default_source(None).to_owned(),
             mechanism: Some(mechanism),
             mechanism_properties: MechanismProperties::default(),
+            oidc_callback: None,
+            allowed_hosts: None,
         }
     }
 
@@ -94,6 +105,16 @@ impl Credential {
             AuthMechanism::MongoDbAws => self.validate_aws(),
             AuthMechanism::MongoDbOidc => self.validate_oidc(),
         }
+    }
+
+    /// Whether nothing but a default has set the source, and another one would do too.
+    pub(super) fn has_default_source(&self, database: Option<&str>) -> bool {
+        let default = match self.mechanism {
+            Some(mechanism) if mechanism.is_external() => return false,
+            Some(mechanism) => mechanism.default_source(database),
+            None => database.unwrap_or(DEFAULT_SOURCE),
+        };
+        self.source == default || self.source == DEFAULT_SOURCE
     }
 
     fn validate_gssapi(&self) -> Result<(), UriError> {
@@ -140,13 +161,19 @@ impl Credential {
             .allow(&["ENVIRONMENT", "TOKEN_RESOURCE"])?;
         let resource = self.mechanism_properties.get("TOKEN_RESOURCE");
         let (takes_username, takes_resource) = match self.mechanism_properties.get("ENVIRONMENT") {
+            None if self.oidc_callback.is_some() => (true, false),
+            Some(_) if self.oidc_callback.is_some() => {
+                return Err(properties_error(
+                    "ENVIRONMENT contradicts the callback that is given",
+                ));
+            }
             Some("azure") => (true, true),
             Some("gcp") => (false, true),
             Some("k8s" | "test") => (false, false),
-            Some(_) => return Err(properties_error("ENVIRONMENT must be azure, gcp or k8s")),
+            Some(_) => return Err(properties_error("ENVIRONMENT must be azure, gcp, k8s or test")),
             None => {
                 return Err(properties_error(
-                    "MONGODB-OIDC needs ENVIRONMENT (azure, gcp or k8s)",
+                    "MONGODB-OIDC needs ENVIRONMENT (k8s), or a callback given by code",
                 ));
             }
         };

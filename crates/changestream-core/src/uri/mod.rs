@@ -23,6 +23,7 @@ mod option_table;
 mod options;
 mod parts;
 mod secret;
+mod srv;
 mod validate;
 mod values;
 
@@ -37,11 +38,12 @@ pub use options::{
 pub use secret::Secret;
 
 use crate::address::ServerAddress;
+use crate::auth::OidcFlow;
 pub use crate::wire::Compressor;
 use option_table::Draft;
 use parts::{Parts, Scheme};
 
-/// A `mongodb://` connection string, parsed and checked.
+/// A `mongodb://` or `mongodb+srv://` connection string, parsed and checked.
 ///
 /// `Display` and `Debug` show the string as it was given, but for `***` in place of passwords, mechanism properties
 /// and the values of unknown options: fit for logs.
@@ -67,7 +69,7 @@ pub struct ConnectionString {
 }
 
 impl ConnectionString {
-    /// The seed list, as given.
+    /// The seed list, as given; empty with `mongodb+srv://`, where it is found in DNS.
     pub fn hosts(&self) -> &[ServerAddress] {
         &self.options.hosts
     }
@@ -82,18 +84,40 @@ impl FromStr for ConnectionString {
     type Err = UriError;
 
     fn from_str(text: &str) -> Result<Self, UriError> {
+        Self::parse_for(text, None)
+    }
+}
+
+impl ConnectionString {
+    /// Parses one for a client that will be given a callback for the tokens of MONGODB-OIDC, by code: its
+    /// `authMechanismProperties` then must not name an `ENVIRONMENT`. With any other mechanism the same as
+    /// [`from_str`](Self::from_str).
+    ///
+    /// ```
+    /// use changestream_core::ConnectionString;
+    /// use changestream_core::auth::OidcFlow;
+    ///
+    /// let text = "mongodb://localhost/?authMechanism=MONGODB-OIDC";
+    /// assert!(text.parse::<ConnectionString>().is_err());
+    /// let parsed = ConnectionString::parse_with_oidc_callback(text, OidcFlow::Machine)?;
+    /// # Ok::<(), changestream_core::uri::UriError>(())
+    /// ```
+    pub fn parse_with_oidc_callback(text: &str, flow: OidcFlow) -> Result<Self, UriError> {
+        Self::parse_for(text, Some(flow))
+    }
+
+    fn parse_for(text: &str, oidc_callback: Option<OidcFlow>) -> Result<Self, UriError> {
         let parts = Parts::split(text)?;
-        match parts.scheme {
-            Scheme::Hosts => {}
-            Scheme::Srv => return Err(UriError::new(UriPlace::Scheme, SRV_UNSUPPORTED)),
-        }
         let user_info = parts.user_info()?;
-        let hosts = host::parse_all(parts.hosts, !parts.may_leak)?;
+        let (hosts, srv_host) = match parts.scheme {
+            Scheme::Hosts => (host::parse_all(parts.hosts, !parts.may_leak)?, None),
+            Scheme::Srv => (Vec::new(), Some(srv::parse_host(parts.hosts)?)),
+        };
         let database = parts.database()?;
         let pairs = parts.pairs()?;
-        let mut draft = Draft::new(hosts, database);
+        let mut draft = Draft::new(hosts, srv_host, database);
         draft.apply(&pairs)?;
-        let (options, warnings) = draft.finish(user_info)?;
+        let (options, warnings) = draft.finish(user_info, oidc_callback)?;
         options.validate()?;
         Ok(Self {
             options,
@@ -118,7 +142,3 @@ impl fmt::Debug for ConnectionString {
             .finish()
     }
 }
-
-const SRV_UNSUPPORTED: &str = "mongodb+srv is not supported yet; list the servers, as in \
-    mongodb://host1:27017,host2:27017/?replicaSet=rs0&tls=true&authSource=admin (your provider shows this form as \
-    the standard connection string)";

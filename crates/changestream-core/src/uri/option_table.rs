@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::credential::{AuthMechanism, Credential, DEFAULT_SOURCE, MechanismProperties};
 use super::error::{UriError, UriPlace, Warning};
-use super::options::{Acknowledgment, ClientOptions, ServerMonitoringMode, TlsOptions};
+use super::options::{Acknowledgment, ClientOptions, ServerMonitoringMode, Stated, TlsOptions};
 use super::parts::{Pairs, UserInfo};
 use super::validate::tls_conflict;
 use super::values::{MAX_INTEGER, Problem, Value};
 use crate::address::ServerAddress;
+use crate::auth::OidcFlow;
 use crate::read_preference::{ReadConcern, ReadPreferenceMode, TagSet};
 use crate::wire::Compressor;
 
@@ -25,10 +26,11 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(hosts: Vec<ServerAddress>, database: Option<String>) -> Self {
+    pub(super) fn new(hosts: Vec<ServerAddress>, srv_host: Option<String>, database: Option<String>) -> Self {
         Self {
             options: ClientOptions {
                 hosts,
+                srv_host,
                 default_database: database,
                 ..ClientOptions::default()
             },
@@ -85,16 +87,32 @@ impl Draft {
         }
     }
 
+    /// What of it a TXT record may say: `authSource`, `replicaSet` and `loadBalanced`.
+    pub(super) fn into_defaults(self) -> (Option<String>, Option<String>, bool) {
+        let options = self.options;
+        (self.source, options.replica_set, options.load_balanced)
+    }
+
     /// The options, with the credential made of all that concerns it, and the warnings.
     pub(super) fn finish(
         mut self,
         user_info: Option<UserInfo>,
+        oidc_callback: Option<OidcFlow>,
     ) -> Result<(ClientOptions, Vec<Warning>), UriError> {
         if self.options.tls == Some(false) && self.options.tls_options != TlsOptions::default() {
             let text = "is false, so the other tls options have no effect";
             self.warnings.push(Warning::new("tls", text));
         }
+        self.options.stated = Stated {
+            auth_source: self.source.is_some(),
+            load_balanced: self.names.contains("loadBalanced"),
+        };
         self.options.credential = self.credential(user_info)?;
+        if let Some(credential) = &mut self.options.credential
+            && credential.mechanism == Some(AuthMechanism::MongoDbOidc)
+        {
+            credential.oidc_callback = oidc_callback;
+        }
         Ok((self.options, self.warnings))
     }
 
@@ -135,6 +153,8 @@ impl Draft {
             source,
             mechanism: self.mechanism,
             mechanism_properties,
+            oidc_callback: None,
+            allowed_hosts: None,
         }))
     }
 }

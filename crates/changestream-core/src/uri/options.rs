@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::credential::Credential;
+use super::credential::{AuthMechanism, Credential};
+use super::error::Warning;
 use super::secret::Secret;
 use crate::address::ServerAddress;
 use crate::read_preference::{ReadConcern, ReadPreference};
@@ -27,8 +28,11 @@ use crate::wire::Compressor;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// The seed list, as given. Default: `localhost:27017`.
+    /// The seed list, as given. Default: `localhost:27017`. Not used with [`srv_host`](Self::srv_host).
     pub hosts: Vec<ServerAddress>,
+    /// `mongodb+srv://`: the host whose SRV records list the servers, and whose TXT record may set `authSource`,
+    /// `replicaSet` and `loadBalanced` where nothing else does. Default: none.
+    pub srv_host: Option<String>,
     /// The database that the connection string names; a period in it is kept.
     pub default_database: Option<String>,
     /// `appName`: named in the server's logs. At most 128 bytes.
@@ -96,16 +100,27 @@ pub struct ClientOptions {
     pub pool: PoolOptions,
     /// SOCKS5 proxy.
     pub proxy: ProxyOptions,
-    /// `srvMaxHosts`: only with `mongodb+srv://`.
+    /// `srvMaxHosts`: how many of the servers in DNS are used, chosen at random; 0 and `None` are all. Only with
+    /// `mongodb+srv://`.
     pub srv_max_hosts: Option<u32>,
-    /// `srvServiceName`: only with `mongodb+srv://`.
+    /// `srvServiceName`: the service whose SRV records are looked up. `None` is `mongodb`. Only with `mongodb+srv://`.
     pub srv_service_name: Option<String>,
+    /// What a connection string has stated though it is also the default: DNS does not change it.
+    pub(super) stated: Stated,
+}
+
+/// Options that DNS may set, and whether the connection string has set them, to their default maybe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stated {
+    pub(super) auth_source: bool,
+    pub(super) load_balanced: bool,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             hosts: vec![ServerAddress::tcp("localhost", ServerAddress::DEFAULT_PORT)],
+            srv_host: None,
             default_database: None,
             app_name: None,
             credential: None,
@@ -136,6 +151,7 @@ impl Default for ClientOptions {
             proxy: ProxyOptions::default(),
             srv_max_hosts: None,
             srv_service_name: None,
+            stated: Stated::default(),
         }
     }
 }
@@ -147,11 +163,26 @@ impl ClientOptions {
     /// The longest `appName` in bytes (MongoDB Handshake specification).
     pub const MAX_APP_NAME_BYTES: usize = 128;
 
-    /// Whether connections use TLS: what [`tls`](Self::tls) says; where it says nothing, whether any of
-    /// [`tls_options`](Self::tls_options) is set, so that who names a certificate never talks in the clear.
+    /// Whether connections use TLS: what [`tls`](Self::tls) says; where it says nothing, whether the servers are found
+    /// by DNS (`mongodb+srv://`), or any of [`tls_options`](Self::tls_options) is set, so that who names a certificate
+    /// never talks in the clear.
     pub fn tls_enabled(&self) -> bool {
         self.tls
-            .unwrap_or_else(|| self.tls_options != TlsOptions::default())
+            .unwrap_or_else(|| self.srv_host.is_some() || self.tls_options != TlsOptions::default())
+    }
+
+    /// What is dangerous about them: a password or a token that goes to another machine in the clear.
+    pub fn dangers(&self) -> Vec<Warning> {
+        let mechanism = self
+            .credential
+            .as_ref()
+            .and_then(|credential| credential.mechanism);
+        let tells_secret = matches!(mechanism, Some(AuthMechanism::Plain | AuthMechanism::MongoDbOidc));
+        if !tells_secret || self.tls_enabled() || self.hosts.iter().all(is_here) {
+            return Vec::new();
+        }
+        let text = "sends a secret as it is, and without tls=true everybody on the way can read it";
+        vec![Warning::new("authMechanism", text)]
     }
 
     /// The heartbeat frequency in force.
@@ -284,3 +315,10 @@ const DEFAULT_SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_LOCAL_THRESHOLD: Duration = Duration::from_millis(15);
 /// SDAM specification, "heartbeatFrequencyMS", for single-threaded clients.
 const DEFAULT_HEARTBEAT_FREQUENCY: Duration = Duration::from_secs(60);
+
+/// Whether what is sent there does not leave the machine.
+fn is_here(address: &ServerAddress) -> bool {
+    let host = address.host().trim_matches(['[', ']']);
+    let is_loopback = |ip: std::net::IpAddr| ip.is_loopback();
+    address.port().is_none() || host == "localhost" || host.parse().is_ok_and(is_loopback)
+}

@@ -64,7 +64,10 @@ impl<'a> Parts<'a> {
         } else if let Some(rest) = text.strip_prefix(SRV_SCHEME) {
             (Scheme::Srv, rest)
         } else {
-            return Err(UriError::new(UriPlace::Scheme, "it must begin with mongodb://"));
+            return Err(UriError::new(
+                UriPlace::Scheme,
+                "it must begin with mongodb:// or mongodb+srv://",
+            ));
         };
         let (authority, tail) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),
@@ -130,18 +133,7 @@ impl<'a> Parts<'a> {
     }
 
     pub(super) fn pairs(&self) -> Result<Pairs<'a>, UriError> {
-        let query = self.query.unwrap_or_default();
-        // Legacy support: only where every piece is a pair of its own, else the semicolon is part of a value.
-        let semicolons = !query.contains('&')
-            && query.contains(';')
-            && query.split(';').all(|raw| raw.is_empty() || raw.contains('='));
-        let list = query
-            .split(if semicolons { ';' } else { '&' })
-            .enumerate()
-            .filter(|(_, raw)| !raw.is_empty())
-            .map(|(index, raw)| Pair::parse(raw, index + 1))
-            .collect::<Result<_, _>>()?;
-        Ok(Pairs { list, semicolons })
+        Pairs::parse(self.query.unwrap_or_default())
     }
 
     /// The string without its secrets.
@@ -171,6 +163,23 @@ impl<'a> Parts<'a> {
             }
         }
         text
+    }
+}
+
+impl<'a> Pairs<'a> {
+    /// The pairs of what stands behind the question mark.
+    pub(super) fn parse(query: &'a str) -> Result<Self, UriError> {
+        // Legacy support: only where every piece is a pair of its own, else the semicolon is part of a value.
+        let semicolons = !query.contains('&')
+            && query.contains(';')
+            && query.split(';').all(|raw| raw.is_empty() || raw.contains('='));
+        let list = query
+            .split(if semicolons { ';' } else { '&' })
+            .enumerate()
+            .filter(|(_, raw)| !raw.is_empty())
+            .map(|(index, raw)| Pair::parse(raw, index + 1))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { list, semicolons })
     }
 }
 

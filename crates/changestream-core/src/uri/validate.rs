@@ -27,8 +27,9 @@ impl ClientOptions {
     /// URI Options specification, "directConnection URI option with multiple seeds"; Load Balancer specification, "URI
     /// Validation"; Initial DNS Seedlist Discovery specification, "URI Validation".
     fn validate_topology(&self) -> Result<(), UriError> {
+        self.validate_srv()?;
         let hosts = self.hosts.len();
-        if hosts == 0 {
+        if hosts == 0 && self.srv_host.is_none() {
             return Err(UriError::new(UriPlace::Whole, "name at least one host"));
         }
         if self.direct_connection == Some(true) && hosts > 1 {
@@ -51,14 +52,7 @@ impl ClientOptions {
                 return Err(UriError::option("loadBalanced", reason));
             }
         }
-        let srv_option = if self.srv_max_hosts.is_some() {
-            "srvMaxHosts"
-        } else if self.srv_service_name.is_some() {
-            "srvServiceName"
-        } else {
-            return Ok(());
-        };
-        Err(UriError::option(srv_option, "needs the mongodb+srv scheme"))
+        Ok(())
     }
 
     fn validate_numbers(&self) -> Result<(), UriError> {

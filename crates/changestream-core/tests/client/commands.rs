@@ -511,3 +511,17 @@ fn a_stream_ignores_commands() {
     network.input(Input::Timeout);
     network.expect_alive();
 }
+
+/// Client Side Operations Timeout specification, "Error Transformations" (error-transformations.json).
+#[test]
+fn what_the_server_gave_up_is_a_timeout_where_timeout_is_set() {
+    for (more, is_timeout) in [("", false), ("&timeoutMS=250", true), ("&timeoutMS=0", true)] {
+        let mut network = warm_with(&format!("{SET}{more}"));
+        network.run(ping(), plain());
+        let request = network.expect("a:1", "ping");
+        network.answer(&request, &failure(50, &[]));
+        let error = reply(&mut network).unwrap_err();
+        assert_eq!(error.is_timeout(), is_timeout, "{error}");
+        assert_eq!(error.code(), Some(50));
+    }
+}

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use changestream_core::client::{
-    ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Disconnected, Input, Output, Snapshot,
+    ClientMachine, ClientSettings, ConnectionId, Deadline, Demand, Disconnected, Input, LookupId, Output,
+    Snapshot,
 };
 use changestream_core::connection::ClientMetadata;
+use changestream_core::dns::{Answer, DnsFault, Question};
 use changestream_core::monitoring::Event;
 use changestream_core::wire::{Flags, Message, encode_op_msg, encode_op_reply};
 use changestream_core::{
@@ -31,6 +33,8 @@ pub(crate) struct Network {
     pub(crate) transcript: Vec<String>,
     /// Connections that were ordered and not given up.
     pub(crate) links: BTreeMap<ConnectionId, Link>,
+    /// Look-ups that are not answered.
+    pub(crate) lookups: BTreeMap<LookupId, Question>,
     /// Requests that no server has taken yet.
     requests: Vec<Request>,
     /// Requests that are not answered.
@@ -135,6 +139,7 @@ impl Network {
             closed: None,
             transcript: Vec::new(),
             links: BTreeMap::new(),
+            lookups: BTreeMap::new(),
             requests: Vec::new(),
             awaited: BTreeSet::new(),
             demanding: false,
@@ -223,6 +228,9 @@ impl Network {
                 self.transcript.push(words);
             }
             match output {
+                Output::Resolve { lookup, question } => {
+                    self.lookups.insert(lookup, question);
+                }
                 Output::Connect { connection, address } => {
                     let address = address.to_string();
                     self.links.insert(connection, Link { address, open: false });
@@ -234,6 +242,7 @@ impl Network {
                     self.requests.retain(|request| request.connection != connection);
                     self.awaited.retain(|(busy, _)| *busy != connection);
                 }
+                Output::Credentials { request, .. } => panic!("nobody here has {request:?}"),
                 Output::Update(update) => {
                     assert!(self.demanding, "{update:?} comes uncalled");
                     self.demanding = self.try_goes_on(&update);
@@ -292,6 +301,20 @@ impl Network {
             id,
             is_legacy,
         });
+    }
+
+    /// Answers the look-up of these records, the oldest first, such as `SRV records of _mongodb._tcp.host`.
+    #[track_caller]
+    pub(crate) fn resolve(&mut self, question: &str, result: Result<Answer, DnsFault>) {
+        let mut found = self
+            .lookups
+            .iter()
+            .filter(|(_, asked)| asked.to_string() == question);
+        let Some((&lookup, _)) = found.next() else {
+            panic!("no look-up of {question}: {:?}", self.lookups)
+        };
+        self.lookups.remove(&lookup);
+        self.input(Input::Resolved { lookup, result });
     }
 
     /// The connection that leads there; the only one.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, RawDocumentBuf, doc};
 use bytes::Bytes;
-use changestream_core::auth::Credential;
+use changestream_core::auth::{Credential, CredentialRequest};
 use changestream_core::client::Disconnected;
 use changestream_core::connection::{
     ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Reply, Request,
@@ -32,7 +32,9 @@ pub struct World {
 pub enum Event {
     Hello(Bytes, Duration),
     Ready,
+    Asked(CredentialRequest),
     Reply(Reply),
+    Refused(Reply),
     Failed(Error),
 }
 
@@ -156,7 +158,9 @@ impl World {
                     self.events.push(Event::Hello(body, round_trip));
                 }
                 ConnectionOutput::Ready => self.events.push(Event::Ready),
+                ConnectionOutput::Credentials(request) => self.events.push(Event::Asked(request)),
                 ConnectionOutput::Reply(reply) => self.events.push(Event::Reply(reply)),
+                ConnectionOutput::Refused(reply) => self.events.push(Event::Refused(reply)),
                 ConnectionOutput::Failed(error) => self.events.push(Event::Failed(error)),
             }
         }
@@ -177,6 +181,7 @@ impl World {
         self.connection.handle_connected(now);
         receive(&mut self.connection, now, &[9; 100]);
         self.connection.authenticate(now);
+        self.connection.answer(now, Err(Error::authentication("late")));
         self.connection.check(now);
         self.connection.handle_timeout(now);
         let gone = Disconnected {

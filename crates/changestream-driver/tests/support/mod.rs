@@ -7,15 +7,16 @@ pub mod server;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending, ready};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use changestream_core::wire::FrameReader;
-use changestream_driver::{ChangeStream, Client, Runtime, ServerAddress};
+use changestream_driver::{ChangeStream, Client, Endpoint, Runtime};
 use futures_io::{AsyncRead, AsyncWrite};
 use server::{Answer, Server, URI};
 
@@ -39,6 +40,14 @@ pub struct State {
     pub mute: bool,
     /// What becomes of connections that are to be opened.
     pub connecting: Connecting,
+    /// And of those to one address.
+    pub of_endpoint: BTreeMap<String, Connecting>,
+    /// The addresses of every name; none is a look-up that never ends.
+    pub addresses: Vec<SocketAddr>,
+    /// When it was tried to connect, and where to.
+    pub attempts: Vec<(Instant, String)>,
+    /// How many attempts that hang were dropped.
+    pub abandoned: Arc<AtomicUsize>,
     /// Sends, byte by byte and without a pause, a reply of 40 MB.
     pub flood: bool,
     /// How many reads gave something, or the end.
@@ -54,6 +63,7 @@ pub enum Connecting {
     Open,
     Refuse,
     Hang,
+    OpenAfter(Duration),
 }
 
 /// One connection, seen from the server.
@@ -81,6 +91,10 @@ impl World {
             write_at_most: usize::MAX,
             mute: false,
             connecting: Connecting::Open,
+            of_endpoint: BTreeMap::new(),
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 27017))],
+            attempts: Vec::new(),
+            abandoned: Arc::default(),
             flood: false,
             reads: 0,
             opened: 0,
@@ -243,16 +257,36 @@ impl Wire {
 impl Runtime for World {
     type Connection = Socket;
     type Connect = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
+    type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
     type Timer = Timer;
 
-    fn connect(&self, _: &ServerAddress) -> Self::Connect {
+    fn lookup(&self, _: &str, _: u16) -> Self::Lookup {
+        let addresses = self.state().addresses.clone();
+        match addresses.is_empty() {
+            true => Box::pin(pending()),
+            false => Box::pin(ready(Ok(addresses))),
+        }
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Self::Connect {
         let mut state = self.state();
-        match state.connecting {
+        let now = state.now;
+        state.attempts.push((now, endpoint.to_string()));
+        let connecting = state.of_endpoint.get(&endpoint.to_string()).copied();
+        let mut later = None;
+        match connecting.unwrap_or(state.connecting) {
             Connecting::Open => {}
+            Connecting::OpenAfter(delay) => later = Some(now + delay),
             Connecting::Refuse => {
                 return Box::pin(ready(Err(io::ErrorKind::ConnectionRefused.into())));
             }
-            Connecting::Hang => return Box::pin(pending()),
+            Connecting::Hang => {
+                let dropped = Dropped(state.abandoned.clone());
+                return Box::pin(async move {
+                    let _dropped = dropped;
+                    pending().await
+                });
+            }
         }
         state.opened += 1;
         let id = state.opened;
@@ -268,10 +302,20 @@ impl Runtime for World {
             writer: None,
         };
         state.wires.insert(id, wire);
-        Box::pin(ready(Ok(Socket {
+        let socket = Socket {
             world: self.clone(),
             id,
-        })))
+        };
+        let timer = later.map(|at| Timer {
+            world: self.clone(),
+            at,
+        });
+        Box::pin(async move {
+            if let Some(timer) = timer {
+                timer.await;
+            }
+            Ok(socket)
+        })
     }
 
     fn sleep_until(&self, at: Instant) -> Timer {
@@ -283,6 +327,15 @@ impl Runtime for World {
 
     fn now(&self) -> Instant {
         self.state().now
+    }
+}
+
+/// Counts that it was dropped.
+struct Dropped(Arc<AtomicUsize>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::failpoints::number;
 use crate::oplog::{Change, Op};
 use crate::query::filter::Filter;
 use crate::reply::{Reply, raw};
+use crate::transactions;
 
 pub(super) fn create(d: &mut Deployment, context: &Context<'_>) -> Result {
     let coll = documents::collection(context)?;
@@ -132,6 +133,18 @@ pub(super) fn create_indexes(d: &mut Deployment, context: &Context<'_>) -> Resul
     if wanted.is_empty() {
         return Err(CommandError::bad_value(
             "Must specify at least one index to create",
+        ));
+    }
+    let before_it = d.members.get(context.member).map(|m| &m.catalog);
+    if transactions::is_member(context)
+        && before_it.is_some_and(|catalog| catalog.collection(context.db(), coll).is_some())
+    {
+        return Err(CommandError::new(
+            263,
+            format!(
+                "Cannot create new indexes on existing collection {}.{coll} in a multi-document transaction.",
+                context.db()
+            ),
         ));
     }
     let created = collection(d, context, coll).is_err();

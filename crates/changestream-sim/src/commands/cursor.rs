@@ -69,7 +69,8 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
             let token = stream.token().clone();
             let open = if continues == Continues::Yes { id } else { 0 };
-            let reply = batch.reply(Some(&token), open, &cursor.namespace);
+            let told = Some(token.as_ref()).filter(|_| profile.post_batch_token);
+            let reply = batch.reply(told, open, &cursor.namespace);
             if open == 0 {
                 return Ok(Answer::MajorityRead(reply));
             }
@@ -83,6 +84,18 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             }
         }
     }
+}
+
+/// What the fail point `failGetMoreAfterCursorCheckout` does: the cursor is found, and lost.
+pub(super) fn fail_checked_out(d: &mut Deployment, context: &Context<'_>, code: i32) -> Result {
+    let id = cursor_id(context)?;
+    check(d, context, id)?;
+    if let Some(m) = d.members.get_mut(context.member) {
+        m.cursors.remove(&id);
+    }
+    let mut error = CommandError::new(code, "Hit the 'failGetMoreAfterCursorCheckout' failpoint");
+    error.code_name = super::name_of(d, code);
+    Err(error)
 }
 
 /// The same of a mongos' change stream. The cursor is out of its place; an error leaves it there.
@@ -103,7 +116,8 @@ fn get_more_merged(
     };
     let waits = batch.is_empty() && id != 0 && context.now < deadline;
     // A mongos knows no exhaust cursors: the flag is without effect.
-    let reply = batch.reply(Some(stream.token()), id, &cursor.namespace);
+    let told = Some(stream.token()).filter(|_| d.profile.post_batch_token);
+    let reply = batch.reply(told, id, &cursor.namespace);
     if let (Some(m), true) = (d.members.get_mut(context.member), id != 0) {
         m.cursors.insert(id, cursor);
     }
@@ -147,7 +161,9 @@ pub(super) fn kill_cursors(d: &mut Deployment, context: &Context<'_>) -> Result 
 
 /// Opens a cursor; its id.
 pub(super) fn open(d: &mut Deployment, context: &Context<'_>, namespace: &str, kind: Kind) -> i64 {
-    let user = d.connection(context.connection).and_then(|c| c.user.clone());
+    let user = d
+        .connection(context.connection)
+        .and_then(|c| c.user().map(str::to_owned));
     let session = context.body().get_document("lsid").ok().map(session_key);
     let Some(m) = d.members.get_mut(context.member) else {
         return 0;
@@ -205,8 +221,8 @@ fn check(d: &Deployment, context: &Context<'_>, id: i64) -> Result<()> {
             ),
         ));
     }
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if user != cursor.user.as_ref() {
+    let user = d.connection(context.connection).and_then(|c| c.user());
+    if user != cursor.user.as_deref() {
         return Err(CommandError::new(
             13,
             format!(

@@ -73,7 +73,7 @@ pub(super) fn get_cmd_line_opts(d: &mut Deployment, context: &Context<'_>) -> Re
         parsed.insert("replication", doc! { "replSet": name });
         argv.extend(["--replSet".to_owned(), name.clone()]);
     }
-    if !d.users.is_empty() {
+    if d.is_guarded() {
         parsed.insert("security", doc! { "authorization": "enabled" });
         argv.push("--auth".to_owned());
     }

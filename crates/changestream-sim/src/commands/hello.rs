@@ -11,21 +11,27 @@ use crate::connection::Form;
 use crate::deployment::Deployment;
 use crate::error::CommandError;
 use crate::failpoints::number;
-use crate::member::{Member, Role};
+use crate::member::{Member, Passing, Role};
 use crate::reply::Reply;
 use crate::wait::Wait;
 
 pub(super) fn hello(d: &mut Deployment, context: &Context<'_>) -> Result {
     let body = context.body();
+    if d.is_load_balanced() && !super::documents::flag(body, "loadBalanced") {
+        return Err(CommandError::new(
+            354,
+            "The server is being accessed through a load balancer, but this driver does not have load balancing enabled",
+        ));
+    }
     shake_hands(d, context);
     let Some((seen, await_time)) = awaited(d, body)? else {
-        return Ok(Answer::Reply(reply(d, context)));
+        return Ok(Answer::Reply(reply(d, context, None)));
     };
     let deadline = context.now + await_time;
     if seen == version(d, context) {
         return Ok(Answer::Wait(Wait::Hello { deadline, seen }));
     }
-    answer(d, context, await_time)
+    answer(d, context, await_time, None)
 }
 
 /// A hello that waited: answered if the topology version moved or its time is over.
@@ -39,12 +45,20 @@ pub(super) fn continue_hello(
         return Ok(Answer::Wait(Wait::Hello { deadline, seen }));
     }
     let await_time = awaited(d, context.body())?.map_or(Duration::ZERO, |(_, time)| time);
-    answer(d, context, await_time)
+    // Who waited is told of each standing that the member passed through.
+    let passing = d.members.get(context.member).and_then(|m| m.passed_after(seen));
+    answer(d, context, await_time, passing)
 }
 
-fn answer(d: &mut Deployment, context: &Context<'_>, await_time: Duration) -> Result {
-    let seen = version(d, context);
-    let reply = reply(d, context);
+fn answer(
+    d: &mut Deployment,
+    context: &Context<'_>,
+    await_time: Duration,
+    passing: Option<Passing>,
+) -> Result {
+    let mut seen = version(d, context);
+    seen.1 = passing.map_or(seen.1, |passing| passing.counter);
+    let reply = reply(d, context, passing);
     match context.request.form {
         Form::Msg { exhaust: true, .. } => {
             // An await time of zero would answer without end.
@@ -98,7 +112,6 @@ fn version(d: &Deployment, context: &Context<'_>) -> (ObjectId, i64) {
 }
 
 fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
-    let client = context.body().get_document("client").ok();
     let offered = offered(context.body());
     let known = d.config.compressors.clone();
     let Some(connection) = d.connection_mut(context.connection) else {
@@ -109,12 +122,15 @@ fn shake_hands(d: &mut Deployment, context: &Context<'_>) {
         // In the client's order, which is the server's answer too.
         connection.compressors = offered.into_iter().filter(|c| known.contains(c)).collect();
     }
-    if let Some(name) = client
-        .and_then(|c| c.get_document("application").ok())
-        .and_then(|a| a.get_str("name").ok())
-    {
+    if let Some(name) = application(context.body()) {
         connection.app_name = Some(name.to_owned());
     }
+}
+
+/// The name of the client's application.
+pub(super) fn application(body: &Document) -> Option<&str> {
+    let client = body.get_document("client").ok()?;
+    client.get_document("application").ok()?.get_str("name").ok()
 }
 
 /// The compressors that a client offers, in its order; none where it does not speak of them.
@@ -126,7 +142,7 @@ fn offered(body: &Document) -> Option<Vec<Compressor>> {
     Some(known.collect())
 }
 
-fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
+fn reply(d: &mut Deployment, context: &Context<'_>, passing: Option<Passing>) -> Reply {
     let Some(m) = d.members.get(context.member) else {
         return Reply::ok();
     };
@@ -145,10 +161,14 @@ fn reply(d: &mut Deployment, context: &Context<'_>) -> Reply {
         reply.insert("helloOk", true);
     }
     if d.profile.streams_hello {
-        reply.insert("topologyVersion", m.topology_version());
+        let counter = passing.map_or(m.topology_counter, |passing| passing.counter);
+        reply.insert(
+            "topologyVersion",
+            doc! { "processId": m.process_id, "counter": counter },
+        );
     }
     if let Some(name) = &d.set_name {
-        replica_set_fields(d, m, name, writable, &mut reply);
+        replica_set_fields(d, m, name, writable, passing, &mut reply);
     }
     let number = d.connection(context.connection).map_or(0, |c| c.number);
     reply.extend(doc! {
@@ -188,6 +208,9 @@ fn of_mongos(d: &Deployment, context: &Context<'_>, m: &Member) -> Document {
     if d.profile.streams_hello {
         reply.insert("topologyVersion", m.topology_version());
     }
+    if d.is_load_balanced() {
+        reply.insert("serviceId", m.process_id);
+    }
     reply
 }
 
@@ -214,20 +237,36 @@ fn with_negotiated(d: &mut Deployment, context: &Context<'_>, mut reply: Documen
     Reply::fields(&reply)
 }
 
-fn replica_set_fields(d: &Deployment, m: &Member, name: &str, writable: &str, reply: &mut Document) {
+fn replica_set_fields(
+    d: &Deployment,
+    m: &Member,
+    name: &str,
+    writable: &str,
+    passing: Option<Passing>,
+    reply: &mut Document,
+) {
     let hosts: Vec<Bson> = d.members.iter().map(|m| Bson::from(m.address.as_str())).collect();
-    let primary = m.role == Role::Primary;
+    let (primary, secondary, election_id) = match passing {
+        Some(passing) => (false, passing.secondary, Some(passing.election_id)),
+        None => {
+            let primary = m.role == Role::Primary;
+            let election_id = primary.then(|| m.election_id());
+            (primary, m.role == Role::Secondary, election_id)
+        }
+    };
     reply.insert("hosts", hosts);
     reply.insert("setName", name);
     reply.insert("setVersion", 1);
     reply.insert(writable, primary);
-    reply.insert("secondary", m.role == Role::Secondary);
-    if let Some(known) = m.known_primary.and_then(|p| d.members.get(p)) {
+    reply.insert("secondary", secondary);
+    let known = m.known_primary.and_then(|p| d.members.get(p));
+    // Between the roles it is its own primary.
+    if let Some(known) = known.filter(|_| passing.is_none()).or_else(|| passing.map(|_| m)) {
         reply.insert("primary", known.address.as_str());
     }
     reply.insert("me", m.address.as_str());
-    if primary {
-        reply.insert("electionId", m.election_id());
+    if let Some(id) = election_id {
+        reply.insert("electionId", id);
     }
     let applied = m.last_applied();
     let committed = m.commit_point.unwrap_or(applied);

@@ -7,17 +7,31 @@ use crate::cursors::Kind;
 use crate::deployment::Deployment;
 use crate::error::CommandError;
 use crate::failpoints::number;
+use crate::transactions;
 
 /// Adds what the server adds to an error that a command ends with.
 pub(super) fn add(d: &Deployment, context: &Context<'_>, error: &mut CommandError, change_stream: bool) {
     if change_stream && d.profile.labels_errors && is_resumable(error.code) {
         label(error, "ResumableChangeStreamError");
     }
-    if change_stream && d.profile.labels_non_resumable && matches!(error.code, 280 | 286) {
+    if d.profile.labels_non_resumable && matches!(error.code, 280 | 286) {
         label(error, "NonResumableChangeStreamError");
     }
-    if d.profile.labels_errors && is_retryable_write(context) && is_retriable(error.code) {
-        label(error, "RetryableWriteError");
+    // One label of the two: who tries the whole transaction again need not retry its commit.
+    let transient = error.labels.iter().any(|label| label == transactions::TRANSIENT);
+    if d.profile.labels_errors && !transient && is_retryable_write(context) && is_retriable(error.code) {
+        label(error, RETRYABLE_WRITE);
+    }
+}
+
+/// Adds the same to an error that a fail point gives, before the command has done anything: it knows no cursor yet, and
+/// a mongos labels no retryable writes but those that its own shutdown ends.
+pub(super) fn add_before_the_command(d: &Deployment, context: &Context<'_>, error: &mut CommandError) {
+    let change_stream = context.request.name() == "aggregate" && concerns_change_stream(d, context);
+    transactions::label(context, error);
+    add(d, context, error, change_stream);
+    if d.cluster.is_some() {
+        error.labels.retain(|label| label != RETRYABLE_WRITE);
     }
 }
 
@@ -41,7 +55,7 @@ pub(super) fn concerns_change_stream(d: &Deployment, context: &Context<'_>) -> b
 }
 
 /// The category RetriableError of the server's error codes.
-pub(super) fn is_retriable(code: i32) -> bool {
+pub(crate) fn is_retriable(code: i32) -> bool {
     matches!(
         code,
         6 | 7 | 89 | 91 | 134 | 189 | 262 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436
@@ -65,3 +79,5 @@ fn label(error: &mut CommandError, label: &str) {
         error.labels.push(label.to_owned());
     }
 }
+
+const RETRYABLE_WRITE: &str = "RetryableWriteError";

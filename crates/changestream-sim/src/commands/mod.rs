@@ -1,6 +1,7 @@
 //! Commands: the table, and what is the same for all of them before and after they run.
 
 mod access;
+mod api;
 mod collections;
 mod cursor;
 mod diagnostics;
@@ -13,6 +14,7 @@ mod replset;
 mod sessions;
 mod sharding;
 mod table;
+mod users;
 mod watch;
 mod write;
 mod write_concern;
@@ -32,6 +34,7 @@ use crate::reply::{Failure, Reply, Times};
 use crate::transactions;
 use crate::wait::Wait;
 
+pub(crate) use labels::is_retriable;
 use table::{COMMANDS, Command, Needs};
 
 /// What a command runs with.
@@ -80,7 +83,7 @@ pub(crate) type Result<T = Answer> = std::result::Result<T, CommandError>;
 /// Runs a request that has just arrived.
 pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     gossip(d, context);
-    let app_name = d.connection(context.connection).and_then(|c| c.app_name.clone());
+    let app_name = app_name(d, context);
     let fault = d
         .members
         .get_mut(context.member)
@@ -98,6 +101,15 @@ pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     }
 }
 
+/// The name that the client gave in its handshake; servers since 4.9 heed one in the handshake itself.
+fn app_name(d: &Deployment, context: &Context<'_>) -> Option<String> {
+    let known = d.connection(context.connection).and_then(|c| c.app_name.clone());
+    if known.is_some() || !d.profile.versioned_api {
+        return known;
+    }
+    hello::application(context.body()).map(str::to_owned)
+}
+
 /// Takes up a request that waited.
 pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> Outcome {
     gossip(d, context);
@@ -107,7 +119,7 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
             let answer = match unreachable_shards(d, context) {
                 Some(_) if context.now < deadline => Ok(Answer::Wait(Wait::Shards { deadline })),
                 Some(error) => Err(error),
-                None => command(d, context).and_then(|command| (command.run)(d, context)),
+                None => command(d, context).and_then(|command| run_command(d, context, command)),
             };
             conclude(d, context, answer, stream)
         }
@@ -146,34 +158,68 @@ fn execute_faulty(d: &mut Deployment, context: &Context<'_>, fault: &Fault) -> O
     if fault.close_connection {
         return Outcome::Disconnect;
     }
+    if let Some(code) = fault.checked_out_error {
+        let stream = labels::concerns_change_stream(d, context);
+        let answer = cursor::fail_checked_out(d, context, code);
+        return conclude(d, context, answer, stream);
+    }
     if let Some(code) = fault.error_code {
         let mut error = CommandError::new(code, "Failing command due to 'failCommand' failpoint");
         error.code_name = name_of(d, code);
         match &fault.error_labels {
             Some(given) => error.labels.clone_from(given),
-            None => {
-                let stream = labels::concerns_change_stream(d, context);
-                labels::add(d, context, &mut error, stream);
-            }
+            None => labels::add_before_the_command(d, context, &mut error),
         }
         return Outcome::Reply(failure(d, context, error), times(d, context, false));
     }
-    let (reply, times, error) = match (run(d, context), &fault.write_concern_error) {
-        (Outcome::Reply(reply, times), Some(error)) => (reply, times, error.clone()),
+    let (reply, told_times, error) = match (run(d, context), &fault.write_concern_error) {
+        (Outcome::Reply(reply, told_times), Some(error)) => (reply, told_times, error.clone()),
+        // The error comes in the place of waiting for the write concern.
+        (
+            Outcome::Wait(Wait::WriteConcern { reply, .. } | Wait::ShardWriteConcern { reply, .. }),
+            Some(error),
+        ) => (reply, times(d, context, false), error.clone()),
         (outcome, _) => return outcome,
     };
     let body = match reply {
         Reply::Success(body) => body,
         Reply::Cursor(cursor) => cursor.document(),
-        Reply::Failure(_) => return Outcome::Reply(reply, times),
+        Reply::Failure(_) => return Outcome::Reply(reply, told_times),
     };
     let labels = fault.error_labels.clone();
-    Outcome::Reply(write_concern::with_error(d, context, body, error, labels), times)
+    Outcome::Reply(
+        write_concern::with_error(d, context, body, error, labels),
+        told_times,
+    )
+}
+
+/// What the fail point `onPrimaryTransactionalWrite` does: the connection ends with the command, the write may fail.
+fn fail_retryable_write(d: &mut Deployment, context: &Context<'_>) -> Result<()> {
+    let Some(fault) = d
+        .members
+        .get_mut(context.member)
+        .and_then(|m| m.fail_points.retryable_write())
+    else {
+        return Ok(());
+    };
+    if let (true, Some(connection)) = (fault.close_connection, d.connection_mut(context.connection)) {
+        connection.hangs_up = true;
+    }
+    match fault.error_code {
+        None => Ok(()),
+        Some(code) => Err(CommandError::new(
+            code,
+            "Failing write due to failpoint. The write must not be reflected.",
+        )),
+    }
 }
 
 fn run(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     let stream = labels::concerns_change_stream(d, context);
     let answer = checked(d, context);
+    if d.connection(context.connection).is_some_and(|c| c.hangs_up) {
+        return Outcome::Disconnect;
+    }
     conclude(d, context, answer, stream)
 }
 
@@ -191,12 +237,8 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     if context.db().is_empty() {
         return Err(CommandError::new(40571, "OP_MSG requests require a $db argument"));
     }
-    let user = d.connection(context.connection).and_then(|c| c.user.as_ref());
-    if command.needs != Needs::Nothing && !d.users.is_empty() && user.is_none() {
-        return Err(CommandError::new(
-            13,
-            format!("command {name} requires authentication"),
-        ));
+    if command.needs != Needs::Nothing && d.is_guarded() {
+        check_login(d, context)?;
     }
     if command.needs == Needs::Admin && context.db() != "admin" {
         return Err(CommandError::new(
@@ -204,7 +246,10 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
             format!("{name} may only be run against the admin database."),
         ));
     }
+    api::check(d, context)?;
     d.check_role(context, command.needs)?;
+    sessions::touch(d, context)?;
+    transactions::check_read_concern(context)?;
     transactions::begin(d, context)?;
     if let Some(ts) = after_cluster_time(context)
         && !applied(d, context, ts)
@@ -216,7 +261,36 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
         let deadline = context.now + FIND_HOST_TIMEOUT;
         return Ok(Answer::Wait(Wait::Shards { deadline }));
     }
-    (command.run)(d, context)
+    run_command(d, context, command)
+}
+
+fn run_command(d: &mut Deployment, context: &Context<'_>, command: &Command) -> Result {
+    d.take_part(context)?;
+    let answer = (command.run)(d, context)?;
+    let Some(token) = d.recovery_token(context) else {
+        return Ok(answer);
+    };
+    Ok(match answer {
+        Answer::Reply(reply) => Answer::Reply(reply.with_recovery(&token)),
+        Answer::Written(reply, optime) => Answer::Written(reply.with_recovery(&token), optime),
+        other @ (Answer::MajorityRead(_)
+        | Answer::Wait(_)
+        | Answer::Streaming(..)
+        | Answer::MajorityStreaming(..)) => other,
+    })
+}
+
+fn check_login(d: &Deployment, context: &Context<'_>) -> Result<()> {
+    let name = context.request.name();
+    let login = d.connection(context.connection).and_then(|c| c.login());
+    match login {
+        Some(login) if d.config.external.holds(login, context.now) => Ok(()),
+        Some(_) => Err(CommandError::new(391, "Reauthentication is required")),
+        None => Err(CommandError::new(
+            13,
+            format!("command {name} requires authentication"),
+        )),
+    }
 }
 
 /// Why a mongos cannot run the command now: it does not reach a primary that it needs.
@@ -234,6 +308,7 @@ fn gossip(d: &mut Deployment, context: &Context<'_>) {
     let told = context.body().get_document("$clusterTime").ok();
     let told = told.and_then(|t| t.get_timestamp("clusterTime").ok());
     d.gossip(context.member, told);
+    d.enter_transaction(context);
     // What an earlier command wrote without waiting for it.
     d.take_written();
 }

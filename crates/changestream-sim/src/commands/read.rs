@@ -7,7 +7,7 @@ use bson::raw::RawDocumentBuf;
 use bson::{Bson, DateTime, Document, doc};
 
 use super::write::compact;
-use super::{Answer, Context, Result, cursor, documents, watch};
+use super::{Answer, Context, Result, cursor, documents, sessions, watch};
 use crate::cursors::{self, Batch, DEFAULT_FIRST_BATCH, Kind};
 use crate::deployment::Deployment;
 use crate::error::CommandError;
@@ -83,6 +83,19 @@ pub(super) fn aggregate(d: &mut Deployment, context: &Context<'_>) -> Result {
         ));
     }
     let now = DateTime::from_millis(d.wall(context.now));
+    if let Some((first, rest)) = stages.split_first()
+        && let Some(options) = first.get("$listLocalSessions")
+    {
+        check_list(context, options)?;
+        let output = Pipeline::parse_aggregate(rest)?
+            .at(now)
+            .run(sessions::list_local(d, context))?;
+        let namespace = format!("{}.$cmd.aggregate", context.db());
+        let results = output.iter().map(raw).collect();
+        return Ok(Answer::Reply(first_batch(
+            d, context, results, size, false, &namespace,
+        )));
+    }
     let pipeline = Pipeline::parse_aggregate(&stages)?.at(now);
     let Some(Bson::String(_)) = body.get("aggregate") else {
         return Err(CommandError::invalid_namespace(
@@ -97,6 +110,26 @@ pub(super) fn aggregate(d: &mut Deployment, context: &Context<'_>) -> Result {
     Ok(Answer::Reply(first_batch(
         d, context, results, size, false, &namespace,
     )))
+}
+
+/// Whether `$listLocalSessions` stands where it may, and asks for what can be told.
+fn check_list(context: &Context<'_>, options: &Bson) -> Result<()> {
+    let Bson::Document(options) = options else {
+        return Err(CommandError::type_mismatch(
+            "$listLocalSessions options must be specified in an object",
+        ));
+    };
+    if let Some(Bson::String(_)) = context.body().get("aggregate") {
+        return Err(CommandError::invalid_namespace(
+            "$listLocalSessions must be run against the database with {aggregate: 1}, not a collection",
+        ));
+    }
+    if options.keys().any(|option| option != "allUsers") {
+        return Err(CommandError::command_not_supported(
+            "the simulated server's $listLocalSessions has no option but allUsers",
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn count(d: &mut Deployment, context: &Context<'_>) -> Result {

@@ -72,6 +72,17 @@ pub(super) fn shard_collection(d: &mut Deployment, context: &Context<'_>) -> Res
         d.write(context, vec![create], None)?;
     }
     d.shard_collection(context, db, coll, &key, empty)?;
+    let description = doc! {
+        "shardKey": key,
+        "unique": documents::flag(context.body(), "unique"),
+        "numInitialChunks": context.body().get("numInitialChunks").and_then(number).unwrap_or(0),
+        "presplitHashedZones": documents::flag(context.body(), "presplitHashedZones"),
+    };
+    d.write(
+        context,
+        vec![Op::new(db, coll, Some(uuid), Change::Shard { description })],
+        None,
+    )?;
     sharded(d, context, db, coll)
 }
 

@@ -1,10 +1,13 @@
 //! The commands that a server knows.
 
+use bson::{Bson, Document, doc};
+
 use super::{
-    Context, Result, access, collections, cursor, diagnostics, find_and_modify, hello, read, replset,
-    sessions, sharding, write,
+    Answer, Context, Result, access, collections, cursor, diagnostics, find_and_modify, hello, read, replset,
+    sessions, sharding, users, write,
 };
 use crate::deployment::Deployment;
+use crate::reply::Reply;
 
 /// A command that the server knows.
 pub(super) struct Command {
@@ -38,6 +41,11 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "aggregate",
         needs: Needs::Read,
         run: read::aggregate,
+    },
+    Command {
+        name: "authenticate",
+        needs: Needs::Nothing,
+        run: access::authenticate,
     },
     Command {
         name: "buildInfo",
@@ -85,6 +93,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: collections::create_indexes,
     },
     Command {
+        name: "createUser",
+        needs: Needs::Write,
+        run: users::create,
+    },
+    Command {
         name: "delete",
         needs: Needs::Write,
         run: write::delete,
@@ -100,6 +113,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: collections::drop,
     },
     Command {
+        name: "dropAllUsersFromDatabase",
+        needs: Needs::Write,
+        run: users::drop_all,
+    },
+    Command {
         name: "dropDatabase",
         needs: Needs::Write,
         run: collections::drop_database,
@@ -108,6 +126,11 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "dropIndexes",
         needs: Needs::Write,
         run: collections::drop_indexes,
+    },
+    Command {
+        name: "dropUser",
+        needs: Needs::Write,
+        run: users::drop,
     },
     Command {
         name: "enableSharding",
@@ -193,6 +216,11 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "listCollections",
         needs: Needs::Read,
         run: collections::list_collections,
+    },
+    Command {
+        name: "listCommands",
+        needs: Needs::Nothing,
+        run: list,
     },
     Command {
         name: "listDatabases",
@@ -290,8 +318,40 @@ pub(super) const COMMANDS: &[Command] = &[
         run: write::update,
     },
     Command {
+        name: "updateUser",
+        needs: Needs::Write,
+        run: users::update,
+    },
+    Command {
+        name: "usersInfo",
+        needs: Needs::Read,
+        run: users::info,
+    },
+    Command {
         name: "whatsmyuri",
         needs: Needs::Nothing,
         run: diagnostics::whats_my_uri,
     },
 ];
+
+/// listCommands: the table itself.
+fn list(d: &mut Deployment, _: &Context<'_>) -> Result {
+    let secondary = if d.profile.says_primary {
+        "secondaryOk"
+    } else {
+        "slaveOk"
+    };
+    let known = COMMANDS.iter().filter(|c| c.name != "hello" || d.profile.hello);
+    let commands: Document = known
+        .map(|command| {
+            let about = doc! {
+                "help": "",
+                "requiresAuth": command.needs != Needs::Nothing,
+                secondary: command.needs != Needs::Write,
+                "adminOnly": command.needs == Needs::Admin,
+            };
+            (command.name.to_owned(), Bson::from(about))
+        })
+        .collect();
+    Ok(Answer::Reply(Reply::fields(&doc! { "commands": commands })))
+}

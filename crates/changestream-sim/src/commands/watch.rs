@@ -57,7 +57,8 @@ pub(super) fn open(
         Continues::Yes => cursor::open(d, context, &namespace, Kind::ChangeStream(Box::new(stream))),
         Continues::No => 0,
     };
-    Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
+    let told = Some(token.as_ref()).filter(|_| d.profile.post_batch_token);
+    Ok(Answer::MajorityRead(batch.reply(told, id, &namespace)))
 }
 
 /// The same on a mongos. It only opens the shards' cursors: the first batch is empty, and errors of reading come with
@@ -92,7 +93,8 @@ fn open_merged(
     let token = merged.token().clone();
     let id = cursor::open(d, context, &namespace, Kind::Merged(Box::new(merged)));
     let batch = Batch::first(Some(0));
-    Ok(Answer::MajorityRead(batch.reply(Some(&token), id, &namespace)))
+    let told = Some(&token).filter(|_| d.profile.post_batch_token);
+    Ok(Answer::MajorityRead(batch.reply(told, id, &namespace)))
 }
 
 fn refuse_elsewhere(d: &Deployment, context: &Context<'_>) -> Result<()> {
@@ -169,7 +171,8 @@ fn options(d: &Deployment, spec: &Document, scope: Scope) -> Result<EventOptions
     } else {
         KNOWN.get(..6).unwrap_or_default()
     };
-    if let Some(unknown) = spec.keys().find(|k| !known.contains(&k.as_str())) {
+    let knows = |key: &str| known.contains(&key) && (key != "startAfter" || d.profile.start_after);
+    if let Some(unknown) = spec.keys().find(|key| !knows(key)) {
         return Err(CommandError::new(
             40415,
             format!("BSON field '$changeStream.{unknown}' is an unknown field."),

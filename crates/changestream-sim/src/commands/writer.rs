@@ -276,6 +276,9 @@ impl<'a> Writer<'a> {
             stmt_id: self.stmt_id(index),
             outcome: Bson::Document(outcome),
         });
+        if statement.is_some() {
+            super::fail_retryable_write(self.d, self.context)?;
+        }
         let op = op(self.context, self.coll, uuid, change);
         self.optime = Some(self.d.write(self.context, vec![op], statement)?);
         Ok(())

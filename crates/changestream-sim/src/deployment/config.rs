@@ -6,7 +6,7 @@ use changestream_core::random::Random;
 use changestream_core::wire::Compressor;
 
 use super::{BuildError, Deployment};
-use crate::auth::Credentials;
+use crate::auth::{Credentials, External};
 use crate::profile::Profile;
 
 /// Describes a deployment; [`build`](Self::build) makes the pure machine, `start` a running one on the loopback.
@@ -18,9 +18,12 @@ pub struct Config {
     /// How many shards there are; the members are then mongos.
     pub(crate) shards: Option<usize>,
     pub(crate) shard_members: usize,
+    /// Whether the mongos are behind a load balancer.
+    pub(crate) load_balanced: bool,
     pub(crate) addresses: Vec<String>,
     pub(crate) version: String,
     pub(crate) users: Vec<(String, String, Vec<Mechanism>)>,
+    pub(crate) external: External,
     pub(crate) epoch_millis: i64,
     pub(crate) seed: Option<[u8; 32]>,
     pub(crate) election_timeout: Duration,
@@ -48,9 +51,11 @@ impl Config {
             members,
             shards: None,
             shard_members: 1,
+            load_balanced: false,
             addresses: Vec::new(),
             version: "4.4".to_owned(),
             users: Vec::new(),
+            external: External::default(),
             epoch_millis: DEFAULT_EPOCH_MILLIS,
             seed: None,
             election_timeout: Duration::from_secs(10),
@@ -66,7 +71,7 @@ impl Config {
         }
     }
 
-    /// The server version to behave as: 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
+    /// The server version to behave as: 4.0, 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
     /// patch releases, such as 6.0.8; see [`Profile::for_version`].
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
@@ -84,6 +89,14 @@ impl Config {
     /// How many members each shard has, 1 by default. Without effect but on a sharded cluster.
     pub fn shard_members(mut self, members: usize) -> Self {
         self.shard_members = members;
+        self
+    }
+
+    /// Puts the mongos behind a load balancer: each is a service with an id of its own, which it names to clients that say
+    /// `loadBalanced: true`, and refuses those that do not. The connection string is that of the balancer: of the first
+    /// mongos, for whoever connects spreads connections over all of them himself. Without effect but on a sharded cluster.
+    pub fn load_balanced(mut self) -> Self {
+        self.load_balanced = true;
         self
     }
 
@@ -234,6 +247,7 @@ impl Config {
                     shards: None,
                     addresses: addresses.collect(),
                     users: Vec::new(),
+                    external: External::default(),
                     seed: Some(seed),
                     ..self.clone()
                 }

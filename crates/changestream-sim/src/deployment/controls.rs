@@ -25,12 +25,20 @@ impl Deployment {
 
     /// The connection string, with the replica set's name.
     pub fn uri(&self) -> String {
+        if let (true, Some(balancer)) = (self.is_load_balanced(), self.members.first()) {
+            return format!("mongodb://{}/?loadBalanced=true", balancer.address);
+        }
         let hosts: Vec<&str> = self.members.iter().map(|m| m.address.as_str()).collect();
         let hosts = hosts.join(",");
         match &self.set_name {
             Some(name) => format!("mongodb://{hosts}/?replicaSet={name}"),
             None => format!("mongodb://{hosts}/"),
         }
+    }
+
+    /// Whether the mongos are behind a load balancer.
+    pub fn is_load_balanced(&self) -> bool {
+        self.config.load_balanced && self.cluster.is_some()
     }
 
     /// The primary steps down and does not stand again for a minute; the others elect after the handoff time. Its
@@ -133,7 +141,8 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// From now on the member applies what others wrote this much later.
+    /// From now on the member applies what others wrote this much later, and journals what it writes itself as primary
+    /// this much later: a write is committed when a majority has it in its journal.
     pub fn lag(&mut self, now: Instant, member: usize, lag: Duration) {
         if let Some(m) = self.members.get_mut(member) {
             m.lag = lag;

@@ -2,6 +2,7 @@
 
 mod config;
 mod controls;
+mod external;
 mod log;
 mod observe;
 
@@ -151,7 +152,7 @@ impl fmt::Display for BuildError {
             Self::Version(v) => {
                 write!(
                     f,
-                    "server version {v:?} is not modelled; take 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0"
+                    "server version {v:?} is not modelled; take 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0"
                 )
             }
             Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),
@@ -194,8 +195,8 @@ impl Deployment {
     /// to and what the controls call members.
     ///
     /// Collections are unsharded, on their database's primary shard, until `enableSharding` and `shardCollection` are
-    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Not modelled are
-    /// transactions through a mongos, the balancer, `addShard` and failures of config servers.
+    /// run; `split` and `moveChunk` move data. Change streams are the shards' merged by cluster time. Transactions may span
+    /// shards. Not modelled are the balancer, `addShard` and failures of config servers.
     ///
     /// ```
     /// # use changestream_sim::Deployment;

@@ -42,7 +42,7 @@ impl Deployment {
             self.records.pop_front();
         }
         let mut body = context.request.body.clone();
-        for secret in ["payload", "speculativeAuthenticate"] {
+        for secret in ["payload", "speculativeAuthenticate", "pwd"] {
             body.remove(secret);
         }
         self.records.push_back(CommandRecord {

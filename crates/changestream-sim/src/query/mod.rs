@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod expression;
 pub mod filter;
+pub(crate) mod needs;
 pub mod number;
 pub mod path;
 pub mod pipeline;

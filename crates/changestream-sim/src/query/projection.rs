@@ -1,6 +1,7 @@
 //! Projections: of `$project` and `find`, and the field setting of `$addFields`.
 
-use bson::{Bson, Document};
+use bson::raw::RawDocumentBuf;
+use bson::{Bson, Document, RawDocument};
 
 use super::expression::{Expression, Scope};
 use super::number::Number;
@@ -85,6 +86,31 @@ impl Projection {
             mode: Mode::Exclude,
             fields,
         })
+    }
+
+    /// The projected event, still encoded, of a projection that [is plain](Self::is_plain); none of what is malformed.
+    pub(crate) fn apply_encoded(&self, event: &RawDocument) -> Option<RawDocumentBuf> {
+        let mut out = RawDocumentBuf::new();
+        for element in event.iter_elements() {
+            let element = element.ok()?;
+            let kept = match (self.mode, self.fields.action(element.key().as_str())) {
+                (Mode::Include, action) => action.is_some(),
+                (Mode::Exclude, action) => action.is_none(),
+            };
+            if kept {
+                out.append(element.key(), element.value().ok()?);
+            }
+        }
+        Some(out)
+    }
+
+    /// Whether it keeps or drops whole fields, and keeps `_id`.
+    pub(crate) fn is_plain(&self) -> bool {
+        let all = |wanted: &Action| self.fields.0.iter().all(|(_, action)| action == wanted);
+        match self.mode {
+            Mode::Include => all(&Action::Keep),
+            Mode::Exclude => all(&Action::Drop) && self.fields.action("_id").is_none(),
+        }
     }
 
     /// The projected document.

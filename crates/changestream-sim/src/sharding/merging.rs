@@ -156,6 +156,11 @@ impl MergedStream {
                     self.token = token;
                     return Ok(Continues::No);
                 }
+                // A shard is waited for only as long as there is nothing to return.
+                Next::Ask if !batch.is_empty() => {
+                    self.promise(index);
+                    return Ok(Continues::Yes);
+                }
                 Next::Ask => {
                     let moved = match self.remotes.get_mut(index) {
                         Some(remote) => remote.fetch(cluster, now, profile)?,
@@ -309,11 +314,11 @@ impl Remote {
 
 impl Sink for Fetched {
     fn is_full(&self) -> bool {
-        self.events.len() >= MAX_FETCHED
+        self.bytes >= MAX_FETCHED_BYTES
     }
 
     fn is_full_for(&self, bytes: usize) -> bool {
-        self.is_full() || (!self.events.is_empty() && self.bytes.saturating_add(bytes) > MAX_FETCHED_BYTES)
+        !self.events.is_empty() && self.bytes.saturating_add(bytes) > MAX_FETCHED_BYTES
     }
 
     fn take(&mut self, token: &Arc<EncodedToken>, event: &Bytes) {
@@ -322,6 +327,5 @@ impl Sink for Fetched {
     }
 }
 
-/// What a mongos holds of a shard's events: a batch of default size.
-const MAX_FETCHED: usize = 101;
+/// What a mongos holds of a shard's events: a batch, which is limited by its bytes only.
 const MAX_FETCHED_BYTES: usize = 16 << 20;

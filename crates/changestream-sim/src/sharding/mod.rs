@@ -8,12 +8,14 @@
 //!
 //! - [`routing`]: which shard has which document.
 //! - [`router`]: reads and writes on the shards.
+//! - [`transactions`]: one transaction on several shards.
 //! - [`merging`]: the shards' change streams as one.
 
 mod admin;
 mod merging;
 mod router;
 mod routing;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -23,6 +25,7 @@ use bson::{Document, Timestamp};
 pub(crate) use admin::check_key;
 pub(crate) use merging::MergedStream;
 pub(crate) use router::{Point, reachable, targets};
+pub(crate) use transactions::Routed;
 
 use crate::catalog::Catalog;
 use crate::cursors::Kind;
@@ -41,6 +44,8 @@ pub(crate) struct Cluster {
     sharded: BTreeMap<(String, String), Chunks>,
     /// What the command under way has written.
     written: Vec<Point>,
+    /// The session of the transaction that the command under way belongs to.
+    in_transaction: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +64,7 @@ impl Cluster {
             databases: BTreeMap::new(),
             sharded: BTreeMap::new(),
             written: Vec::new(),
+            in_transaction: None,
         }
     }
 
@@ -112,9 +118,13 @@ impl Cluster {
             .map_or_else(|| self.primary_shard(db), |chunks| chunks.owner(document))
     }
 
-    /// A shard's data as a mongos reads it.
+    /// A shard's data as a mongos reads it; in a transaction, as that one sees it.
     fn catalog(&self, mongos: usize, shard: usize, majority: bool) -> Option<&Catalog> {
         let primary = self.primary(mongos, shard)?;
+        let session = self.in_transaction.as_ref();
+        if let Some(transaction) = session.and_then(|session| primary.transactions.get(session)) {
+            return Some(&transaction.catalog);
+        }
         Some(if majority {
             &primary.committed
         } else {

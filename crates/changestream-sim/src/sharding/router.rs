@@ -12,6 +12,7 @@ use crate::deployment::Deployment;
 use crate::error::CommandError;
 use crate::oplog::{Change, Op, OpTime, Statement};
 use crate::query::filter::Filter;
+use crate::transactions::{is_member, wants_majority};
 
 /// A write on a shard, to be replicated there.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +145,7 @@ impl Deployment {
         let Some(cluster) = &self.cluster else {
             return self.view(context).map(find).unwrap_or_default();
         };
-        let majority = crate::transactions::wants_majority(context);
+        let majority = wants_majority(context);
         cluster
             .shards_of(context.db(), coll, filter)
             .into_iter()
@@ -210,7 +211,7 @@ impl Deployment {
     ) -> Result<OpTime, CommandError> {
         let mut last = None;
         for op in ops {
-            for (shard, op) in self.parts(context, op, statement.is_some())? {
+            for (shard, op) in self.parts(context, op, statement.is_some() || is_member(context))? {
                 last = Some(self.write_on(context, shard, op, statement.clone())?);
             }
         }
@@ -261,7 +262,9 @@ impl Deployment {
                 come.change = Change::Insert { document: after };
                 vec![(from, gone), (to, come)]
             }
-            Change::Create { .. } => vec![(cluster.database_mut(&op.db).primary, op)],
+            Change::Create { .. } | Change::Shard { .. } => {
+                vec![(cluster.database_mut(&op.db).primary, op)]
+            }
             Change::DropDatabase => {
                 let primary = cluster.primary_shard(&op.db);
                 cluster.databases.remove(&op.db);
@@ -301,6 +304,13 @@ impl Deployment {
         statement: Option<Statement>,
     ) -> Result<OpTime, CommandError> {
         let unknown = || CommandError::new(70, "the shard does not exist");
+        if self.write_in_transaction(context, shard, op.clone())? {
+            let shard = self
+                .cluster
+                .as_ref()
+                .and_then(|cluster| cluster.primary(context.member, shard));
+            return shard.map(|m| m.last_applied()).ok_or_else(unknown);
+        }
         let cluster = self.cluster.as_mut().ok_or_else(unknown)?;
         let Some((set, member)) = cluster.primary_mut(context.member, shard) else {
             return Err(cluster.shards.get(shard).map_or_else(unknown, no_primary));

@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, doc};
 use md5::{Digest, Md5};
 
-use crate::catalog::id_key;
 use crate::query::compare;
 use crate::query::path;
+use crate::reply::raw;
 
 /// The chunks of a sharded collection.
 #[derive(Clone, Debug)]
@@ -137,9 +137,92 @@ fn order(a: &[Bson], b: &[Bson]) -> Ordering {
     unequal.unwrap_or(Ordering::Equal)
 }
 
-/// A number of the value, evenly spread; as in the server, of MD5, but not of the same bytes: nobody sees it.
+/// The hash of a hashed shard key, as the server's (`BSONElementHasher::hash64` with the seed 0): of MD5, over the kind
+/// of each value and its bytes, whole numbers of any type being equal.
 fn hash(value: &Bson) -> i64 {
-    let digest: [u8; 16] = Md5::digest(id_key(value)).into();
+    let mut md5 = Md5::new();
+    md5.update(0_i32.to_le_bytes());
+    add(&mut md5, None, value);
+    let digest: [u8; 16] = md5.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     i64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn add(md5: &mut Md5, name: Option<&str>, value: &Bson) {
+    md5.update(kind(value).to_le_bytes());
+    if let Some(name) = name {
+        md5.update(name);
+        md5.update([0]);
+    }
+    match value {
+        Bson::Document(inner) => {
+            for (name, value) in inner {
+                add(md5, Some(name), value);
+            }
+            end(md5);
+        }
+        Bson::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                add(md5, Some(&index.to_string()), value);
+            }
+            end(md5);
+        }
+        Bson::Int32(n) => md5.update(i64::from(*n).to_le_bytes()),
+        Bson::Int64(n) => md5.update(n.to_le_bytes()),
+        // Fractions are cut off, and what is out of range is the nearest there is.
+        Bson::Double(n) => md5.update((*n as i64).to_le_bytes()),
+        Bson::String(_)
+        | Bson::Boolean(_)
+        | Bson::Null
+        | Bson::RegularExpression(_)
+        | Bson::JavaScriptCode(_)
+        | Bson::JavaScriptCodeWithScope(_)
+        | Bson::Timestamp(_)
+        | Bson::Binary(_)
+        | Bson::ObjectId(_)
+        | Bson::DateTime(_)
+        | Bson::Symbol(_)
+        | Bson::Decimal128(_)
+        | Bson::Undefined
+        | Bson::MaxKey
+        | Bson::MinKey
+        | Bson::DbPointer(_) => md5.update(encoded(value)),
+    }
+}
+
+/// The end of a document is an element too, without a name but with its NUL.
+fn end(md5: &mut Md5) {
+    md5.update(0_i32.to_le_bytes());
+    md5.update([0]);
+}
+
+/// The value's bytes in BSON.
+fn encoded(value: &Bson) -> Vec<u8> {
+    let holder = raw(&doc! { "": value.clone() });
+    let bytes = holder.as_bytes();
+    // The length, the type and the empty name stand before, a NUL behind.
+    bytes.get(6..bytes.len() - 1).unwrap_or_default().to_vec()
+}
+
+/// `canonicalizeBSONType`: what sorts together has one number.
+fn kind(value: &Bson) -> i32 {
+    match value {
+        Bson::MinKey => -1,
+        Bson::MaxKey => 127,
+        Bson::Undefined => 0,
+        Bson::Null => 5,
+        Bson::Double(_) | Bson::Int32(_) | Bson::Int64(_) | Bson::Decimal128(_) => 10,
+        Bson::String(_) | Bson::Symbol(_) => 15,
+        Bson::Document(_) => 20,
+        Bson::Array(_) => 25,
+        Bson::Binary(_) => 30,
+        Bson::ObjectId(_) => 35,
+        Bson::Boolean(_) => 40,
+        Bson::DateTime(_) => 45,
+        Bson::Timestamp(_) => 47,
+        Bson::RegularExpression(_) => 50,
+        Bson::DbPointer(_) => 55,
+        Bson::JavaScriptCode(_) => 60,
+        Bson::JavaScriptCodeWithScope(_) => 65,
+    }
 }

@@ -81,6 +81,13 @@ impl World {
         self.drain();
     }
 
+    pub fn hang_up(&mut self, connection: ConnectionId) {
+        self.deployment
+            .handle_input(self.now, Input::Disconnected { connection });
+        self.received.remove(&connection);
+        self.drain();
+    }
+
     /// Sends a command and takes its reply, which must come at once.
     pub fn run(&mut self, connection: ConnectionId, command: Document) -> Document {
         self.send(connection, command);

@@ -165,6 +165,14 @@ impl Operations<'_> {
                     .run_command(given.get_document("command")?.clone())
                     .await?;
             }
+            "shardCollection" => {
+                let admin = self.client.database("admin");
+                let namespace = collection.namespace();
+                admin.run_command(doc! { "enableSharding": &namespace.db }).await?;
+                let key = given.get_document("key")?.clone();
+                let command = doc! { "shardCollection": namespace.to_string(), "key": key };
+                admin.run_command(command).await?;
+            }
             "stepDown" => {
                 let command = doc! { "replSetStepDown": 1, "force": true };
                 self.client.database("admin").run_command(command).await?;

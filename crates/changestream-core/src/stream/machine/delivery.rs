@@ -1,8 +1,8 @@
 //! Handing over, and the end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{State, StreamMachine};
+use super::{Flight, State, StreamMachine};
 use crate::client::{Demand, Idle, Update};
 use crate::event::{ChangeEvent, OperationType};
 use crate::faults::Fault;
@@ -27,16 +27,16 @@ impl StreamMachine {
                 operation_time,
             }) => {
                 self.position.advanced(token);
-                self.demand = Demand::None;
+                self.satisfied();
                 Delivery::Update(Update::Idle(Idle {
                     token: self.position.token().cloned(),
                     operation_time,
                 }))
             }
             Some(Item::Update(update)) => {
-                let satisfies = matches!(update, Update::Invalidated { .. });
+                let satisfies = matches!(update, Update::Invalidated { .. } | Update::TimedOut(_));
                 if self.demand == Demand::Next || satisfies {
-                    self.demand = Demand::None;
+                    self.satisfied();
                 }
                 Delivery::Update(update)
             }
@@ -53,10 +53,10 @@ impl StreamMachine {
         let State::Live(live) = &self.state else {
             return Delivery::Nothing;
         };
-        if self.demand != Demand::TryNext || live.in_flight || !self.tried {
+        if self.demand != Demand::TryNext || live.flight != Flight::Landed || !self.tried {
             return Delivery::Nothing;
         }
-        self.demand = Demand::None;
+        self.satisfied();
         Delivery::Update(Update::Idle(Idle {
             token: self.position.token().cloned(),
             operation_time: self.stats.operation_time,
@@ -80,7 +80,7 @@ impl StreamMachine {
         };
         self.stats.events += 1;
         self.stats.bytes += event.as_raw().as_bytes().len() as u64;
-        self.demand = Demand::None;
+        self.satisfied();
         if !arrived.batch.is_empty() {
             self.position.delivered(event.resume_token().clone());
             self.inbox.push_front(Item::Batch(arrived));
@@ -107,7 +107,7 @@ impl StreamMachine {
 /// The end.
 impl StreamMachine {
     pub(super) fn end(&mut self, result: Result<(), Error>) {
-        let farewell = self.farewell();
+        let farewell = self.farewell(None);
         let token = self.position.token().cloned();
         let server = farewell.as_ref().map(|farewell| farewell.server.clone());
         let result = result.map_err(|error| {
@@ -132,25 +132,28 @@ impl StreamMachine {
         Some(StreamOutput::End(result, farewell))
     }
 
-    pub(super) fn farewell(&self) -> Option<Farewell> {
+    pub(super) fn farewell(&self, max_time: Option<Duration>) -> Option<Farewell> {
         let (server, cursor, busy) = match &self.state {
             State::Live(live) | State::Postponed(live, _) => {
-                (&live.server, Some(&live.cursor), live.in_flight)
+                (&live.server, Some(&live.cursor), live.flight != Flight::Landed)
             }
             State::Exhausted(server) | State::Faulted(Some(server)) => (server, None, false),
             State::Opening(_, server) => (server, None, true),
             State::Selecting(_)
             | State::Faulted(None)
             | State::BackingOff(..)
+            | State::Interrupted
             | State::Ending(..)
             | State::Ended => return None,
         };
         let mut commands = Vec::new();
         if let Some(cursor) = cursor {
-            commands.push(
-                self.commands
-                    .kill_cursors(cursor.id, cursor.namespace.as_deref(), server),
-            );
+            commands.push(self.commands.kill_cursors(
+                cursor.id,
+                cursor.namespace.as_deref(),
+                server,
+                max_time,
+            ));
         }
         if self.rules.ends_session && server.supports_sessions {
             commands.push(self.commands.end_sessions());

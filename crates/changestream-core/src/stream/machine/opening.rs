@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Goal, State, StreamMachine};
-use crate::client::{Resuming, Update};
+use super::{Flight, Goal, Live, State, StreamMachine};
+use crate::client::{Demand, Resuming, Update};
 use crate::options::ResumePolicy;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
@@ -33,9 +33,6 @@ impl StreamMachine {
                 let brought_any = !cursor.batch.is_empty() || cursor.post_batch_resume_token.is_some();
                 self.position
                     .opened(reply.operation_time, brought_any, server.max_wire_version);
-                if cursor.batch.is_empty() {
-                    self.position.advanced(cursor.post_batch_resume_token.clone());
-                }
             }
             Start::Resume => {
                 self.stats.resumes += 1;
@@ -45,8 +42,12 @@ impl StreamMachine {
             }
         }
         self.opened = true;
-        if goal.start == Start::Resume || !cursor.batch.is_empty() {
+        // A try that began with a resume still has its getMore.
+        let unspent_try = self.demand == Demand::TryNext && !self.tried;
+        if !cursor.batch.is_empty() || (goal.start == Start::Resume && !unspent_try) {
             self.arrived(&cursor, reply);
+        } else {
+            self.position.advanced(cursor.post_batch_resume_token.clone());
         }
         self.go_on(server, cursor);
     }
@@ -60,21 +61,70 @@ impl StreamMachine {
         error: Error,
         base_backoff: Option<Duration>,
     ) {
+        if goal.late {
+            // The call that it was for has been told.
+            self.state = State::Interrupted;
+            return;
+        }
+        let error = self.told(now, error);
+        if error.is_timeout() {
+            return self.interrupted(goal, error);
+        }
         let retries = self.rules.retries;
         let refused = error.server_error().is_some_and(is_overload);
         goal.overloaded |= refused;
-        let most = if goal.overloaded { retries.overloads } else { 1 };
+        // "Drivers MUST retry operations as many times as possible before the timeout expires" (Client Side Operations
+        // Timeout specification, "Retryability").
+        let most = match (goal.overloaded, self.calls.are_timed()) {
+            (true, _) => retries.overloads,
+            (false, true) => u32::MAX,
+            (false, false) => 1,
+        };
+        // "If the driver cannot select a server for a retry attempt [...] drivers MUST raise the previous retryable error"
+        // (Retryable Reads specification, "Selecting the server for retry").
+        if let (ErrorKind::ServerSelection { .. }, Some(previous)) = (error.kind(), goal.failure.take()) {
+            return self.try_later(now, goal, previous);
+        }
         if !retries.reads || goal.retries >= most || !(refused || is_retryable_read(&error)) {
             return self.try_later(now, goal, error);
         }
-        goal.retries += 1;
-        if !refused {
-            goal.avoided = error.server().cloned();
-            return self.select(goal);
+        goal.retries = goal.retries.saturating_add(1);
+        if let Some(server) = error.server() {
+            goal.avoided.insert(server.clone(), retries.avoid(refused));
         }
-        goal.avoided = error.server().filter(|_| retries.retargets).cloned();
+        goal.failure = Some(error.clone());
+        if !refused {
+            if goal.retries <= PROMPT_RETRIES {
+                return self.select(goal);
+            }
+            let pause = PAUSE.mul_f64(self.random.fraction());
+            self.state = State::BackingOff(goal, now + pause);
+            return;
+        }
         let delay = self.overload_delay(goal.retries, base_backoff);
-        self.state = State::BackingOff(goal, now + delay);
+        if !self.calls.ends_before(now + delay) {
+            self.state = State::BackingOff(goal, now + delay);
+        } else if goal.start == Start::Open {
+            self.end(Err(error));
+        } else {
+            self.state = State::BackingOff(goal, now + delay);
+            self.run_out(NO_TIME_TO_WAIT.to_owned(), Some(error));
+        }
+    }
+
+    /// An overloaded server refused the getMore: it is sent again later. If the call has no time for that, it ends now.
+    pub(super) fn postpone(&mut self, now: Instant, live: Live, error: Error, base: Option<Duration>) {
+        let overloads = live.overloads + 1;
+        let delay = self.overload_delay(overloads, base);
+        let live = Live {
+            flight: Flight::Landed,
+            overloads,
+            ..live
+        };
+        self.state = State::Postponed(live, now + delay);
+        if self.calls.ends_before(now + delay) && self.inbox.is_empty() && self.demand != Demand::None {
+            self.run_out(NO_TIME_TO_WAIT.to_owned(), Some(error));
+        }
     }
 
     pub(super) fn overload_delay(&mut self, attempt: u32, base: Option<Duration>) -> Duration {
@@ -101,6 +151,9 @@ impl StreamMachine {
     pub(super) fn face(&mut self, now: Instant, error: Error) {
         if error.is_resumable() {
             return self.resume(now, now, error);
+        }
+        if error.is_timeout() {
+            return self.interrupted(Goal::new(Start::Resume, now), error);
         }
         self.end(Err(error));
     }
@@ -134,3 +187,13 @@ impl StreamMachine {
         ceiling.mul_f64(self.random.fraction())
     }
 }
+
+/// Retries without a pause. Only a call with `timeoutMS` makes more: a server that fails at once is then not asked in a
+/// tight loop for all of that time.
+const PROMPT_RETRIES: u32 = 4;
+
+/// The longest pause before each of the others.
+const PAUSE: Duration = Duration::from_millis(500);
+
+const NO_TIME_TO_WAIT: &str =
+    "the server is overloaded, and what is left of timeoutMS is less than the pause before the next attempt";

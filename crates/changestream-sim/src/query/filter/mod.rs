@@ -7,6 +7,7 @@ mod types;
 use bson::{Bson, Document};
 
 use super::expression::Expression;
+use super::needs::Needs;
 use super::path::{self, Path};
 use crate::error::CommandError;
 
@@ -112,6 +113,21 @@ impl Filter {
         let mut found = Vec::new();
         self.collect_equalities(&mut found);
         found
+    }
+
+    /// Adds what the filter looks at; false if that is not known beforehand.
+    pub(crate) fn collect_needs(&self, needs: &mut Needs) -> bool {
+        self.0.iter().all(|clause| match clause {
+            Clause::And(filters) | Clause::Or(filters) | Clause::Nor(filters) => {
+                filters.iter().all(|filter| filter.collect_needs(needs))
+            }
+            Clause::Field { path, .. } => {
+                needs.add(path.parts());
+                true
+            }
+            Clause::Constant(_) => true,
+            Clause::Expression(_) => false,
+        })
     }
 
     fn collect_equalities(&self, found: &mut Vec<(String, Bson)>) {

@@ -8,6 +8,7 @@ use bson::{Bson, DateTime, Document};
 
 use super::expression::{Expression, Scope};
 use super::filter::Filter;
+use super::needs::Needs;
 use super::projection::{AddFields, Projection};
 use super::show;
 use super::sort::SortPattern;
@@ -112,6 +113,50 @@ impl Pipeline {
     /// Whether there is no stage to run.
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty()
+    }
+
+    /// What the pipeline looks at, if all it does is to let documents through or not, and then to keep or drop whole
+    /// fields of them.
+    pub(crate) fn needs(&self) -> Option<Needs> {
+        let mut needs = Needs::default();
+        let (stages, _) = self.split_projection();
+        let only_matches = stages.iter().all(|stage| match stage {
+            Stage::Each(EachStage::Match(filter)) => filter.collect_needs(&mut needs),
+            Stage::Each(
+                EachStage::Project(_)
+                | EachStage::Unset(_)
+                | EachStage::AddFields(_)
+                | EachStage::ReplaceRoot(_)
+                | EachStage::Redact(_),
+            )
+            | Stage::All(_) => false,
+        });
+        (only_matches && !self.splits_large_events).then_some(needs)
+    }
+
+    /// Whether such a pipeline lets the document with these fields through.
+    pub(crate) fn lets_through(&self, document: &Document) -> bool {
+        self.stages.iter().all(|stage| match stage {
+            Stage::Each(EachStage::Match(filter)) => filter.matches(document),
+            Stage::Each(_) | Stage::All(_) => true,
+        })
+    }
+
+    /// Which fields such a pipeline leaves.
+    pub(crate) fn projection(&self) -> Option<&Projection> {
+        self.split_projection().1
+    }
+
+    /// The stages before a last one that keeps or drops whole fields, and that one.
+    fn split_projection(&self) -> (&[Stage], Option<&Projection>) {
+        match self.stages.split_last() {
+            Some((Stage::Each(EachStage::Project(last) | EachStage::Unset(last)), before))
+                if last.is_plain() =>
+            {
+                (before, Some(last))
+            }
+            Some(_) | None => (&self.stages, None),
+        }
     }
 
     /// What becomes of one document; none if a stage drops it.

@@ -10,6 +10,7 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::{Login, Step, failed};
 use crate::deployment::Mechanism;
 use crate::error::CommandError;
 
@@ -175,13 +176,6 @@ impl fmt::Debug for Conversation {
     }
 }
 
-/// What a step of a conversation answers.
-pub(crate) struct Step {
-    pub(crate) payload: Vec<u8>,
-    /// The user, once authentication is complete.
-    pub(crate) user: Option<String>,
-}
-
 impl Conversation {
     /// Answers `saslStart`.
     pub(crate) fn start(
@@ -217,7 +211,7 @@ impl Conversation {
         let server_first = format!("r={nonce},s={salt},i={}", stored.iterations);
         let step = Step {
             payload: server_first.clone().into_bytes(),
-            user: None,
+            login: None,
         };
         let conversation = Self {
             user,
@@ -236,7 +230,7 @@ impl Conversation {
         if self.stage == Stage::EmptyExchange {
             return Ok(Step {
                 payload: Vec::new(),
-                user: Some(self.user.clone()),
+                login: Some(Login::internal(&self.user)),
             });
         }
         let text = str::from_utf8(payload).map_err(|_| failed())?;
@@ -259,12 +253,7 @@ impl Conversation {
         self.stage = Stage::EmptyExchange;
         Ok(Step {
             payload: format!("v={}", BASE64.encode(server)).into_bytes(),
-            user: self.skip_empty_exchange.then(|| self.user.clone()),
+            login: self.skip_empty_exchange.then(|| Login::internal(&self.user)),
         })
     }
-}
-
-/// Never says what was wrong.
-fn failed() -> CommandError {
-    CommandError::new(18, "Authentication failed.")
 }
