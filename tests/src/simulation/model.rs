@@ -362,7 +362,13 @@ fn shortened(event: &Document) -> String {
     text
 }
 
-const EXPANDED: [&str; 4] = ["create", "createIndexes", "dropIndexes", "modify"];
+const EXPANDED: [&str; 5] = [
+    "create",
+    "createIndexes",
+    "dropIndexes",
+    "modify",
+    "shardCollection",
+];
 
 pub(super) const ZERO: Timestamp = Timestamp {
     time: 0,

@@ -29,7 +29,7 @@ impl Writers {
             ("store", "seen"),
             ("shop", "seen"),
         ]);
-        match chance.below(if sharded { 10 } else { 14 }) {
+        match chance.below(if sharded { 13 } else { 14 }) {
             0 => self.insert(world, db, coll, 1, 20),
             1 | 2 => {
                 let count = 2 + chance.below(8);

@@ -27,7 +27,7 @@ pub struct LoggedChange {
     /// Which of its transaction's changes it is, from 0.
     pub index: usize,
     /// What it is, by the name that a change event has for it: `insert`, `update`, `replace`, `delete`, `create`, `drop`,
-    /// `rename`, `dropDatabase`, `createIndexes`, `dropIndexes` or `modify`.
+    /// `rename`, `dropDatabase`, `createIndexes`, `dropIndexes`, `modify` or `shardCollection`.
     pub kind: &'static str,
     /// The database.
     pub database: String,
@@ -126,6 +126,7 @@ fn images(change: &Change) -> Option<Images<'_>> {
         Change::CreateIndexes { .. } => ("createIndexes", None, None),
         Change::DropIndexes { .. } => ("dropIndexes", None, None),
         Change::Modify { .. } => ("modify", None, None),
+        Change::Shard { .. } => ("shardCollection", None, None),
     })
 }
 
