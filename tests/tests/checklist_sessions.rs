@@ -8,7 +8,6 @@
 //! - handshake: the nine environments and the limit of 512 bytes are pure and tested in changestream-core
 //!   (`the_environments_of_the_handshake_specification`, `what_does_not_fit_in_512_bytes_is_left_out_in_the_specified_order`,
 //!   `the_limit_is_used_to_the_last_byte`).
-//! - `backpressure` in the handshake: client backpressure is not carried out, so it is not advertised.
 //! - heartbeatFrequencyMS 500 when streaming, RTT on a connection of its own, heartbeatStarted before the socket opens:
 //!   a stream has no monitoring connections; it scans when it needs a server, as single-threaded clients do.
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{bench, conformance, deny, tidy, weight};
+use crate::{bench, conformance, deny, simulation, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -38,6 +38,7 @@ enum Work {
     Weight,
     Deny,
     BenchSmoke,
+    Simulation,
 }
 
 impl Step {
@@ -52,6 +53,7 @@ impl Step {
             Work::Deny => "cargo xtask deny".to_owned(),
             Work::BenchSmoke => "cargo xtask bench-smoke".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
+            Work::Simulation => "2,000 seeds, and each deliberate mistake".to_owned(),
         }
     }
 
@@ -63,6 +65,7 @@ impl Step {
             Work::Deny => return deny::run(root),
             Work::BenchSmoke => return bench::smoke(root, false),
             Work::Weight => return weight::count(root),
+            Work::Simulation => return simulation::check(root),
         };
         let mut command = Command::new(tidy::cargo());
         command.args(*arguments).current_dir(root);
@@ -85,7 +88,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cheapest first. `test` is the test command of the README.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -137,6 +140,10 @@ const STEPS: [Step; 11] = [
     Step {
         name: "driver without TLS",
         work: Work::Cargo(&["test", "-p", "changestream-driver"], None),
+    },
+    Step {
+        name: "simulation",
+        work: Work::Simulation,
     },
     Step {
         name: "test",

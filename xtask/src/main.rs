@@ -10,11 +10,12 @@ mod ci;
 mod conformance;
 mod deny;
 mod fuzz;
+mod simulation;
 mod tidy;
 mod weight;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
-        ["sim", rest @ ..] => simulate(&root(), rest),
+        ["sim", rest @ ..] => simulation::run(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -48,29 +49,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Builds the simulation for speed and runs it with these arguments.
-fn simulate(root: &Path, arguments: &[&str]) -> Result<(), String> {
-    let status = Command::new(tidy::cargo())
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "changestream-tests",
-            "--bin",
-            "simulate",
-            "--",
-        ])
-        .args(arguments)
-        .current_dir(root)
-        .status()
-        .map_err(|error| format!("cargo does not start: {error}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err("the simulation failed: see above".to_owned())
 }
 
 fn count(rounds: &str) -> Result<usize, String> {
@@ -91,7 +69,8 @@ cargo xtask conformance  the specifications' own test files, as a table: [PART O
 cargo xtask bench [--built] [ROUNDS]  the client beside its peers and bare loops; writes benches/results and the README's
                     figures; with --built it measures what an earlier run has built
 cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
-cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M]
+cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M], or [--faults]: whether it
+                    finds the mistakes that streams can be told to make
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -133,6 +133,11 @@ mod depth;
 pub mod dns;
 pub mod error;
 pub mod event;
+#[cfg(changestream_faults)]
+#[doc(hidden)]
+pub mod faults;
+#[cfg(not(changestream_faults))]
+mod faults;
 pub mod monitoring;
 pub mod options;
 mod printable;

@@ -57,7 +57,10 @@ mod transactions;
 mod unique;
 mod wait;
 
-pub use deployment::{BuildError, CommandRecord, Config, ConnectionId, Deployment, Input, Mechanism, Output};
+pub use deployment::{
+    BuildError, CommandRecord, Committed, Config, ConnectionId, Deployment, Input, LoggedChange, Mechanism,
+    Output,
+};
 pub use listener::RunningDeployment;
 #[cfg(feature = "tls")]
 pub use listener::Tls;

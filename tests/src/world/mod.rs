@@ -9,6 +9,7 @@ mod lines;
 mod network;
 mod observing;
 mod rewriting;
+mod tap;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,13 +31,15 @@ use changestream_sim::{self as sim, Deployment};
 use crate::name_service::Zone;
 use lines::Line;
 use rewriting::Rewriting;
+use tap::Tap;
 use writer::Writer;
 
 pub use identity::Identity;
 pub use lines::LineId;
-pub use network::{Conditions, Network};
+pub use network::{Conditions, Network, Way};
 pub use observing::{both, collection, database, document, exact, key_of, stage};
 pub use rewriting::{batch_of, without_batch_tokens};
+pub use tap::Heard;
 
 /// The world.
 #[derive(Debug)]
@@ -60,6 +63,7 @@ pub struct World {
     /// What the machines that are watched have published, in order.
     events: Vec<(StreamId, Event)>,
     rewriting: Rewriting,
+    tap: Tap,
     steps: u64,
     /// How many connections a load balancer has spread.
     balanced: usize,
@@ -145,6 +149,7 @@ impl World {
             lines: BTreeMap::new(),
             events: Vec::new(),
             rewriting: Rewriting::default(),
+            tap: Tap::default(),
             steps: 0,
             balanced: 0,
             sent: DefaultHasher::new(),
@@ -303,6 +308,60 @@ impl World {
         self.input(id, Input::Demand(demand));
     }
 
+    /// From now on [`heard`](Self::heard) tells what streams say and learn.
+    pub fn listen(&mut self) {
+        self.tap.switch_on();
+    }
+
+    /// The next thing that a stream said or learned, oldest first.
+    pub fn heard(&mut self) -> Option<(StreamId, Heard)> {
+        self.tap.next()
+    }
+
+    /// Nobody drives this stream any more, until [`wake`](Self::wake): bytes wait in its sockets, deadlines pass.
+    pub fn put_to_sleep(&mut self, id: StreamId) {
+        self.network.put_to_sleep(id.0);
+    }
+
+    /// The stream is driven again: first with what its sockets hold, then with the time.
+    pub fn wake(&mut self, id: StreamId) {
+        self.network.wake(id.0);
+    }
+
+    /// The stream is dropped as it is: its sockets close, and nobody takes leave.
+    pub fn abandon(&mut self, id: StreamId) {
+        self.network.put_to_sleep(id.0);
+        self.network.abandon(self.now, id.0);
+    }
+
+    /// Asks the stream to close, and does not wait until it has.
+    pub fn begin_to_close(&mut self, id: StreamId) {
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(id, Input::Close { deadline });
+    }
+
+    /// Whether the stream has ended.
+    pub fn is_closed(&self, id: StreamId) -> bool {
+        self.streams[id.0].closed.is_some()
+    }
+
+    /// The demand that is not satisfied yet.
+    pub fn demand_of(&self, id: StreamId) -> Demand {
+        self.streams[id.0].demand
+    }
+
+    /// Steps to the next moment at which something happens, if that is not after `end`; else it is `end` then. Whether
+    /// there was such a moment.
+    pub fn step_before(&mut self, end: Instant) -> bool {
+        if self.next_time().is_some_and(|at| at <= end) {
+            self.step();
+            return true;
+        }
+        self.now = self.now.max(end);
+        self.settle();
+        false
+    }
+
     /// What has come of earlier demands and was not taken yet; demands nothing.
     pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
         self.streams[id.0].updates.pop_front()
@@ -368,6 +427,9 @@ impl World {
         self.deliver();
         self.deployment.handle_input(self.now, sim::Input::Timeout);
         for id in (0..self.streams.len()).map(StreamId) {
+            if self.network.is_asleep(id.0) {
+                continue;
+            }
             if self.streams[id.0]
                 .deadline
                 .is_some_and(|deadline| deadline.at <= self.now)
@@ -418,10 +480,10 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let streams = self
-            .streams
-            .iter()
-            .filter_map(|stream| Some(stream.deadline?.at))
+        let awake = self.streams.iter().enumerate();
+        let streams = awake
+            .filter(|(index, _)| !self.network.is_asleep(*index))
+            .filter_map(|(_, stream)| Some(stream.deadline?.at))
             .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
@@ -437,7 +499,7 @@ impl World {
     }
 
     /// Lets everybody say what they have to say.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         loop {
             let mut quiet = true;
             for index in 0..self.streams.len() {
@@ -468,9 +530,15 @@ impl World {
 
     fn poll_outputs(&mut self, index: usize) -> bool {
         let mut spoke = false;
+        if self.network.is_asleep(index) {
+            return false;
+        }
         loop {
             let stream = &mut self.streams[index];
-            match stream.machine.poll_output() {
+            let output = stream.machine.poll_output();
+            let follows_the_end = stream.closed.is_some() && !matches!(output, Output::Closed(_));
+            assert!(!follows_the_end, "something follows the end: {output:?}");
+            match output {
                 Output::Resolve { lookup, question } => {
                     let result = self.zone.answer(&question);
                     let input = Input::Resolved { lookup, result };
@@ -478,14 +546,17 @@ impl World {
                 }
                 Output::Connect { connection, address } => {
                     let member = self.member_at(&address.to_string());
+                    self.tap.connected((index, connection), member);
                     self.network.connect(self.now, (index, connection), member);
                 }
                 Output::Transmit { connection, bytes } => {
                     bytes.hash(&mut self.sent);
+                    self.tap.sent((index, connection), &bytes);
                     self.network.send_to_server(self.now, (index, connection), bytes);
                 }
                 Output::Disconnect { connection } => {
-                    self.network.client_closes(self.now, (index, connection))
+                    self.tap.disconnected((index, connection));
+                    self.network.client_closes(self.now, (index, connection));
                 }
                 Output::Credentials { connection, request } => {
                     if let Some(answer) = self.identity.answer(self.now, &request) {
@@ -494,6 +565,7 @@ impl World {
                     }
                 }
                 Output::Update(update) => {
+                    self.tap.told(index, &update);
                     stream.take(update);
                     continue;
                 }
@@ -506,6 +578,9 @@ impl World {
                     return spoke;
                 }
                 Output::Closed(result) => {
+                    if stream.closed.is_none() {
+                        self.tap.ended(index, &result);
+                    }
                     stream.closed.get_or_insert(result);
                     stream.deadline = None;
                     return spoke;
@@ -572,6 +647,7 @@ impl World {
             };
             let len = buffer.len().min(bytes.len());
             buffer[..len].copy_from_slice(&bytes[..len]);
+            self.tap.received((id.0, connection), &bytes[..len]);
             bytes = &bytes[len..];
             machine.handle_input(self.now, Input::Received { connection, len });
         }

@@ -42,10 +42,23 @@ pub struct Network {
     random: Random,
     wires: BTreeMap<Client, Wire>,
     listening: BTreeSet<usize>,
-    /// Members that bytes neither reach nor leave: nobody is told.
-    cut_off: BTreeSet<usize>,
+    /// Members that bytes do not reach, or do not leave: nobody is told.
+    cut_off: BTreeSet<(usize, Way)>,
+    /// Until when nothing arrives from or at a member.
+    stalled: BTreeMap<usize, Instant>,
+    /// Streams that nobody drives.
+    asleep: BTreeSet<usize>,
     /// What is to be told of connections that were reset.
     broken: VecDeque<(Instant, Arrival)>,
+}
+
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// From streams to members.
+    ToServer,
+    /// From members to streams.
+    ToClient,
 }
 
 #[derive(Debug)]
@@ -57,9 +70,32 @@ struct Wire {
     to_client: VecDeque<(Instant, Parcel)>,
     /// The stream has closed its end.
     abandoned: bool,
+    /// Something was lost on it: nothing later arrives on that way either.
+    torn: BTreeSet<Way>,
+    /// After how many further bytes on that way it breaks.
+    breaks: Option<(Way, usize)>,
 }
 
 impl Wire {
+    fn tear(&mut self, way: Way, lost: bool) -> bool {
+        if lost {
+            self.torn.insert(way);
+        }
+        self.torn.contains(&way)
+    }
+
+    /// What of a piece passes before the wire breaks, and whether it then does.
+    fn pass(&mut self, way: Way, piece: &mut Bytes) -> bool {
+        match &mut self.breaks {
+            Some((breaks_on, left)) if *breaks_on == way => {
+                piece.truncate(*left);
+                *left -= piece.len();
+                *left == 0
+            }
+            _ => false,
+        }
+    }
+
     fn arrive_at_server(
         &mut self,
         at: Instant,
@@ -139,18 +175,81 @@ impl Network {
             wires: BTreeMap::new(),
             listening: BTreeSet::new(),
             cut_off: BTreeSet::new(),
+            stalled: BTreeMap::new(),
+            asleep: BTreeSet::new(),
             broken: VecDeque::new(),
         }
     }
 
     /// Cuts a member off from all streams: what is under way is lost in silence, and so is what follows.
     pub fn cut_off(&mut self, member: usize) {
-        self.cut_off.insert(member);
+        self.cut_off_one_way(member, Way::ToServer);
+        self.cut_off_one_way(member, Way::ToClient);
+    }
+
+    /// As [`cut_off`](Self::cut_off), in one direction only.
+    pub fn cut_off_one_way(&mut self, member: usize, way: Way) {
+        self.cut_off.insert((member, way));
+    }
+
+    /// Nothing arrives from or at that member until then; nothing is lost.
+    pub fn stall(&mut self, member: usize, until: Instant) {
+        self.stalled.insert(member, until);
+        let wires = self.wires.values_mut().filter(|wire| wire.member == Some(member));
+        for (at, _) in wires.flat_map(|wire| wire.to_server.iter_mut().chain(&mut wire.to_client)) {
+            *at = until.max(*at);
+        }
+    }
+
+    /// All connections of streams to that member break once this many further bytes have passed that way: wherever in a
+    /// message that is.
+    pub fn break_after(&mut self, member: usize, way: Way, bytes: usize) {
+        for wire in self.wires.values_mut().filter(|wire| wire.member == Some(member)) {
+            wire.breaks = Some((way, bytes.max(1)));
+        }
+    }
+
+    /// The member's end of all connections is closed for writing: streams read the end of the file, and what they write
+    /// still arrives.
+    pub fn half_close(&mut self, now: Instant, member: usize) {
+        let accepted: Vec<_> = self
+            .wires
+            .values()
+            .filter(|wire| wire.member == Some(member))
+            .filter_map(|wire| wire.accepted)
+            .collect();
+        for connection in accepted {
+            self.server_closes(now, connection);
+        }
+    }
+
+    pub(super) fn put_to_sleep(&mut self, stream: usize) {
+        self.asleep.insert(stream);
+    }
+
+    pub(super) fn wake(&mut self, stream: usize) {
+        self.asleep.remove(&stream);
+    }
+
+    pub(super) fn is_asleep(&self, stream: usize) -> bool {
+        self.asleep.contains(&stream)
+    }
+
+    pub(super) fn abandon(&mut self, now: Instant, stream: usize) {
+        let clients: Vec<_> = self
+            .wires
+            .keys()
+            .copied()
+            .filter(|client| client.0 == stream)
+            .collect();
+        for client in clients {
+            self.client_closes(now, client);
+        }
     }
 
     /// Undoes [`cut_off`](Self::cut_off). Connections from before are as dead as they would be.
     pub fn reconnect(&mut self, member: usize) {
-        self.cut_off.remove(&member);
+        self.cut_off.retain(|(cut, _)| *cut != member);
     }
 
     /// Resets all connections of streams to that member: both ends learn of it at once.
@@ -192,8 +291,10 @@ impl Network {
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
             abandoned: false,
+            torn: BTreeSet::new(),
+            breaks: None,
         };
-        let at = self.arrival(now, None);
+        let at = self.arrival(now, member, None);
         match member.filter(|member| self.listening.contains(member)) {
             Some(_) => wire.to_server.push_back((at, Parcel::Open)),
             None => wire.to_client.push_back((at, Parcel::Refused)),
@@ -202,14 +303,19 @@ impl Network {
     }
 
     pub(super) fn send_to_server(&mut self, now: Instant, client: Client, bytes: Bytes) {
-        for piece in self.cut(bytes) {
-            let last = self
-                .wires
-                .get(&client)
-                .and_then(|wire| Some(wire.to_server.back()?.0));
-            let at = self.arrival(now, last);
-            if let Some(wire) = self.wires.get_mut(&client) {
-                wire.to_server.push_back((at, Parcel::Bytes(piece)));
+        for mut piece in self.cut(bytes) {
+            let Some(wire) = self.wires.get(&client) else {
+                return;
+            };
+            let (member, last) = (wire.member, wire.to_server.back().map(|(at, _)| *at));
+            let at = self.arrival(now, member, last);
+            let Some(wire) = self.wires.get_mut(&client) else {
+                return;
+            };
+            let breaks = wire.pass(Way::ToServer, &mut piece);
+            wire.to_server.push_back((at, Parcel::Bytes(piece)));
+            if breaks {
+                return self.break_wire(at, client);
             }
         }
     }
@@ -218,24 +324,39 @@ impl Network {
         let Some(client) = self.client_of(connection) else {
             return;
         };
-        for piece in self.cut(bytes) {
-            let last = self
-                .wires
-                .get(&client)
-                .and_then(|wire| Some(wire.to_client.back()?.0));
-            let at = self.arrival(now, last);
-            if let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.abandoned) {
-                wire.to_client.push_back((at, Parcel::Bytes(piece)));
+        for mut piece in self.cut(bytes) {
+            let Some(wire) = self.wires.get(&client).filter(|wire| !wire.abandoned) else {
+                return;
+            };
+            let (member, last) = (wire.member, wire.to_client.back().map(|(at, _)| *at));
+            let at = self.arrival(now, member, last);
+            let Some(wire) = self.wires.get_mut(&client) else {
+                return;
+            };
+            let breaks = wire.pass(Way::ToClient, &mut piece);
+            wire.to_client.push_back((at, Parcel::Bytes(piece)));
+            if breaks {
+                return self.break_wire(at, client);
+            }
+        }
+    }
+
+    /// Both ends learn of it, behind what is under way to them.
+    fn break_wire(&mut self, at: Instant, client: Client) {
+        if let Some(wire) = self.wires.get_mut(&client) {
+            for queue in [&mut wire.to_server, &mut wire.to_client] {
+                let at = queue.back().map_or(at, |(last, _)| at.max(*last));
+                queue.push_back((at, Parcel::Closed));
             }
         }
     }
 
     pub(super) fn client_closes(&mut self, now: Instant, client: Client) {
-        let last = self
-            .wires
-            .get(&client)
-            .and_then(|wire| Some(wire.to_server.back()?.0));
-        let at = self.arrival(now, last);
+        let Some(wire) = self.wires.get(&client) else {
+            return;
+        };
+        let (member, last) = (wire.member, wire.to_server.back().map(|(at, _)| *at));
+        let at = self.arrival(now, member, last);
         if let Some(wire) = self.wires.get_mut(&client) {
             wire.abandoned = true;
             wire.to_client.clear();
@@ -247,11 +368,11 @@ impl Network {
         let Some(client) = self.client_of(connection) else {
             return;
         };
-        let last = self
-            .wires
-            .get(&client)
-            .and_then(|wire| Some(wire.to_client.back()?.0));
-        let at = self.arrival(now, last);
+        let Some(wire) = self.wires.get(&client) else {
+            return;
+        };
+        let (member, last) = (wire.member, wire.to_client.back().map(|(at, _)| *at));
+        let at = self.arrival(now, member, last);
         if let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.abandoned) {
             wire.to_client.push_back((at, Parcel::Closed));
         }
@@ -260,8 +381,11 @@ impl Network {
     pub(super) fn next_arrival(&self) -> Option<Instant> {
         let on_wires = self
             .wires
-            .values()
-            .flat_map(|wire| [wire.to_server.front(), wire.to_client.front()])
+            .iter()
+            .flat_map(|(client, wire)| {
+                let to_client = wire.to_client.front().filter(|_| !self.is_asleep(client.0));
+                [wire.to_server.front(), to_client]
+            })
             .flatten()
             .map(|(at, _)| *at);
         on_wires.chain(self.broken.iter().map(|(at, _)| *at)).min()
@@ -279,23 +403,40 @@ impl Network {
         }
         loop {
             let due = |queue: &VecDeque<(Instant, Parcel)>| queue.front().is_some_and(|(at, _)| *at <= now);
+            let asleep = &self.asleep;
             let client = self
                 .wires
                 .iter()
-                .find(|(_, wire)| due(&wire.to_server) || due(&wire.to_client))
+                .find(|(client, wire)| {
+                    due(&wire.to_server) || (due(&wire.to_client) && !asleep.contains(&client.0))
+                })
                 .map(|(client, _)| *client)?;
             let wire = self.wires.get_mut(&client)?;
-            let lost = wire.member.is_some_and(|member| self.cut_off.contains(&member));
+            let member = wire.member;
+            let cut = |way| member.is_some_and(|member| self.cut_off.contains(&(member, way)));
             let arrival = if due(&wire.to_server) {
                 let (at, parcel) = wire.to_server.pop_front()?;
+                let lost = wire.tear(Way::ToServer, cut(Way::ToServer));
                 wire.arrive_at_server(at, parcel, lost, &mut name)
             } else {
                 let (_, parcel) = wire.to_client.pop_front()?;
+                let lost = wire.tear(Way::ToClient, cut(Way::ToClient));
                 (!lost).then_some(Arrival::AtClient(client, parcel))
             };
+            // An end that has learned of the end does not keep the other from learning it.
             let over = match &arrival {
+                Some(Arrival::AtServer(_, _, Parcel::Closed)) => {
+                    wire.accepted = None;
+                    wire.to_client.is_empty() || wire.abandoned
+                }
+                Some(Arrival::AtClient(_, Parcel::Closed)) => {
+                    wire.abandoned = true;
+                    wire.to_client.clear();
+                    let told = wire.accepted.is_none();
+                    told || !wire.breaks.is_some_and(|(_, left)| left == 0)
+                }
                 Some(Arrival::AtServer(_, _, parcel) | Arrival::AtClient(_, parcel)) => {
-                    matches!(parcel, Parcel::Closed | Parcel::Refused)
+                    matches!(parcel, Parcel::Refused)
                 }
                 None => wire.abandoned && wire.to_server.is_empty(),
             };
@@ -316,9 +457,14 @@ impl Network {
     }
 
     /// When something that leaves now arrives: never before what left earlier on the same wire.
-    fn arrival(&mut self, now: Instant, last: Option<Instant>) -> Instant {
+    fn arrival(&mut self, now: Instant, member: Option<usize>, last: Option<Instant>) -> Instant {
+        // Most pieces of a message travel together, and are pieces all the same.
+        if let Some(last) = last.filter(|last| *last > now && self.random.below(4) != 0) {
+            return last;
+        }
         let jitter = self.conditions.jitter.mul_f64(self.random.fraction());
-        let at = now + self.conditions.delay + jitter;
+        let stalled = member.and_then(|member| self.stalled.get(&member));
+        let at = (now + self.conditions.delay + jitter).max(stalled.copied().unwrap_or(now));
         last.map_or(at, |last| at.max(last))
     }
 
@@ -328,9 +474,15 @@ impl Network {
         };
         let mut pieces = Vec::new();
         while !bytes.is_empty() {
-            let len = (1 + self.random.below(longest)).min(bytes.len());
+            let len = match pieces.len() {
+                // What is longer is cut at its start only: more would take long and show nothing more.
+                0..MOST_PIECES => (1 + self.random.below(longest)).min(bytes.len()),
+                _ => bytes.len(),
+            };
             pieces.push(bytes.split_to(len));
         }
         pieces
     }
 }
+
+const MOST_PIECES: usize = 60;

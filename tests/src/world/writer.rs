@@ -10,7 +10,14 @@ impl World {
     /// Runs a command at the primary, as an ordinary client would, and returns the reply, whatever it says.
     ///
     /// Time stands still for the streams meanwhile, unless the command waits.
-    pub fn command(&mut self, db: &str, mut command: Document) -> Document {
+    pub fn command(&mut self, db: &str, command: Document) -> Document {
+        self.try_command(db, command)
+            .expect("the deployment keeps the writer's connection")
+    }
+
+    /// As [`command`](Self::command); none if the connection ends before the reply comes.
+    pub fn try_command(&mut self, db: &str, mut command: Document) -> Option<Document> {
+        self.settle();
         let primary = loop {
             match self.deployment.primary() {
                 Some(member) => break member,
@@ -52,10 +59,7 @@ impl World {
         );
         loop {
             self.settle();
-            let writer = self
-                .writer
-                .as_mut()
-                .expect("the deployment keeps the writer's connection");
+            let writer = self.writer.as_mut()?;
             if let Some(frame) = writer
                 .reader
                 .next_frame()
@@ -65,7 +69,7 @@ impl World {
                     panic!("the deployment answers OP_MSG with OP_MSG")
                 };
                 let reply = RawDocumentBuf::from_bytes(reply.body.to_vec()).expect("a document");
-                return reply.try_into().expect("a document");
+                return Some(reply.try_into().expect("a document"));
             }
             self.step();
         }

@@ -7,6 +7,7 @@ use bson::{RawBson, rawdoc};
 
 use super::position::Position;
 use super::{Role, Server, Start};
+use crate::faults::Fault;
 use crate::options::{Scope, WatchOptions};
 use crate::{Error, ReadConcern, ReadPreference, ReadPreferenceMode, Session};
 
@@ -91,7 +92,12 @@ impl Commands {
         let mut stage = self.stage.clone();
         match start {
             Start::Open => position.append_start(&mut stage),
-            Start::Resume => position.append_resume(&mut stage),
+            Start::Resume => {
+                if Fault::FullDocumentLost.is_on() {
+                    stage = without_full_document(&stage);
+                }
+                position.append_resume(&mut stage);
+            }
         }
         let mut pipeline = RawArrayBuf::new();
         pipeline.push(rawdoc! { "$changeStream": stage });
@@ -180,6 +186,11 @@ impl Commands {
         rawdoc! { "endSessions": sessions, "$db": "admin" }
     }
 
+    /// Another session from now on.
+    pub(crate) fn change_session(&mut self, session: Session) {
+        self.session = session;
+    }
+
     fn append_session(&self, command: &mut RawDocumentBuf, server: &Server) {
         if server.supports_sessions {
             command.append(cstr!("lsid"), self.session.lsid());
@@ -257,6 +268,17 @@ fn stage(scope: &Scope, options: &WatchOptions) -> Result<RawDocumentBuf, Error>
         }
     }
     Ok(stage)
+}
+
+/// For [`Fault::FullDocumentLost`].
+fn without_full_document(stage: &RawDocument) -> RawDocumentBuf {
+    let mut rest = RawDocumentBuf::new();
+    for element in stage.iter_elements().flatten() {
+        if let (false, Ok(value)) = (element.key() == "fullDocument", element.value()) {
+            rest.append(element.key(), value);
+        }
+    }
+    rest
 }
 
 fn encode(what: &str, document: &bson::Document) -> Result<RawDocumentBuf, Error> {

@@ -69,6 +69,14 @@ impl Inbox {
         self.items.clear();
     }
 
+    /// The postBatchResumeToken of the last batch.
+    pub(crate) fn last_token(&self) -> Option<ResumeToken> {
+        self.items.iter().rev().find_map(|item| match item {
+            Item::Batch(arrived) => arrived.post_batch_resume_token.clone(),
+            Item::Idle { .. } | Item::Update(_) | Item::Fault(_) => None,
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

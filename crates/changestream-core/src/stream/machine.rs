@@ -23,6 +23,7 @@ use super::{
     StreamStats,
 };
 use crate::client::{DeadlineReason, Demand};
+use crate::faults::Fault;
 use crate::options::{Scope, WatchOptions};
 use crate::random::Random;
 use crate::token::ResumeToken;
@@ -311,10 +312,13 @@ impl StreamMachine {
             return;
         };
         if let Some((owner, cursor)) = self.left_behind.take()
-            && owner == server.address
+            && (owner == server.address || Fault::KilledElsewhere.is_on())
             && server.role != Role::LoadBalanced
         {
             self.kill(&cursor, &server);
+        }
+        if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
+            self.commands.change_session(Session::new(&mut self.random));
         }
         let body = self
             .commands
@@ -535,11 +539,16 @@ impl StreamMachine {
             });
         } else {
             self.stats.batches += 1;
-            self.inbox.push(Item::Batch(Arrived {
-                batch: cursor.batch.clone(),
-                post_batch_resume_token: token,
-                is_final: cursor.id == 0,
-            }));
+            if Fault::TokenOnReceipt.is_on() {
+                self.position.advanced(token.clone());
+            }
+            for _ in 0..if Fault::BatchTwice.is_on() { 2 } else { 1 } {
+                self.inbox.push(Item::Batch(Arrived {
+                    batch: cursor.batch.clone(),
+                    post_batch_resume_token: token.clone(),
+                    is_final: cursor.id == 0,
+                }));
+            }
         }
     }
 
@@ -568,6 +577,10 @@ impl StreamMachine {
     fn faulted(&mut self, server: &Server, error: Error) {
         let resumable = is_resumable(&error, server.max_wire_version);
         let error = error.resumable(resumable).at(server.address.clone());
+        if Fault::ResumedAhead.is_on() && resumable {
+            self.position.advanced(self.inbox.last_token());
+            self.inbox.clear();
+        }
         self.inbox.push(Item::Fault(error));
         self.state = State::Faulted(None);
     }

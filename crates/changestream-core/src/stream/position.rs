@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Start;
 use crate::WatchOptions;
 use crate::event::ChangeEvent;
+use crate::faults::Fault;
 use crate::token::ResumeToken;
 
 /// The token cache of the change-streams specification ("Updating the Cached Resume Token"), and what else decides
@@ -75,7 +76,9 @@ impl Position {
 
     /// A batch was empty.
     pub(crate) fn advanced(&mut self, post_batch_resume_token: Option<ResumeToken>) {
-        if let Some(token) = post_batch_resume_token {
+        if let Some(token) = post_batch_resume_token
+            && !Fault::IdleTokenForgotten.is_on()
+        {
             self.token = Some(token.into_owned());
         }
     }
@@ -115,7 +118,9 @@ impl Position {
     /// Appends the one start field of an aggregate that resumes ("Resume Process").
     pub(crate) fn append_resume(&self, stage: &mut RawDocumentBuf) {
         if let Some(token) = &self.token {
-            let field = if self.start_after.is_some() && !self.delivered {
+            let untouched = !self.delivered || Fault::StartAfterKept.is_on();
+            let starts_after = self.start_after.is_some() && !Fault::StartAfterForgotten.is_on();
+            let field = if starts_after && untouched {
                 START_AFTER
             } else {
                 RESUME_AFTER

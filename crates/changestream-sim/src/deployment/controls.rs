@@ -170,6 +170,15 @@ impl Deployment {
         self.settle(now);
     }
 
+    /// The wall clock jumps by this many milliseconds, forward or back, everywhere at once. Cluster time never goes back.
+    pub fn jump_clock(&mut self, now: Instant, millis: i64) {
+        for shard in self.cluster.iter_mut().flat_map(|cluster| &mut cluster.shards) {
+            shard.jump_clock(now, millis);
+        }
+        self.config.epoch_millis = self.config.epoch_millis.saturating_add(millis);
+        self.settle(now);
+    }
+
     /// When the primary last wrote.
     pub fn last_write(&self) -> Option<Timestamp> {
         if let Some(cluster) = &self.cluster {

@@ -3,6 +3,7 @@
 mod config;
 mod controls;
 mod external;
+mod log;
 mod observe;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use changestream_core::random::Random;
 use changestream_core::wire::Compressor;
 
 pub use config::{Config, Mechanism};
+pub use log::{Committed, LoggedChange};
 pub use observe::CommandRecord;
 
 use crate::auth::Credentials;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Flight, State, StreamMachine};
 use crate::client::{Demand, Idle, Update};
 use crate::event::{ChangeEvent, OperationType};
+use crate::faults::Fault;
 use crate::stream::inbox::{Arrived, Item};
 use crate::stream::{Farewell, StreamOutput};
 use crate::{Error, ErrorKind};
@@ -107,6 +108,12 @@ impl StreamMachine {
             }));
         }
         let token = arrived.post_batch_resume_token;
+        if Fault::LastOfBatchDropped.is_on() {
+            self.position
+                .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
+            self.demand = Demand::Next;
+            return Delivery::Again;
+        }
         self.position
             .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
         Delivery::Update(Update::Change(event))

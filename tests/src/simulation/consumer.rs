@@ -1,0 +1,139 @@
+//! Whoever reads a stream, over all the streams that it takes one after the other.
+
+use std::time::Duration;
+
+use bson::Timestamp;
+use changestream_core::wire::Compressor;
+use changestream_core::{
+    FullDocument, FullDocumentBeforeChange, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken,
+    Scope, WatchOptions,
+};
+
+use super::chance::Chance;
+use super::model::{Filter, Full, Place, View};
+use super::shadow::Shadow;
+use crate::world::{StreamId, collection, database};
+
+/// A consumer.
+pub(super) struct Consumer {
+    pub(super) id: StreamId,
+    pub(super) view: View,
+    /// The options of each of its streams, but for where it starts.
+    pub(super) options: WatchOptions,
+    pub(super) compressor: Option<Compressor>,
+    pub(super) shadow: Shadow,
+    /// None until the first stream has opened.
+    pub(super) place: Option<Place>,
+    pub(super) state: State,
+    /// It asks by tries instead of waiting.
+    pub(super) tries: bool,
+    pub(super) last_kind: Option<String>,
+    pub(super) closing: bool,
+    pub(super) delivered: u64,
+}
+
+/// What a consumer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Reading,
+    /// Its stream is driven, and it asks for nothing.
+    Pausing,
+    /// Nobody drives its stream.
+    Asleep,
+}
+
+/// Where a new stream starts.
+pub(super) enum Start {
+    Now,
+    At(Timestamp),
+    After(ResumeToken),
+    /// The same by `startAfter`, which an invalidate event's token needs.
+    StartAfter(ResumeToken),
+}
+
+impl Consumer {
+    /// The options of a stream that starts there.
+    pub(super) fn options_from(&self, start: Start) -> WatchOptions {
+        let mut options = self.options.clone();
+        match start {
+            Start::Now => {}
+            Start::At(time) => options.start_at_operation_time = Some(time),
+            Start::After(token) => options.resume_after = Some(token),
+            Start::StartAfter(token) => options.start_after = Some(token),
+        }
+        options
+    }
+}
+
+/// What a consumer wants to see; `images` if the servers have pre- and post-images.
+pub(super) fn view(chance: &mut Chance, images: bool) -> View {
+    let scope = match chance.below(6) {
+        0 | 1 => collection("shop", chance.one_of(&["seen", "other"])),
+        2 => collection("store", "seen"),
+        3 => database(chance.one_of(&["shop", "store"])),
+        _ => Scope::Cluster,
+    };
+    let expanded = images && chance.below(3) == 1;
+    let filter = match chance.below(9) {
+        0..=3 => Filter::All,
+        4 => Filter::Kinds(vec!["insert", "replace", "delete"]),
+        5 => Filter::Kinds(vec!["update", "drop", "rename", "dropDatabase", "invalidate"]),
+        6 => Filter::Even,
+        7 => Filter::Collection(chance.one_of(&["seen", "other"])),
+        _ => Filter::Slim,
+    };
+    let full = match chance.below(4) {
+        // Which document is looked up depends on when: a filter by it has no certain answer.
+        1 if filter != Filter::Even => Full::Lookup,
+        2 if images => Full::WhenAvailable,
+        _ => Full::Default,
+    };
+    // As is whether there is a post-image to filter by.
+    let full = if filter == Filter::Even {
+        Full::Default
+    } else {
+        full
+    };
+    View {
+        scope,
+        filter,
+        expanded,
+        full,
+        before: images && chance.below(3) == 1,
+    }
+}
+
+/// How it reads.
+pub(super) fn options(chance: &mut Chance, view: &View) -> WatchOptions {
+    let mut options = WatchOptions::default();
+    options.pipeline = view.pipeline();
+    options.prefetch_batches = chance.below(3);
+    options.prefetch_bytes = chance.one_of(&[16 << 20, 1_000, 50_000]);
+    options.batch_size = chance.one_of(&[None, Some(0), Some(1), Some(2), Some(7)]);
+    options.max_await_time = chance.one_of(&[
+        None,
+        Some(Duration::from_millis(400)),
+        Some(Duration::from_secs(3)),
+    ]);
+    options.resume_policy = match chance.below(4) {
+        0 => ResumePolicy::Specification,
+        1 => ResumePolicy::For(Duration::from_secs(40)),
+        _ => ResumePolicy::Forever,
+    };
+    options.full_document = match view.full {
+        Full::Default => None,
+        Full::Lookup => Some(FullDocument::UpdateLookup),
+        Full::WhenAvailable => Some(FullDocument::WhenAvailable),
+    };
+    options.full_document_before_change = view.before.then_some(FullDocumentBeforeChange::WhenAvailable);
+    options.show_expanded_events = view.expanded.then_some(true);
+    options.read_preference = match chance.below(5) {
+        0 => Some(ReadPreferenceMode::SecondaryPreferred),
+        1 => Some(ReadPreferenceMode::Nearest),
+        2 => Some(ReadPreferenceMode::PrimaryPreferred),
+        _ => None,
+    }
+    .map(ReadPreference::new);
+    options.comment = chance.one_of(&[None, Some("storm".into())]);
+    options
+}

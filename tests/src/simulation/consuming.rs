@@ -1,0 +1,273 @@
+//! What consumers do with what they are given, and how they go on when a stream ends.
+
+use changestream_core::client::Demand;
+use changestream_core::wire::Compressor;
+use changestream_core::{Error, ErrorKind, Update, WatchOptions};
+
+use super::Simulation;
+use super::consumer::{Consumer, Start, State};
+use super::model::{self, Place, View};
+use super::shadow::Shadow;
+use crate::world::{Heard, StreamId};
+
+impl Simulation {
+    pub(super) fn watch(
+        &mut self,
+        view: &View,
+        compressor: Option<Compressor>,
+        options: WatchOptions,
+    ) -> StreamId {
+        let mut uri = self.world.deployment.uri();
+        if let Some(compressor) = compressor {
+            let join = if uri.contains('?') { '&' } else { '?' };
+            uri = format!("{uri}{join}compressors={}", compressor.as_str());
+        }
+        self.world
+            .watch_by(&uri, None, &view.scope, options)
+            .expect("the options make sense")
+    }
+
+    /// The consumer takes a new stream.
+    pub(super) fn begin(&mut self, consumer: &mut Consumer, start: Start) {
+        match &start {
+            Start::Now => consumer.place = None,
+            Start::At(time) => consumer.place = Some(Place::new(&self.log, *time)),
+            Start::After(_) | Start::StartAfter(_) => {}
+        }
+        let options = consumer.options_from(start);
+        self.report.resumes += consumer.shadow.resumes;
+        consumer.shadow = Shadow::new(&options, self.labels);
+        consumer.closing = false;
+        consumer.last_kind = None;
+        self.world.abandon(consumer.id);
+        consumer.id = self.watch(&consumer.view, consumer.compressor, options);
+        if consumer.state == State::Asleep {
+            self.world.put_to_sleep(consumer.id);
+        }
+    }
+
+    /// Consumers ask, take, and look at what they get, until nobody gets anything more at this moment.
+    pub(super) fn pump(&mut self) {
+        loop {
+            self.world.settle();
+            self.log.refresh(&self.world.deployment);
+            let mut ended = Vec::new();
+            while let Some((id, heard)) = self.world.heard() {
+                let Some(index) = self.consumers.iter().position(|consumer| consumer.id == id) else {
+                    continue;
+                };
+                if let Some(end) = self.hear(index, heard) {
+                    ended.push((index, end));
+                }
+            }
+            let mut again = !ended.is_empty();
+            for (index, end) in ended {
+                self.go_on_after(index, end);
+            }
+            for index in 0..self.consumers.len() {
+                self.look_at_token(index);
+                again |= self.ask(index);
+            }
+            if !again {
+                return;
+            }
+        }
+    }
+
+    fn ask(&mut self, index: usize) -> bool {
+        let consumer = &self.consumers[index];
+        let id = consumer.id;
+        while self.world.take_update(id).is_some() {}
+        if consumer.state != State::Reading
+            || self.world.is_closed(id)
+            || self.world.demand_of(id) != Demand::None
+        {
+            return false;
+        }
+        let demand = if consumer.tries {
+            Demand::TryNext
+        } else {
+            Demand::Next
+        };
+        self.world.demand(id, demand);
+        true
+    }
+
+    fn look_at_token(&self, index: usize) {
+        let consumer = &self.consumers[index];
+        if !self.world.is_closed(consumer.id) {
+            let token = self.world.machine(consumer.id).resume_token();
+            well(index, consumer, consumer.shadow.has_token(token));
+        }
+    }
+
+    fn hear(&mut self, index: usize, heard: Heard) -> Option<Result<(), Error>> {
+        let consumer = &mut self.consumers[index];
+        let shadow = &mut consumer.shadow;
+        let outcome = match heard {
+            Heard::Asked {
+                member,
+                name,
+                command,
+            } => shadow.asked(&name, member, &command),
+            Heard::Answered { member, name, reply } => match shadow.answered(&name, member, &reply) {
+                Ok(Some(time)) if consumer.place.is_none() => {
+                    consumer.place = Some(Place::new(&self.log, model::after(time)));
+                    Ok(())
+                }
+                other => other.map(drop),
+            },
+            Heard::Told(update) => self.told(index, &update),
+            Heard::Ended(result) => return Some(result),
+        };
+        well(index, &self.consumers[index], outcome);
+        None
+    }
+
+    fn told(&mut self, index: usize, update: &Update) -> Result<(), String> {
+        let consumer = &mut self.consumers[index];
+        match update {
+            Update::Change(event) => {
+                consumer.shadow.delivered(event)?;
+                consumer.delivered += 1;
+                consumer.last_kind = event
+                    .get("operationType")
+                    .ok()
+                    .flatten()
+                    .and_then(|kind| Some(kind.as_str()?.to_owned()));
+                let place = consumer
+                    .place
+                    .as_mut()
+                    .ok_or("an event before the stream was open")?;
+                place.take(&self.log, &consumer.view, event)
+            }
+            Update::Idle(idle) => consumer.shadow.idle(idle),
+            Update::Resuming(_) | Update::Resumed { .. } if consumer.shadow.opened => Ok(()),
+            Update::Invalidated { .. } if consumer.last_kind.as_deref() == Some("invalidate") => Ok(()),
+            other => Err(format!("told {other:?}")),
+        }
+    }
+
+    /// The stream has ended: the consumer takes another one that goes on there.
+    fn go_on_after(&mut self, index: usize, end: Result<(), Error>) {
+        let start = self.start_after_end(index, &end);
+        self.report.reopened += 1;
+        let mut consumer = self.consumers.remove(index);
+        self.begin(&mut consumer, start);
+        self.consumers.insert(index, consumer);
+    }
+
+    fn start_after_end(&mut self, index: usize, end: &Result<(), Error>) -> Start {
+        let consumer = &mut self.consumers[index];
+        let token = self.world.machine(consumer.id).resume_token().cloned();
+        let error = match end {
+            Ok(()) => {
+                if !consumer.closing {
+                    let place = consumer.place.as_mut().expect("what has ended was open");
+                    let kind = consumer.last_kind.as_deref();
+                    let right = place.may_end(&self.log, &consumer.view, kind);
+                    let outcome = if right {
+                        Ok(())
+                    } else {
+                        Err("ends before its time".to_owned())
+                    };
+                    well(index, consumer, outcome);
+                }
+                let exhausted = consumer.shadow.is_exhausted();
+                return match token {
+                    Some(token) if exhausted => Start::StartAfter(token),
+                    Some(token) => Start::After(token),
+                    None => self.start_anew(index),
+                };
+            }
+            Err(error) => error,
+        };
+        let outcome = consumer.shadow.failed(error);
+        well(index, consumer, outcome.map_err(|why| format!("{why}: {error}")));
+        *self.report.ends.entry(name(error)).or_default() += 1;
+        let lost = matches!(error.code(), Some(136 | 280 | 286)) && self.wrongs.lost_history;
+        match error.resume_token().cloned() {
+            Some(token) if !lost => {
+                // An invalidate event's token cannot be known from its looks: the stream that ended knew.
+                if consumer.shadow.starts_after() {
+                    Start::StartAfter(token)
+                } else {
+                    Start::After(token)
+                }
+            }
+            _ => self.start_anew(index),
+        }
+    }
+
+    /// Without a token, or because what follows it is lost.
+    fn start_anew(&mut self, index: usize) -> Start {
+        let consumer = &self.consumers[index];
+        if !self.sharded && (!consumer.shadow.opened || self.wrongs.lost_history) {
+            return Start::Now;
+        }
+        self.start_in_the_log(false)
+    }
+
+    /// A consumer pauses, goes on, closes, or drops what it waits for.
+    pub(super) fn change_mind(&mut self) {
+        let index = self.chance.below(self.consumers.len());
+        match self.chance.below(7) {
+            0 | 1 => {
+                if self.consumers[index].state == State::Reading {
+                    self.consumers[index].state = State::Pausing;
+                }
+            }
+            2..=4 => self.wake(index),
+            5 => self.world.demand(self.consumers[index].id, Demand::None),
+            _ => self.take_another(index),
+        }
+    }
+
+    pub(super) fn wake(&mut self, index: usize) {
+        let consumer = &mut self.consumers[index];
+        if consumer.state == State::Asleep {
+            self.world.wake(consumer.id);
+        }
+        consumer.state = State::Reading;
+        self.pump();
+    }
+
+    /// The consumer stops in the middle of things, as a process does, and another goes on from its token.
+    fn take_another(&mut self, index: usize) {
+        self.pump();
+        let consumer = &mut self.consumers[index];
+        if consumer.state == State::Asleep || self.world.is_closed(consumer.id) {
+            return;
+        }
+        if self.chance.below(2) == 0 {
+            consumer.closing = true;
+            self.world.begin_to_close(consumer.id);
+            return;
+        }
+        self.go_on_after_drop(index);
+    }
+
+    fn go_on_after_drop(&mut self, index: usize) {
+        self.consumers[index].closing = true;
+        self.go_on_after(index, Ok(()));
+    }
+}
+
+/// What an end is called in the report.
+fn name(error: &Error) -> String {
+    match error.code() {
+        Some(code) => format!("code-{code}"),
+        None if matches!(error.kind(), ErrorKind::ServerSelection { .. }) => "no-server".to_owned(),
+        None => "network".to_owned(),
+    }
+}
+
+#[track_caller]
+fn well(index: usize, consumer: &Consumer, outcome: Result<(), String>) {
+    if let Err(why) = outcome {
+        panic!(
+            "consumer {index}: {why}\nwatching {:?} with {:?}",
+            consumer.view, consumer.options
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! Whole deployments and several consumers through a storm of faults, decided by one seed.
+//!
+//! Writers of every kind change the deployment while members crash, step down, lag and roll back, connections break in
+//! the middle of a message, cursors vanish, clocks jump and commands fail. After every step of the world:
+//!
+//! - what each consumer was given is the log that a majority has, under its scope and filter, in order, without gap or
+//!   repeat ([`model`], which knows of no client);
+//! - its token is the one that the specification prescribes, commands are those that it prescribes, a stream ends only
+//!   where it may, and no more is fetched ahead than was allowed ([`shadow`], which shares no code with a stream);
+//! - a machine that owes something names a deadline, a timeout at its deadline moves it on, and nothing follows its end
+//!   (the world itself looks after that).
+//!
+//! Then everything heals, and each consumer has to get to the end of the log.
+
+mod chance;
+mod consumer;
+mod consuming;
+mod faults;
+mod model;
+mod shadow;
+mod writers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bson::doc;
+use changestream_core::wire::Compressor;
+use changestream_sim::Deployment;
+
+use crate::world::World;
+use chance::Chance;
+use consumer::{Consumer, Start, State};
+use faults::Wrongs;
+use model::Log;
+use shadow::Shadow;
+use writers::Writers;
+
+/// What a run survived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Changes that a majority has kept.
+    pub changes: usize,
+    /// Documents whose insertion was acknowledged and then rolled back.
+    pub rolled_back: usize,
+    /// Events delivered, over all consumers.
+    pub delivered: u64,
+    /// Resumes, over all streams.
+    pub resumes: u64,
+    /// Streams that consumers took up where an earlier one had stopped.
+    pub reopened: u64,
+    /// Faults, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Errors that streams ended with, by name.
+    pub ends: BTreeMap<String, u64>,
+    /// Of everything that streams have sent.
+    pub fingerprint: u64,
+}
+
+impl Report {
+    /// Adds another run's figures.
+    pub fn add(&mut self, other: &Self) {
+        self.changes += other.changes;
+        self.rolled_back += other.rolled_back;
+        self.delivered += other.delivered;
+        self.resumes += other.resumes;
+        self.reopened += other.reopened;
+        self.fingerprint ^= other.fingerprint;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        for (name, count) in &other.ends {
+            *self.ends.entry(name.clone()).or_default() += count;
+        }
+    }
+
+    /// How many faults there were.
+    pub fn fault_count(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} changes kept, {} documents rolled back, {} events delivered, {} resumes, {} streams reopened",
+            self.changes, self.rolled_back, self.delivered, self.resumes, self.reopened
+        )?;
+        write!(f, "\n{} faults:", self.fault_count())?;
+        for (kind, count) in &self.faults {
+            write!(f, " {kind} {count}")?;
+        }
+        write!(f, "\nends of streams:")?;
+        for (name, count) in &self.ends {
+            write!(f, " {name} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the world of that seed: at least thirty faults.
+///
+/// # Panics
+/// An invariant does not hold: the message says which.
+pub fn run(seed: u64) -> Report {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    Simulation::new(Chance::of_seed(bytes), bytes).run()
+}
+
+/// Runs a world whose faults, writes and consumers these bytes decide, one after the other; it ends when they do.
+///
+/// # Panics
+/// As [`run`].
+pub fn play(script: &[u8]) -> Report {
+    Simulation::new(Chance::of_script(script), [0; 32]).run()
+}
+
+struct Simulation {
+    world: World,
+    chance: Chance,
+    sharded: bool,
+    /// Whether the servers have pre- and post-images.
+    images: bool,
+    /// Whether they label what is resumable.
+    labels: bool,
+    log: Log,
+    writers: Writers,
+    consumers: Vec<Consumer>,
+    wrongs: Wrongs,
+    report: Report,
+}
+
+impl Simulation {
+    fn new(mut chance: Chance, seed: [u8; 32]) -> Self {
+        const VERSIONS: [&str; 6] = ["4.4", "4.2", "5.0", "6.0", "7.0", "8.0"];
+        let version = chance.below(VERSIONS.len());
+        let (config, sharded) = match chance.below(8) {
+            0 => (Deployment::replica_set(1), false),
+            1 => (Deployment::replica_set(5), false),
+            2 => (Deployment::sharded(2, 2), true),
+            3 => (Deployment::sharded(2, 2).shard_members(3), true),
+            _ => (Deployment::replica_set(3), false),
+        };
+        let config = config
+            .server_version(VERSIONS[version])
+            .election_timeout(Duration::from_millis(500));
+        let config = if sharded {
+            config.noop_interval(Duration::from_secs(1))
+        } else {
+            config
+        };
+        let mut world = World::new(config, seed);
+        world.listen();
+        Self {
+            log: Log::new(world.deployment.shard_count().max(1)),
+            world,
+            chance,
+            sharded,
+            images: version >= 3,
+            labels: version != 1,
+            writers: Writers::default(),
+            consumers: Vec::new(),
+            wrongs: Wrongs::default(),
+            report: Report::default(),
+        }
+    }
+
+    fn run(mut self) -> Report {
+        self.prepare();
+        for _ in 0..1 + self.chance.below(5) {
+            self.join();
+        }
+        self.pass(Duration::from_secs(1));
+        let enough = 30 + self.chance.below(10) as u64;
+        while !self.chance.is_spent() && self.report.fault_count() < enough {
+            self.turn();
+        }
+        self.heal();
+        self.finish()
+    }
+
+    fn prepare(&mut self) {
+        if self.sharded {
+            let key = doc! { "_id": "hashed" };
+            self.world.command("admin", doc! { "enableSharding": "shop" });
+            self.world
+                .command("admin", doc! { "shardCollection": "shop.seen", "key": key });
+        }
+        for (db, coll) in [("shop", "seen"), ("shop", "other"), ("store", "seen")] {
+            writers::create(&mut self.world, db, coll, self.images);
+            self.write();
+        }
+    }
+
+    /// One more consumer.
+    fn join(&mut self) {
+        let view = consumer::view(&mut self.chance, self.images);
+        let options = consumer::options(&mut self.chance, &view);
+        let compressor = Compressor::ALL.get(self.chance.below(6)).copied();
+        let tries = self.chance.below(5) == 4;
+        let mut consumer = Consumer {
+            id: self.watch(&view, compressor, options.clone()),
+            shadow: Shadow::new(&options, self.labels),
+            view,
+            options,
+            compressor,
+            place: None,
+            state: State::Reading,
+            tries,
+            last_kind: None,
+            closing: false,
+            delivered: 0,
+        };
+        // Some start in the past; in a sharded cluster all say where, for a mongos does not tell where it begins.
+        let past = self.chance.below(3) == 1;
+        if past || self.sharded {
+            let start = self.start_in_the_log(past);
+            self.begin(&mut consumer, start);
+        }
+        self.consumers.push(consumer);
+    }
+
+    fn start_in_the_log(&mut self, past: bool) -> Start {
+        self.log.refresh(&self.world.deployment);
+        let entries = self.log.first_shard_len();
+        let time = (past && entries > 0)
+            .then(|| self.chance.below(entries))
+            .and_then(|number| self.log.time_of(number));
+        Start::At(time.unwrap_or_else(|| model::after(self.log.up_to())))
+    }
+
+    fn turn(&mut self) {
+        match self.chance.below(10) {
+            0..=2 => self.write(),
+            3..=5 => {
+                if let Some(kind) = self.break_something() {
+                    *self.report.faults.entry(kind).or_default() += 1;
+                }
+            }
+            6 => self.change_mind(),
+            7 => self.pump(),
+            _ => {
+                let time = self.chance.millis(4_000);
+                self.pass(time);
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        self.writers
+            .write(&mut self.world, &mut self.chance, self.sharded);
+    }
+
+    /// Lets this much time pass, and looks after every step whether all is well.
+    fn pass(&mut self, time: Duration) {
+        let end = self.world.now + time;
+        self.pump();
+        while self.world.step_before(end) {
+            self.pump();
+        }
+        self.pump();
+    }
+
+    /// Everything is well again: each consumer has to get to the end of the log.
+    fn finish(mut self) -> Report {
+        // Long enough for the last election.
+        self.pass(Duration::from_secs(15));
+        for index in 0..self.consumers.len() {
+            self.wake(index);
+        }
+        for (db, coll) in [("shop", "seen"), ("shop", "other"), ("store", "seen")] {
+            self.writers.newest += 2 - self.writers.newest % 2;
+            let last = doc! { "_id": self.writers.newest, "even": true };
+            self.world
+                .command(db, doc! { "insert": coll, "documents": [last] });
+        }
+        let end = self.world.now + Duration::from_secs(1_800);
+        while !self.is_done() {
+            let behind: Vec<_> = self.consumers.iter().map(|consumer| &consumer.place).collect();
+            assert!(
+                self.world.now < end,
+                "somebody does not get to the end of the log: {behind:?}"
+            );
+            self.pass(Duration::from_millis(200));
+        }
+        self.report.changes = self.log.len();
+        let kept = self.log.inserts();
+        self.report.rolled_back = self.writers.acknowledged.saturating_sub(kept);
+        self.report.delivered = self.consumers.iter().map(|consumer| consumer.delivered).sum();
+        self.report.resumes += self
+            .consumers
+            .iter()
+            .map(|consumer| consumer.shadow.resumes)
+            .sum::<u64>();
+        self.report.fingerprint = self.world.fingerprint();
+        self.report
+    }
+
+    fn is_done(&mut self) -> bool {
+        self.log.refresh(&self.world.deployment);
+        self.consumers.iter().all(|consumer| {
+            let place = consumer.place.as_ref();
+            place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
+        })
+    }
+}

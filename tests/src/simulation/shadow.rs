@@ -1,0 +1,372 @@
+//! The rules of the change-streams specification, held against what a stream says and learns: which token it has, which
+//! command comes next, and whether it may end.
+//!
+//! It is fed from outside the stream and shares no code with it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bson::{Bson, Document, RawDocumentBuf, Timestamp};
+use changestream_core::client::Idle;
+use changestream_core::{ChangeEvent, Error, ErrorKind, ResumePolicy, ResumeToken, WatchOptions};
+
+use crate::world::document;
+
+/// What a stream has to do next.
+pub(super) struct Shadow {
+    options: WatchOptions,
+    /// Whether errors are resumable by their label, or by a list (before server 4.4).
+    labels: bool,
+    token: Option<Document>,
+    delivered: bool,
+    pub(super) opened: bool,
+    /// The first aggregate, but for where it starts.
+    first: Option<Document>,
+    cursor: Option<(i64, Option<usize>)>,
+    owners: BTreeMap<i64, Option<usize>>,
+    replies: VecDeque<Reply>,
+    failure: Option<Failure>,
+    pub(super) resumes: u64,
+}
+
+/// A batch that has arrived.
+struct Reply {
+    events: VecDeque<RawDocumentBuf>,
+    token: Option<Document>,
+}
+
+impl Reply {
+    fn len(&self) -> usize {
+        self.events.iter().map(|event| event.as_bytes().len()).sum()
+    }
+}
+
+/// A reply that was an error.
+#[derive(Debug)]
+struct Failure {
+    command: String,
+    code: i32,
+    labels: Vec<String>,
+}
+
+impl Shadow {
+    pub(super) fn new(options: &WatchOptions, labels: bool) -> Self {
+        let start = options.start_after.as_ref().or(options.resume_after.as_ref());
+        Self {
+            labels,
+            token: start.map(document),
+            delivered: false,
+            opened: false,
+            first: None,
+            cursor: None,
+            owners: BTreeMap::new(),
+            replies: VecDeque::new(),
+            failure: None,
+            resumes: 0,
+            options: options.clone(),
+        }
+    }
+
+    /// Whether the cursor was exhausted: the token may be that of an invalidate event.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.cursor.is_some_and(|(id, _)| id == 0)
+    }
+
+    /// Whether its token, as long as it has delivered nothing, may be one that only `startAfter` takes.
+    pub(super) fn starts_after(&self) -> bool {
+        self.options.start_after.is_some() && !self.delivered
+    }
+
+    /// The stream sent a command.
+    pub(super) fn asked(
+        &mut self,
+        name: &str,
+        member: Option<usize>,
+        command: &RawDocumentBuf,
+    ) -> Result<(), String> {
+        let command = Document::try_from(command).map_err(|error| error.to_string())?;
+        match name {
+            "aggregate" => self.asked_aggregate(command),
+            "getMore" => self.asked_get_more(&command, member),
+            _ => self.asked_to_kill(&command, member),
+        }
+    }
+
+    fn asked_aggregate(&mut self, mut command: Document) -> Result<(), String> {
+        command.remove("$clusterTime");
+        let start = take_start(&mut command)?;
+        let expected = self.expected_start();
+        ensure(start == expected, || {
+            format!("starts at {start} instead of {expected}")
+        })?;
+        let first = self.first.get_or_insert_with(|| command.clone());
+        for (field, value) in first.iter() {
+            let now = command.get(field);
+            ensure(now == Some(value), || {
+                format!("{field} was {value} and now is {now:?}")
+            })?;
+        }
+        if !self.opened {
+            return Ok(());
+        }
+        ensure(self.held() == 0, || {
+            "resumes while events wait to be delivered".to_owned()
+        })?;
+        match &self.failure {
+            Some(failure) if failure.command == "getMore" => ensure(self.is_resumable(failure), || {
+                format!("resumes after {failure:?}")
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// "Resume Process".
+    fn expected_start(&self) -> Document {
+        let mut start = Document::new();
+        let options = &self.options;
+        if self.opened
+            && let Some(token) = &self.token
+        {
+            let field = if options.start_after.is_some() && !self.delivered {
+                "startAfter"
+            } else {
+                "resumeAfter"
+            };
+            start.insert(field, token.clone());
+            return start;
+        }
+        if let Some(token) = &options.resume_after {
+            start.insert("resumeAfter", document(token));
+        }
+        if let Some(token) = &options.start_after {
+            start.insert("startAfter", document(token));
+        }
+        if let Some(time) = options.start_at_operation_time {
+            start.insert("startAtOperationTime", time);
+        }
+        start
+    }
+
+    fn asked_get_more(&mut self, command: &Document, member: Option<usize>) -> Result<(), String> {
+        let id = command.get_i64("getMore").map_err(|error| error.to_string())?;
+        ensure(self.cursor == Some((id, member)), || {
+            format!("asks member {member:?} for {id}; the cursor is {:?}", self.cursor)
+        })?;
+        let session = self.first.as_ref().and_then(|first| first.get("lsid"));
+        ensure(command.get("lsid") == session, || "another session".to_owned())?;
+        let size = self.options.batch_size.filter(|size| *size > 0).map(i64::from);
+        let sent = command
+            .get("batchSize")
+            .and_then(|size| size.as_i64().or(size.as_i32().map(i64::from)));
+        ensure(sent == size, || format!("batchSize is {sent:?}"))?;
+        let wait = command.get_i64("maxTimeMS").ok();
+        let wanted = self.options.max_await_time.map(|time| time.as_millis() as i64);
+        ensure(wait == wanted, || format!("maxTimeMS is {wait:?}"))?;
+        let (batches, bytes) = (self.held(), self.replies.iter().map(Reply::len).sum::<usize>());
+        let ahead = batches <= self.options.prefetch_batches && bytes <= self.options.prefetch_bytes;
+        ensure(batches == 0 || ahead, || {
+            format!("fetches ahead with {batches} batches of {bytes} bytes in memory")
+        })
+    }
+
+    fn asked_to_kill(&self, command: &Document, member: Option<usize>) -> Result<(), String> {
+        let ids = command.get_array("cursors").map_err(|error| error.to_string())?;
+        for id in ids.iter().filter_map(Bson::as_i64) {
+            let owner = self.owners.get(&id);
+            ensure(owner == Some(&member), || {
+                format!("kills {id} at member {member:?}, and it is of {owner:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The stream received a reply. The operation time of the reply that opened the stream comes back.
+    pub(super) fn answered(
+        &mut self,
+        name: &str,
+        member: Option<usize>,
+        reply: &RawDocumentBuf,
+    ) -> Result<Option<Timestamp>, String> {
+        if name == "killCursors" {
+            return Ok(None);
+        }
+        let broken = |error: bson::error::Error| error.to_string();
+        let Some(cursor) = reply
+            .get("cursor")
+            .map_err(broken)?
+            .and_then(|cursor| cursor.as_document())
+        else {
+            self.fail(name, reply);
+            return Ok(None);
+        };
+        self.failure = None;
+        let id = cursor.get_i64("id").map_err(|error| error.to_string())?;
+        self.cursor = Some((id, member));
+        self.owners.insert(id, member);
+        let batch = match cursor.get("firstBatch").map_err(broken)? {
+            Some(batch) => Some(batch),
+            None => cursor.get("nextBatch").map_err(broken)?,
+        };
+        let events = batch.and_then(|batch| batch.as_array()).ok_or("no batch")?;
+        let events = events
+            .into_iter()
+            .filter_map(|event| Some(event.ok()?.as_document()?.to_owned()));
+        let token = cursor.get("postBatchResumeToken").map_err(broken)?;
+        let token = token.and_then(|token| token.as_document());
+        let reply_at = Reply {
+            events: events.collect(),
+            token: token.and_then(|token| Document::try_from(token).ok()),
+        };
+        if reply_at.events.is_empty() && self.held() == 0 {
+            self.replies.clear();
+            self.token = reply_at.token.clone().or(self.token.take());
+        }
+        self.replies.push_back(reply_at);
+        if self.opened {
+            self.resumes += u64::from(name == "aggregate");
+            return Ok(None);
+        }
+        self.opened = true;
+        Ok(reply.get_timestamp("operationTime").ok())
+    }
+
+    fn fail(&mut self, name: &str, reply: &RawDocumentBuf) {
+        let labels = reply.get_array("errorLabels").ok().into_iter().flatten();
+        self.failure = Some(Failure {
+            command: name.to_owned(),
+            code: reply.get_i32("code").unwrap_or(0),
+            labels: labels
+                .filter_map(|label| Some(label.ok()?.as_str()?.to_owned()))
+                .collect(),
+        });
+    }
+
+    /// An event was delivered.
+    pub(super) fn delivered(&mut self, event: &ChangeEvent) -> Result<(), String> {
+        while self.replies.front().is_some_and(|reply| reply.events.is_empty()) {
+            self.replies.pop_front();
+        }
+        let reply = self
+            .replies
+            .front_mut()
+            .ok_or("an event that no reply has brought")?;
+        let next = reply.events.pop_front();
+        ensure(next.as_deref() == Some(event.as_raw()), || {
+            "another event than the next of the batch".to_owned()
+        })?;
+        let mut token = document(event.resume_token());
+        if reply.events.is_empty() {
+            token = reply.token.take().unwrap_or(token);
+            self.replies.pop_front();
+        }
+        self.token = Some(token);
+        self.delivered = true;
+        Ok(())
+    }
+
+    /// The consumer was told that there is nothing.
+    pub(super) fn idle(&mut self, idle: &Idle) -> Result<(), String> {
+        let told = idle.token.as_ref().map(document);
+        ensure(self.allows(told.as_ref()), || {
+            format!("idle at {told:?} instead of {:?}", self.token)
+        })?;
+        while self.token != told {
+            let Some(reply) = self.replies.pop_front() else {
+                break;
+            };
+            self.token = reply.token.or(self.token.take());
+        }
+        Ok(())
+    }
+
+    /// What the stream says its token is, at any time.
+    pub(super) fn has_token(&self, token: Option<&ResumeToken>) -> Result<(), String> {
+        let token = token.map(document);
+        ensure(self.allows(token.as_ref()), || {
+            format!("the token is {token:?} instead of {:?}", self.token)
+        })
+    }
+
+    /// The token may be that of the last hand-over; or of an empty batch right behind it, of which nothing was told yet.
+    fn allows(&self, token: Option<&Document>) -> bool {
+        let mut empty = self.replies.iter().take_while(|reply| reply.events.is_empty());
+        token == self.token.as_ref() || empty.any(|reply| reply.token.as_ref() == token)
+    }
+
+    /// The stream ended with an error: a named one, that nothing could be done about.
+    pub(super) fn failed(&self, error: &Error) -> Result<(), String> {
+        ensure(self.held() == 0, || {
+            "ends while events wait to be delivered".to_owned()
+        })?;
+        let token = error.resume_token().map(document);
+        ensure(token == self.token, || {
+            format!("the error carries {token:?} instead of {:?}", self.token)
+        })?;
+        if let Some(code) = error.code() {
+            let failure = self
+                .failure
+                .as_ref()
+                .ok_or("an error of a server that sent none")?;
+            ensure(failure.code == code, || {
+                format!("the server's error was {failure:?}")
+            })?;
+            let given_up = failure.command == "getMore" && self.is_resumable(failure);
+            return ensure(!given_up, || format!("ends where it has to resume: {failure:?}"));
+        }
+        let transient = matches!(
+            error.kind(),
+            ErrorKind::ServerSelection { .. } | ErrorKind::Network { .. }
+        );
+        ensure(transient, || {
+            "no error that a server or a network can make".to_owned()
+        })?;
+        let never_ends = self.opened && self.options.resume_policy == ResumePolicy::Forever;
+        ensure(!never_ends, || "gives up, against its policy".to_owned())
+    }
+
+    fn held(&self) -> usize {
+        self.replies
+            .iter()
+            .filter(|reply| !reply.events.is_empty())
+            .count()
+    }
+
+    /// "Resumable Error".
+    fn is_resumable(&self, failure: &Failure) -> bool {
+        const BEFORE_LABELS: [i32; 17] = [
+            6, 7, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
+        ];
+        const CURSOR_NOT_FOUND: i32 = 43;
+        let labelled = failure
+            .labels
+            .iter()
+            .any(|label| label == "ResumableChangeStreamError");
+        failure.code == CURSOR_NOT_FOUND
+            || (self.labels && labelled)
+            || (!self.labels && BEFORE_LABELS.contains(&failure.code))
+    }
+}
+
+/// Takes the fields that say where to start out of an aggregate.
+fn take_start(aggregate: &mut Document) -> Result<Document, String> {
+    let pipeline = aggregate
+        .get_array_mut("pipeline")
+        .map_err(|error| error.to_string())?;
+    let stage = pipeline
+        .first_mut()
+        .and_then(Bson::as_document_mut)
+        .ok_or("no stage")?;
+    let stage = stage
+        .get_document_mut("$changeStream")
+        .map_err(|error| error.to_string())?;
+    let mut start = Document::new();
+    for field in ["resumeAfter", "startAfter", "startAtOperationTime"] {
+        if let Some(value) = stage.remove(field) {
+            start.insert(field, value);
+        }
+    }
+    Ok(start)
+}
+
+fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}
