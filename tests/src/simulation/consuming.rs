@@ -152,6 +152,10 @@ impl Simulation {
     fn go_on_after(&mut self, index: usize, end: Result<(), Error>) {
         let start = self.start_after_end(index, &end);
         self.report.reopened += 1;
+        assert!(
+            self.report.reopened < TOO_OFTEN,
+            "one stream after the other ends, the last with {end:?}"
+        );
         let mut consumer = self.consumers.remove(index);
         self.begin(&mut consumer, start);
         self.consumers.insert(index, consumer);
@@ -173,7 +177,7 @@ impl Simulation {
                     };
                     well(index, consumer, outcome);
                 }
-                let exhausted = consumer.shadow.is_exhausted();
+                let exhausted = consumer.shadow.is_exhausted() || consumer.shadow.starts_after();
                 return match token {
                     Some(token) if exhausted => Start::StartAfter(token),
                     Some(token) => Start::After(token),
@@ -252,6 +256,9 @@ impl Simulation {
         self.go_on_after(index, Ok(()));
     }
 }
+
+/// Far more streams than any seed needs.
+const TOO_OFTEN: u64 = 3_000;
 
 /// What an end is called in the report.
 fn name(error: &Error) -> String {
