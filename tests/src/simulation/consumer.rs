@@ -46,9 +46,9 @@ pub(super) enum State {
 pub(super) enum Start {
     Now,
     At(Timestamp),
-    After(ResumeToken),
+    Behind(ResumeToken),
     /// The same by `startAfter`, which an invalidate event's token needs.
-    StartAfter(ResumeToken),
+    BehindInvalidate(ResumeToken),
 }
 
 impl Consumer {
@@ -58,8 +58,8 @@ impl Consumer {
         match start {
             Start::Now => {}
             Start::At(time) => options.start_at_operation_time = Some(time),
-            Start::After(token) => options.resume_after = Some(token),
-            Start::StartAfter(token) => options.start_after = Some(token),
+            Start::Behind(token) => options.resume_after = Some(token),
+            Start::BehindInvalidate(token) => options.start_after = Some(token),
         }
         options
     }

@@ -146,7 +146,7 @@ impl Shadow {
         start
     }
 
-    fn asked_get_more(&mut self, command: &Document, member: Option<usize>) -> Result<(), String> {
+    fn asked_get_more(&self, command: &Document, member: Option<usize>) -> Result<(), String> {
         let id = command.get_i64("getMore").map_err(|error| error.to_string())?;
         ensure(self.cursor == Some((id, member)), || {
             format!("asks member {member:?} for {id}; the cursor is {:?}", self.cursor)
@@ -156,7 +156,7 @@ impl Shadow {
         let size = self.options.batch_size.filter(|size| *size > 0).map(i64::from);
         let sent = command
             .get("batchSize")
-            .and_then(|size| size.as_i64().or(size.as_i32().map(i64::from)));
+            .and_then(|size| size.as_i64().or_else(|| size.as_i32().map(i64::from)));
         ensure(sent == size, || format!("batchSize is {sent:?}"))?;
         let wait = command.get_i64("maxTimeMS").ok();
         let wanted = self.options.max_await_time.map(|time| time.as_millis() as i64);
@@ -218,7 +218,7 @@ impl Shadow {
         };
         if reply_at.events.is_empty() && self.held() == 0 {
             self.replies.clear();
-            self.token = reply_at.token.clone().or(self.token.take());
+            self.token = reply_at.token.clone().or_else(|| self.token.take());
         }
         self.replies.push_back(reply_at);
         if self.opened {
@@ -273,7 +273,7 @@ impl Shadow {
             let Some(reply) = self.replies.pop_front() else {
                 break;
             };
-            self.token = reply.token.or(self.token.take());
+            self.token = reply.token.or_else(|| self.token.take());
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Writers {
         command(world, db, doc! { "update": coll, "updates": [update] });
     }
 
-    fn delete(&mut self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
+    fn delete(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
         let id = self.known(chance);
         let delete = match chance.below(3) {
             0 => doc! { "q": { "_id": { "$gt": id - 4, "$lt": id } }, "limit": 0 },
@@ -95,7 +95,7 @@ impl Writers {
         command(world, db, doc! { "delete": coll, "deletes": [delete] });
     }
 
-    fn find_and_modify(&mut self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
+    fn find_and_modify(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
         let mut modify = doc! { "findAndModify": coll, "query": { "_id": self.known(chance) } };
         if chance.below(3) == 0 {
             modify.insert("remove", true);
@@ -156,7 +156,7 @@ impl Writers {
         }
     }
 
-    fn change_schema(&mut self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
+    fn change_schema(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
         match chance.below(9) {
             0 => create(world, db, "spare", false),
             1 => drop(command(

@@ -433,7 +433,7 @@ impl Network {
                     wire.abandoned = true;
                     wire.to_client.clear();
                     let told = wire.accepted.is_none();
-                    told || !wire.breaks.is_some_and(|(_, left)| left == 0)
+                    told || wire.breaks.is_none_or(|(_, left)| left != 0)
                 }
                 Some(Arrival::AtServer(_, _, parcel) | Arrival::AtClient(_, parcel)) => {
                     matches!(parcel, Parcel::Refused)

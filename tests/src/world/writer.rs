@@ -46,7 +46,7 @@ impl World {
         }
         command.insert("$db", db);
         let body = RawDocumentBuf::try_from(&command).expect("the test's command is BSON");
-        let writer = self.writer.as_mut().expect("just made");
+        let writer = self.writer.as_mut()?;
         writer.next_request += 1;
         let bytes = wire::encode_op_msg(writer.next_request, 0, wire::Flags::NONE, &body, &[]);
         let connection = writer.connection;
