@@ -132,7 +132,11 @@ impl Simulation {
         let (commands, fault, kind) = match self.chance.below(9) {
             0..=2 => (
                 get_more,
-                doc! { "errorCode": self.chance.one_of(&RESUMABLE) },
+                // The label is the server's word from 4.4 on; this fail point says only what it is told to.
+                doc! {
+                    "errorCode": self.chance.one_of(&RESUMABLE),
+                    "errorLabels": ["ResumableChangeStreamError"],
+                },
                 "getMore-fails-resumably",
             ),
             3 => (
