@@ -4,9 +4,9 @@
 //! the middle of a message, cursors vanish, clocks jump and commands fail. After every step of the world:
 //!
 //! - what each consumer was given is the log that a majority has, under its scope and filter, in order, without gap or
-//!   repeat ([`model`], which knows of no client);
+//!   repeat (`model`, which knows of no client);
 //! - its token is the one that the specification prescribes, commands are those that it prescribes, a stream ends only
-//!   where it may, and no more is fetched ahead than was allowed ([`shadow`], which shares no code with a stream);
+//!   where it may, and no more is fetched ahead than was allowed (`shadow`, which shares no code with a stream);
 //! - a machine that owes something names a deadline, a timeout at its deadline moves it on, and nothing follows its end
 //!   (the world itself looks after that).
 //!
