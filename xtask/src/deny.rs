@@ -1,14 +1,14 @@
 //! What may be in the dependency trees, as `deny.toml` says, judged by cargo-deny.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::tidy;
 
 /// Licences, sources and banned crates. Advisories are left to a scheduled run, since their database is fetched anew
 /// each time: a change is not to fail for what happened elsewhere.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    if !is_installed() {
+    if !tidy::has_subcommand("deny") {
         println!("deny: skipped, since cargo-deny is not installed (cargo install --locked cargo-deny)");
         return Ok(());
     }
@@ -22,13 +22,4 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err("deny: see above, and deny.toml".to_owned())
-}
-
-fn is_installed() -> bool {
-    Command::new(tidy::cargo())
-        .args(["deny", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }

@@ -1,7 +1,7 @@
 //! Each fuzz target for some seconds: that they build, and find nothing at once.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::tidy;
 
@@ -10,7 +10,7 @@ pub(crate) fn smoke(root: &Path, seconds: &str) -> Result<(), String> {
     if seconds.parse::<u32>().is_err() {
         return Err(format!("fuzz-smoke takes a number of seconds, not {seconds:?}"));
     }
-    if !is_installed() {
+    if !tidy::has_subcommand("fuzz") {
         println!("fuzz-smoke: skipped, since cargo-fuzz is not installed (cargo install cargo-fuzz)");
         return Ok(());
     }
@@ -37,15 +37,6 @@ pub(crate) fn smoke(root: &Path, seconds: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn is_installed() -> bool {
-    Command::new(tidy::cargo())
-        .args(["fuzz", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 /// One for each file in `fuzz/fuzz_targets`.

@@ -12,7 +12,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Checks every rule and prints each breach; an error if there is one.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -38,6 +38,16 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 /// The cargo that runs this program, or the one on the path.
 pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Whether that cargo has this subcommand.
+pub(crate) fn has_subcommand(name: &str) -> bool {
+    Command::new(cargo())
+        .args([name, "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// A file of the repository: its path from the root with forward slashes, and its text (empty if it is not text).
