@@ -145,6 +145,7 @@ pub mod random;
 pub mod read_preference;
 pub mod server_api;
 pub mod session;
+mod small_map;
 pub mod stream;
 pub mod token;
 pub mod topology;

@@ -22,7 +22,7 @@ use super::{Avoid, CommandReply, Farewell, Role, Server, Start, StreamInput, Str
 use crate::client::{DeadlineReason, Demand};
 use crate::faults::Fault;
 use crate::options::{Scope, WatchOptions};
-use crate::random::Random;
+use crate::random::{Random, Seldom};
 use crate::token::ResumeToken;
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -48,7 +48,7 @@ pub struct StreamMachine {
     /// A cursor that a network error left behind, to be killed if its server is the one selected next.
     left_behind: Option<(ServerAddress, Cursor)>,
     stats: StreamStats,
-    random: Random,
+    random: Seldom,
 }
 
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl StreamMachine {
             position: Position::new(options),
             state: State::Ended,
             inbox: Inbox::default(),
-            outbox: VecDeque::new(),
+            outbox: VecDeque::with_capacity(1),
             demand: Demand::None,
             calls: Calls::new(options.timeout, options.max_await_time)?,
             tried: false,
@@ -185,7 +185,7 @@ impl StreamMachine {
             overdue: 0,
             left_behind: None,
             stats: StreamStats::default(),
-            random,
+            random: Seldom::new(&random),
         };
         machine.select(goal);
         Ok(machine)
@@ -315,7 +315,7 @@ impl StreamMachine {
             self.kill(&cursor, &server);
         }
         if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
-            self.commands.change_session(Session::new(&mut self.random));
+            self.commands.change_session(self.random.draw(Session::new));
         }
         let body = self
             .commands
