@@ -101,10 +101,10 @@ pub(crate) fn execute(d: &mut Deployment, context: &Context<'_>) -> Outcome {
     }
 }
 
-/// The name that the client gave in its handshake; servers since 4.9 heed one in the handshake itself.
+/// The name that the client gave in its handshake; later servers heed one in the handshake itself.
 fn app_name(d: &Deployment, context: &Context<'_>) -> Option<String> {
     let known = d.connection(context.connection).and_then(|c| c.app_name.clone());
-    if known.is_some() || !d.profile.versioned_api {
+    if known.is_some() || !d.profile.fails_handshakes_by_name {
         return known;
     }
     hello::application(context.body()).map(str::to_owned)
@@ -229,6 +229,7 @@ fn command(d: &Deployment, context: &Context<'_>) -> Result<&'static Command> {
     COMMANDS
         .iter()
         .find(|c| c.name == name && (name != "hello" || d.profile.hello))
+        .filter(|_| d.profile.versioned_api || !api::is_test(name))
         .ok_or_else(|| CommandError::new(59, format!("no such command: '{name}'")))
 }
 

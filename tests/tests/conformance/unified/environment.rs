@@ -53,7 +53,7 @@ impl Environment {
             Topology::Sharded => Deployment::sharded(2, 2),
             Topology::LoadBalanced => Deployment::sharded(2, 1).load_balanced(),
         };
-        let config = config.server_version(self.version);
+        let config = config.server_version(self.version).accept_api_version_2();
         if self.auth {
             return config.user(USER, PASSWORD);
         }
@@ -185,10 +185,16 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 /// The newest patch release of each version that is simulated.
-const VERSIONS: [&str; 6] = ["4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "8.0.15"];
+const VERSIONS: [&str; 7] = [
+    "4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "8.0.15", "8.2.3",
+];
 
 pub(super) const USER: &str = "tester";
 pub(super) const PASSWORD: &str = "secret";
 
 /// The server parameters that tests ask for, as the simulated servers have them.
-const PARAMETERS: [(&str, bool); 2] = [("enableTestCommands", true), ("requireApiVersion", false)];
+const PARAMETERS: [(&str, bool); 3] = [
+    ("acceptApiVersion2", true),
+    ("enableTestCommands", true),
+    ("requireApiVersion", false),
+];
