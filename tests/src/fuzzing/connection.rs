@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
             compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
             zlib_level: None,
-            metadata: ClientMetadata::new(),
+            metadata: ClientMetadata::new().into(),
             server_api: None,
         };
         let address = ServerAddress::tcp("a", 1);

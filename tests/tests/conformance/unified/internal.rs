@@ -36,7 +36,7 @@ impl InternalConnection {
             load_balanced: environment.topology == Topology::LoadBalanced,
             tls: false,
             connect_timeout: Duration::ZERO,
-            metadata: ClientMetadata::new(),
+            metadata: ClientMetadata::new().into(),
             compressors: Vec::new(),
             zlib_level: None,
             server_api: None,

@@ -110,6 +110,15 @@ impl Runner<'_> {
                 self.rig.close_client(id);
                 Ok(Outcome::Done(None))
             }
+            (Entity::Client(client), "appendMetadata") => {
+                let id = client.id;
+                let info = operation.arguments.get("driverInfoOptions");
+                let info = watching::driver_info(info.unwrap_or_default())?;
+                match self.rig.append_metadata(id, &info) {
+                    Ok(()) => Ok(Outcome::Done(None)),
+                    Err(error) => Ok(Outcome::Error(error)),
+                }
+            }
             (Entity::Session(_), "endSession") => Err(unsupported("a client keeps no pool of sessions")),
             _ => {
                 let (client, carrier) = self.carrier(operation)?;
@@ -286,6 +295,7 @@ impl Runner<'_> {
         for client in self.entities.clients_mut() {
             let events = self.rig.events(client.id);
             client.published.extend(events);
+            client.logged.extend(self.rig.logs(client.id));
         }
         Ok(())
     }
@@ -328,7 +338,6 @@ const NAMESPACE_NOT_FOUND: i32 = 26;
 const NOT_BUILT: &[&str] = &[
     "abortTransaction",
     "addKeyAltName",
-    "appendMetadata",
     "assertSessionPinned",
     "assertSessionTransactionState",
     "assertSessionUnpinned",
