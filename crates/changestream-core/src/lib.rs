@@ -162,5 +162,6 @@ pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, W
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
 pub use server_api::{ServerApi, ServerApiVersion};
 pub use session::Session;
+pub use stream::ClusterTime;
 pub use token::ResumeToken;
 pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};

@@ -399,6 +399,19 @@ impl ClientMachine {
         }
     }
 
+    /// Adds the newest cluster time that is known. What only a session knows is not the client's.
+    fn gossip(&self, body: &mut bson::RawDocumentBuf) {
+        let of_session = self.work.session_time();
+        let newest = match (&self.cluster_time, &of_session) {
+            (Some(own), Some(other)) if own.time() < other.time() => Some(other),
+            (Some(own), _) => Some(own),
+            (None, other) => other.as_ref(),
+        };
+        if let Some(time) = newest {
+            stream::gossip(body, time.document());
+        }
+    }
+
     /// Sends a command, with the cluster time.
     pub(super) fn send_on(
         &mut self,
@@ -407,10 +420,8 @@ impl ClientMachine {
         reply_timeout: Option<Duration>,
         exhaust_allowed: bool,
     ) -> Option<i32> {
-        if let Some(cluster_time) = &self.cluster_time
-            && matches!(body.get("$clusterTime"), Ok(None))
-        {
-            stream::gossip(&mut body, cluster_time.document());
+        if matches!(body.get("$clusterTime"), Ok(None)) {
+            self.gossip(&mut body);
         }
         if let Some(api) = &self.settings.options.server_api {
             api.declare(&mut body);

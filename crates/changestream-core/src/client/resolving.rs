@@ -108,7 +108,8 @@ impl Seeds {
         let Some(host) = &options.srv_host else {
             return Self::Named;
         };
-        let name = SrvName::new(host, options.srv_service_name.as_deref());
+        let name = SrvName::new(host, options.srv_service_name.as_deref())
+            .allowing(options.srv_allowed_hosts_suffix.as_deref());
         match known {
             None => Self::Unresolved(name),
             Some(resolution) => Self::Listed {
