@@ -134,6 +134,8 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
         Wait::Blocked { until, fault } if until <= context.now => execute_faulty(d, context, &fault),
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
         Wait::Blocked { .. } | Wait::ClusterTime { .. } => Outcome::Wait(wait),
+        // Most of those that wait have nothing to be woken for, and there may be thousands.
+        Wait::GetMore { deadline } if cursor::waits_on(d, context, deadline) => Outcome::Wait(wait),
         Wait::GetMore { deadline } => {
             let stream = labels::concerns_change_stream(d, context);
             let answer = cursor::continue_get_more(d, context, deadline);
