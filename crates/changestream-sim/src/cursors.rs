@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::RawDocument;
 use bson::raw::{RawDocumentBuf, cstr};
+use bson::{RawDocument, Timestamp};
 use bytes::Bytes;
 
 use crate::change_stream::{ChangeStream, Sink};
@@ -24,6 +24,8 @@ pub(crate) struct Cursor {
     pub(crate) session: Option<Vec<u8>>,
     pub(crate) user: Option<String>,
     pub(crate) last_used: Instant,
+    /// How many bytes of documents its last batch had: the next one has about as many.
+    pub(crate) last_batch: usize,
 }
 
 /// What a cursor reads.
@@ -54,6 +56,7 @@ pub(crate) struct Batch {
     count: u64,
     bytes: usize,
     limit: u64,
+    at_cluster_time: Option<Timestamp>,
 }
 
 /// What stands before the documents.
@@ -68,21 +71,21 @@ enum Head {
 impl Batch {
     /// The batch of a cursor that is opened.
     pub(crate) fn first(limit: Option<u64>) -> Self {
-        Self::begin("firstBatch", limit, None)
+        Self::begin("firstBatch", limit, None, Vec::new())
     }
 
-    /// The batch of a getMore.
-    pub(crate) fn next(limit: Option<u64>) -> Self {
-        Self::begin("nextBatch", limit, None)
+    /// The batch of a getMore, in this memory.
+    pub(crate) fn next(limit: Option<u64>, memory: Vec<u8>) -> Self {
+        Self::begin("nextBatch", limit, None, memory)
     }
 
     /// The batch of a getMore, as a mongos lays it out.
-    pub(crate) fn merged(limit: Option<u64>, namespace: &str) -> Self {
-        Self::begin("nextBatch", limit, Some(namespace))
+    pub(crate) fn merged(limit: Option<u64>, memory: Vec<u8>, namespace: &str) -> Self {
+        Self::begin("nextBatch", limit, Some(namespace), memory)
     }
 
-    fn begin(field: &str, limit: Option<u64>, namespace_before: Option<&str>) -> Self {
-        let mut message = vec![0; HEADROOM];
+    fn begin(field: &str, limit: Option<u64>, namespace_before: Option<&str>, mut message: Vec<u8>) -> Self {
+        message.resize(HEADROOM, 0);
         begin_document(&mut message);
         begin_element(&mut message, DOCUMENT, "cursor");
         let cursor_at = begin_document(&mut message);
@@ -108,6 +111,7 @@ impl Batch {
             count: 0,
             bytes: 0,
             limit: limit.unwrap_or(u64::MAX),
+            at_cluster_time: None,
         }
     }
 
@@ -132,6 +136,16 @@ impl Batch {
         self.count == 0
     }
 
+    /// How many bytes its documents have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Says that what it has was read as of a moment.
+    pub(crate) fn as_of(&mut self, at: Option<Timestamp>) {
+        self.at_cluster_time = at;
+    }
+
     /// The reply, as the server lays it out.
     pub(crate) fn reply(mut self, token: Option<&EncodedToken>, id: i64, namespace: &str) -> Reply {
         end_document(&mut self.message, self.documents_at);
@@ -149,6 +163,9 @@ impl Batch {
                     space.copy_from_slice(&id.to_le_bytes());
                 }
             }
+        }
+        if let Some(at) = self.at_cluster_time {
+            rest.append(cstr!("atClusterTime"), at);
         }
         self.message.extend_from_slice(elements(&rest));
         end_document(&mut self.message, self.cursor_at);

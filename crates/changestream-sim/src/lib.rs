@@ -35,6 +35,7 @@ pub mod query;
 pub mod token;
 
 mod auth;
+mod buffers;
 mod catalog;
 mod change_event;
 mod change_stream;
@@ -52,6 +53,7 @@ mod profile;
 mod replication;
 mod reply;
 mod sharding;
+mod snapshot;
 mod split_event;
 mod transactions;
 mod unique;

@@ -170,6 +170,11 @@ impl Log {
         !self.truncated || self.first_ts().is_some_and(|first| first <= ts)
     }
 
+    /// Whether it has everything since the deployment's beginning.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.truncated
+    }
+
     /// Drops the entries after a point: a rollback.
     pub(crate) fn roll_back_to(&mut self, point: Option<OpTime>) {
         let keep = point.map_or(0, |p| self.entries.partition_point(|e| e.optime.ts <= p.ts));

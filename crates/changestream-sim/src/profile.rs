@@ -51,6 +51,8 @@ pub struct Profile {
     pub split_large_event: bool,
     /// Commands may declare the version of the API that they are of (5.0 and later).
     pub versioned_api: bool,
+    /// Reads outside of transactions may be as of a moment (5.0 and later).
+    pub snapshot_reads: bool,
     /// The write concern where neither command nor client says one is majority (5.0 and later).
     pub default_majority: bool,
 }
@@ -158,6 +160,7 @@ const V4_4: Profile = Profile {
     enumerated_full_document: true,
     split_large_event: false,
     versioned_api: false,
+    snapshot_reads: false,
     default_majority: false,
 };
 const V5_0: Profile = Profile {
@@ -169,6 +172,7 @@ const V5_0: Profile = Profile {
     truncated_arrays: true,
     retried_stmt_ids: true,
     versioned_api: true,
+    snapshot_reads: true,
     default_majority: true,
     ..V4_4
 };

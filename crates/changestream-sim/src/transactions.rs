@@ -306,7 +306,7 @@ impl Deployment {
 }
 
 /// Whether the command takes the read concern that it is given.
-pub(crate) fn check_read_concern(context: &Context<'_>) -> Result<(), CommandError> {
+pub(crate) fn check_read_concern(d: &Deployment, context: &Context<'_>) -> Result<(), CommandError> {
     let Ok(concern) = context.body().get_document("readConcern") else {
         return Ok(());
     };
@@ -322,8 +322,11 @@ pub(crate) fn check_read_concern(context: &Context<'_>) -> Result<(), CommandErr
         "local" | "available" => true,
         "majority" | "linearizable" | "snapshot" => {
             let name = context.request.name();
-            let snapshot_of_count = name == "count" && level == "snapshot";
-            is_member(context) || (READS.contains(&name) && !snapshot_of_count)
+            let takes_it = match level {
+                "snapshot" => name != "count" && d.profile.snapshot_reads,
+                _ => true,
+            };
+            is_member(context) || (READS.contains(&name) && takes_it)
         }
         _ => {
             return Err(CommandError::bad_value(format!(

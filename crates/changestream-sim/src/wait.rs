@@ -38,6 +38,8 @@ pub(crate) enum Wait {
     Shards { deadline: Instant },
     /// A read that must not precede a point in time.
     ClusterTime { ts: Timestamp },
+    /// A read as of a moment that the majority has not reached.
+    Snapshot,
 }
 
 impl Wait {
@@ -48,7 +50,7 @@ impl Wait {
                 Some(*deadline)
             }
             Self::WriteConcern { deadline, .. } | Self::ShardWriteConcern { deadline, .. } => *deadline,
-            Self::ClusterTime { .. } => None,
+            Self::ClusterTime { .. } | Self::Snapshot => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Output};
 use crate::connection::{Connection, ConnectionOutput, Reply};
 use crate::monitoring::ClosedReason;
+use crate::random::Random;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
 use crate::topology::HelloReply;
 use crate::{Error, ErrorKind, ServerAddress};
@@ -45,8 +46,8 @@ impl ClientMachine {
         let connection = Connection::new(
             Arc::clone(&self.settings.connection),
             address.clone(),
-            self.knows_hello.contains(&address),
-            self.random.fork(),
+            self.knows_hello.get(&address).is_some(),
+            self.random.draw(Random::fork),
             self.now,
         );
         let link = Link {
@@ -122,7 +123,9 @@ impl ClientMachine {
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
     pub(super) fn drop_links_to(&mut self, removed: &[ServerAddress]) {
-        self.knows_hello.retain(|address| !removed.contains(address));
+        for address in removed {
+            self.knows_hello.remove(address);
+        }
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),
@@ -207,7 +210,7 @@ impl ClientMachine {
         };
         let address = link.address.clone();
         if hello.hello_ok {
-            self.knows_hello.insert(address.clone());
+            self.knows_hello.insert(address.clone(), ());
         }
         ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
         let now = self.now;

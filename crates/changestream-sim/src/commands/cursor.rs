@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bson::{Bson, doc};
 
 use super::{Answer, Context, Result, documents};
+use crate::buffers;
 use crate::catalog::session_key;
 use crate::change_stream::Continues;
 use crate::connection::Form;
@@ -44,15 +45,21 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
     };
     cursor.last_used = context.now;
     let limit = batch_size(context)?;
-    let mut batch = if merged {
-        Batch::merged(limit, &cursor.namespace)
+    let memory = if buffers::is_large(cursor.last_batch) {
+        d.buffers.take()
     } else {
-        Batch::next(limit)
+        Vec::new()
+    };
+    let mut batch = if merged {
+        Batch::merged(limit, memory, &cursor.namespace)
+    } else {
+        Batch::next(limit, memory)
     };
     match &mut cursor.kind {
         Kind::Merged(_) => get_more_merged(d, context, cursor, batch, deadline),
         Kind::Documents(documents) => {
             cursors::take(documents, &mut batch);
+            cursor.last_batch = batch.bytes();
             let open = !documents.is_empty();
             let reply = batch.reply(None, if open { id } else { 0 }, &cursor.namespace);
             if open {
@@ -63,6 +70,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
         Kind::ChangeStream(stream) => {
             // An error ends the cursor: it is not put back.
             let continues = stream.fill(m, &profile, &mut batch)?;
+            cursor.last_batch = batch.bytes();
             if batch.is_empty() && continues == Continues::Yes && context.now < deadline {
                 m.cursors.insert(id, cursor);
                 return Ok(Answer::Wait(Wait::GetMore { deadline }));
@@ -127,6 +135,7 @@ fn get_more_merged(
         return Err(not_found(cursor.id));
     };
     let continues = stream.fill(cluster, context.member, context.now, &d.profile, &mut batch)?;
+    cursor.last_batch = batch.bytes();
     let id = match continues {
         Continues::Yes => cursor.id,
         Continues::No => 0,
@@ -202,6 +211,7 @@ pub(super) fn open(d: &mut Deployment, context: &Context<'_>, namespace: &str, k
             session,
             user,
             last_used: context.now,
+            last_batch: 0,
         },
     );
     id

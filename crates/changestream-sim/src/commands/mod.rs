@@ -133,7 +133,8 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
         },
         Wait::Blocked { until, fault } if until <= context.now => execute_faulty(d, context, &fault),
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
-        Wait::Blocked { .. } | Wait::ClusterTime { .. } => Outcome::Wait(wait),
+        Wait::Snapshot if !matches!(d.snapshot_is_ready(context), Ok(false)) => run(d, context),
+        Wait::Blocked { .. } | Wait::ClusterTime { .. } | Wait::Snapshot => Outcome::Wait(wait),
         // Most of those that wait have nothing to be woken for, and there may be thousands.
         Wait::GetMore { deadline } if cursor::waits_on(d, context, deadline) => Outcome::Wait(wait),
         Wait::GetMore { deadline } => {
@@ -251,12 +252,15 @@ fn checked(d: &mut Deployment, context: &Context<'_>) -> Result {
     api::check(d, context)?;
     d.check_role(context, command.needs)?;
     sessions::touch(d, context)?;
-    transactions::check_read_concern(context)?;
+    transactions::check_read_concern(d, context)?;
     transactions::begin(d, context)?;
     if let Some(ts) = after_cluster_time(context)
         && !applied(d, context, ts)
     {
         return Ok(Answer::Wait(Wait::ClusterTime { ts }));
+    }
+    if !d.snapshot_is_ready(context)? {
+        return Ok(Answer::Wait(Wait::Snapshot));
     }
     let needs_shards = matches!(command.needs, Needs::Read | Needs::Write);
     if (needs_shards || ON_SHARDS.contains(&name)) && unreachable_shards(d, context).is_some() {
@@ -317,7 +321,10 @@ fn gossip(d: &mut Deployment, context: &Context<'_>) {
 
 fn conclude(d: &mut Deployment, context: &Context<'_>, answer: Result, stream: bool) -> Outcome {
     match answer {
-        Ok(Answer::Reply(reply)) => Outcome::Reply(reply, times(d, context, false)),
+        Ok(Answer::Reply(reply)) => {
+            let majority = transactions::wants_majority(context) && !transactions::is_member(context);
+            Outcome::Reply(reply, times(d, context, majority))
+        }
         Ok(Answer::MajorityRead(reply)) => Outcome::Reply(reply, times(d, context, true)),
         Ok(Answer::Wait(wait)) => Outcome::Wait(wait),
         Ok(Answer::Streaming(reply, wait)) => Outcome::ReplyAndGoOn(reply, times(d, context, false), wait),

@@ -173,7 +173,11 @@ pub(super) fn distinct(d: &mut Deployment, context: &Context<'_>) -> Result {
     }
     values.sort_by(compare::compare);
     values.dedup_by(|a, b| compare::equal(a, b));
-    Ok(Answer::Reply(Reply::fields(&doc! { "values": values })))
+    let mut reply = doc! { "values": values };
+    if let Some(at) = d.snapshot_time(context) {
+        reply.insert("atClusterTime", at);
+    }
+    Ok(Answer::Reply(Reply::fields(&reply)))
 }
 
 fn select(d: &Deployment, context: &Context<'_>, coll: &str, filter: &Filter) -> Vec<Arc<Document>> {
@@ -190,6 +194,7 @@ pub(super) fn first_batch(
     namespace: &str,
 ) -> Reply {
     let mut batch = Batch::first(Some(size.unwrap_or(DEFAULT_FIRST_BATCH)));
+    batch.as_of(d.snapshot_time(context));
     cursors::take(&mut results, &mut batch);
     let id = if results.is_empty() || single {
         0

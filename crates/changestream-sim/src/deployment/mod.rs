@@ -19,6 +19,7 @@ pub use log::{Committed, LoggedChange};
 pub use observe::CommandRecord;
 
 use crate::auth::Credentials;
+use crate::buffers::Buffers;
 use crate::commands::{self, Context, Outcome};
 use crate::connection::{Activity, Connection, Form, Request, encode_reply};
 use crate::member::{Member, Role};
@@ -58,6 +59,7 @@ pub struct Deployment {
     connections: BTreeMap<ConnectionId, Connection>,
     outputs: VecDeque<Output>,
     records: VecDeque<CommandRecord>,
+    pub(crate) buffers: Buffers,
     next_connection: u64,
     /// How many requests have arrived.
     arrivals: u64,
@@ -240,6 +242,7 @@ impl Deployment {
             connections: BTreeMap::new(),
             outputs,
             records: VecDeque::new(),
+            buffers: Buffers::default(),
             next_connection: 1,
             arrivals: 0,
         };
@@ -483,6 +486,7 @@ impl Deployment {
             reply.message(&self.profile, times)
         };
         let bytes = encode_reply(id, request, more_to_come, message);
+        self.buffers.remember(&bytes);
         self.outputs.push_back(Output::Transmit { connection, bytes });
         Some(id)
     }

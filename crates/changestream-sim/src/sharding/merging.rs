@@ -88,6 +88,7 @@ impl MergedStream {
                     session: None,
                     user: None,
                     last_used: now,
+                    last_batch: 0,
                 },
             );
             remotes.push(Remote {

@@ -142,13 +142,23 @@ impl Deployment {
             let collection = catalog.collection(context.db(), coll);
             collection.map_or_else(Vec::new, |c| c.matching(filter).take(limit).cloned().collect())
         };
+        let at = self.snapshot_time(context);
         let Some(cluster) = &self.cluster else {
-            return self.view(context).map(find).unwrap_or_default();
+            let Some(at) = at else {
+                return self.view(context).map(find).unwrap_or_default();
+            };
+            let member = self.members.get(context.member);
+            return member.map(|m| find(&m.data_at(at))).unwrap_or_default();
         };
+        let shards = cluster.shards_of(context.db(), coll, filter).into_iter();
+        if let Some(at) = at {
+            return shards
+                .filter_map(|shard| cluster.primary(context.member, shard))
+                .flat_map(|primary| find(&primary.data_at(at)))
+                .collect();
+        }
         let majority = wants_majority(context);
-        cluster
-            .shards_of(context.db(), coll, filter)
-            .into_iter()
+        shards
             .filter_map(|shard| cluster.catalog(context.member, shard, majority))
             .flat_map(find)
             .collect()
