@@ -28,9 +28,45 @@ pub(crate) fn inject(deployment: &RunningDeployment, settings: &Settings, progre
     heal(deployment);
 }
 
-/// Whatever stands first strikes all streams at once, what stands last only a few.
+/// One in eight strikes all streams at once, the others a tenth of them: a deployment in one process needs a while until a
+/// thousand streams are back.
 fn strike(deployment: &RunningDeployment, primary: usize, few: i32, random: &mut Random) -> &'static str {
-    match random.below(10) {
+    if random.below(8) == 0 {
+        return strike_all(deployment, primary, random);
+    }
+    match random.below(5) {
+        0 => {
+            deployment.step_down();
+            "elections"
+        }
+        1 => {
+            kill_cursors(deployment, random);
+            "killed cursors of a member"
+        }
+        2 => {
+            fail(
+                deployment,
+                few,
+                doc! { "failCommands": ["getMore"], "closeConnection": true },
+            );
+            "connection resets"
+        }
+        3 => {
+            let labels = ["ResumableChangeStreamError"];
+            let data = doc! { "failCommands": ["getMore"], "errorCode": INTERRUPTED, "errorLabels": labels.as_slice() };
+            fail(deployment, few, data);
+            "resumable errors"
+        }
+        _ => {
+            let data = doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 2_000 };
+            fail(deployment, few, data);
+            "slow replies"
+        }
+    }
+}
+
+fn strike_all(deployment: &RunningDeployment, primary: usize, random: &mut Random) -> &'static str {
+    match random.below(4) {
         0 => {
             deployment.crash(primary);
             "crashes"
@@ -46,36 +82,9 @@ fn strike(deployment: &RunningDeployment, primary: usize, few: i32, random: &mut
             });
             "elections with connection losses"
         }
-        3 => {
-            deployment.step_down();
-            "elections"
-        }
-        4 => {
+        _ => {
             deployment.partition(&[primary]);
             "partitions"
-        }
-        5 | 6 => {
-            kill_cursors(deployment, random);
-            "killed cursors of a member"
-        }
-        7 => {
-            fail(
-                deployment,
-                few,
-                doc! { "failCommands": ["getMore"], "closeConnection": true },
-            );
-            "connection resets"
-        }
-        8 => {
-            let labels = ["ResumableChangeStreamError"];
-            let data = doc! { "failCommands": ["getMore"], "errorCode": INTERRUPTED, "errorLabels": labels.as_slice() };
-            fail(deployment, few, data);
-            "resumable errors"
-        }
-        _ => {
-            let data = doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 2_000 };
-            fail(deployment, few, data);
-            "slow replies"
         }
     }
 }
