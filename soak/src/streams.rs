@@ -242,9 +242,12 @@ impl Follower {
             1 => timeout(PATIENCE, stream.next_batch()).await,
             2 => timeout(PATIENCE, stream.next_update()).await.map(|update| {
                 update.map(|update| {
-                    update.map(|update| match update {
-                        Update::Change(event) => vec![event],
-                        _ => Vec::new(),
+                    update.map(|update| {
+                        if let Update::Change(event) = update {
+                            vec![event]
+                        } else {
+                            Vec::new()
+                        }
                     })
                 })
             }),
