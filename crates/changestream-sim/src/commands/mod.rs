@@ -135,6 +135,8 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
         Wait::Snapshot if !matches!(d.snapshot_is_ready(context), Ok(false)) => run(d, context),
         Wait::Blocked { .. } | Wait::ClusterTime { .. } | Wait::Snapshot => Outcome::Wait(wait),
+        // Most of those that wait have nothing to be woken for, and there may be thousands.
+        Wait::GetMore { deadline } if cursor::waits_on(d, context, deadline) => Outcome::Wait(wait),
         Wait::GetMore { deadline } => {
             let stream = labels::concerns_change_stream(d, context);
             let answer = cursor::continue_get_more(d, context, deadline);
