@@ -7,6 +7,7 @@ use changestream_core::{Error, Scope};
 
 use super::carriers::{self, Carrier, Shape};
 use super::entities::{Entity, EntityMap};
+use super::environment::Users;
 use super::errors;
 use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::{matches_root, to_bson};
@@ -22,8 +23,8 @@ pub(super) struct Runner<'a> {
     pub(super) unnamed: Vec<StreamId>,
     /// Whether clients of several mongos are given all of them.
     pub(super) is_sharded: bool,
-    /// Whether clients have to authenticate.
-    pub(super) auth: bool,
+    /// How clients have to authenticate.
+    pub(super) users: Users,
     pub(super) sessions: u8,
 }
 

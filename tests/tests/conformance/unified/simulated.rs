@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use bson::Document;
 use bytes::Bytes;
+use changestream_core::auth::{CredentialAnswer, OidcFlow, OidcToken};
 use changestream_core::client::{ClientSettings, Snapshot};
 use changestream_core::connection::{ClientMetadata, DriverInfo};
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, WatchOptions};
 use changestream_tests::world::{LineId, StreamId as MachineId, Tried, World};
 
-use super::environment::Environment;
+use super::environment::{Environment, TOKEN, Users};
 use super::internal::{InternalConnection, Wire};
 use super::logged::{self, LogMessage};
 use super::observed::Observed;
@@ -45,8 +46,14 @@ struct SimulatedClient {
 
 impl Simulated {
     pub(super) fn new(environment: Environment) -> Self {
+        let mut world = World::new(environment.config(), [1; 32]);
+        if environment.users == Users::Token {
+            world
+                .identity
+                .provide(|_| Some(Ok(CredentialAnswer::Oidc(OidcToken::new(TOKEN)))));
+        }
         Self {
-            world: World::new(environment.config(), [1; 32]),
+            world,
             environment,
             clients: Vec::new(),
             machines: BTreeMap::new(),
@@ -131,7 +138,10 @@ impl Rig for Simulated {
     }
 
     fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error> {
-        let mut parsed: ConnectionString = uri.parse()?;
+        let mut parsed = match uri.contains("authMechanism=MONGODB-OIDC") {
+            true => ConnectionString::parse_with_oidc_callback(uri, OidcFlow::Machine)?,
+            false => uri.parse()?,
+        };
         parsed.options.server_api = api.map(server_api);
         let publisher = Publisher::new(&parsed.options);
         let settings = ClientSettings::new(parsed.options, ClientMetadata::new())?.with_monitoring();

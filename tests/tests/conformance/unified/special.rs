@@ -242,12 +242,17 @@ impl Runner<'_> {
         } else {
             hosts
         };
-        options.extend(definition.uri_options.iter().map(|(name, value)| {
+        // Where properties are left to the runner, it hands the token out itself.
+        let given = definition
+            .uri_options
+            .iter()
+            .filter(|(_, value)| value.get("$$placeholder").is_none());
+        options.extend(given.map(|(name, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), percent_encoded);
             format!("{name}={value}")
         }));
         let mut user = String::new();
-        if self.auth {
+        if self.users.are_there() && !definition.uri_options.contains_key("authMechanism") {
             user = format!("{}:{}@", environment::USER, environment::PASSWORD);
             options.push("authSource=admin".to_owned());
         }
