@@ -115,10 +115,7 @@ impl StreamMachine {
             if self.inbox.batches().next().is_none() {
                 self.position.advanced(token.clone());
             }
-            self.inbox.push(Item::Idle {
-                token,
-                operation_time: reply.operation_time,
-            });
+            self.inbox.push_idle(token, reply.operation_time);
         } else {
             self.stats.batches += 1;
             if Fault::TokenOnReceipt.is_on() {
