@@ -38,6 +38,7 @@ impl World {
     pub fn abandon(&mut self, id: StreamId) {
         self.network.put_to_sleep(id.0);
         self.network.abandon(self.now, id.0);
+        self.live.retain(|live| *live != id.0);
     }
 
     /// Asks the stream to close, and does not wait until it has.
@@ -59,8 +60,8 @@ impl World {
     /// Steps to the next moment at which something happens, if that is not after `end`; else it is `end` then. Whether
     /// there was such a moment.
     pub fn step_before(&mut self, end: Instant) -> bool {
-        if self.next_time().is_some_and(|at| at <= end) {
-            self.step();
+        if let Some(at) = self.next_time().filter(|at| *at <= end) {
+            self.step_to(at);
             return true;
         }
         self.now = self.now.max(end);

@@ -56,6 +56,8 @@ pub struct World {
     /// What streams authenticate with.
     pub identity: Identity,
     streams: Vec<Stream>,
+    /// Those that were not dropped.
+    live: Vec<usize>,
     random: Random,
     writer: Option<Writer>,
     /// Every connection that was the writer's.
@@ -144,6 +146,7 @@ impl World {
             zone: Zone::default(),
             identity: Identity::new(now),
             streams: Vec::new(),
+            live: Vec::new(),
             random,
             writer: None,
             writers: BTreeSet::new(),
@@ -355,14 +358,19 @@ impl World {
     /// Moves on to the next moment at which something happens.
     #[track_caller]
     pub fn step(&mut self) {
-        self.steps += 1;
         let Some(at) = self.next_time() else {
             panic!("nothing will ever happen: {:?}", self.streams)
         };
+        self.step_to(at);
+    }
+
+    fn step_to(&mut self, at: Instant) {
+        self.steps += 1;
         self.now = self.now.max(at);
         self.deliver();
         self.deployment.handle_input(self.now, sim::Input::Timeout);
-        for id in (0..self.streams.len()).map(StreamId) {
+        for at in 0..self.live.len() {
+            let id = StreamId(self.live[at]);
             if self.network.is_asleep(id.0) {
                 continue;
             }
@@ -406,7 +414,9 @@ impl World {
             runs_commands,
             replies: VecDeque::new(),
         });
-        StreamId(self.streams.len() - 1)
+        let index = self.streams.len() - 1;
+        self.live.push(index);
+        StreamId(index)
     }
 
     fn input(&mut self, id: StreamId, input: Input) {
@@ -416,10 +426,9 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let awake = self.streams.iter().enumerate();
+        let awake = self.live.iter().filter(|index| !self.network.is_asleep(**index));
         let streams = awake
-            .filter(|(index, _)| !self.network.is_asleep(*index))
-            .filter_map(|(_, stream)| Some(stream.deadline?.at))
+            .filter_map(|index| Some(self.streams[*index].deadline?.at))
             .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
@@ -438,8 +447,8 @@ impl World {
     pub fn settle(&mut self) {
         loop {
             let mut quiet = true;
-            for index in 0..self.streams.len() {
-                quiet &= !self.poll_stream(index);
+            for at in 0..self.live.len() {
+                quiet &= !self.poll_stream(self.live[at]);
             }
             loop {
                 let output = self.deployment.poll_output(self.now);
