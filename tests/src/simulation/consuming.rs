@@ -39,7 +39,9 @@ impl Simulation {
         consumer.foreign = match &start {
             Start::Elsewhere(..) => true,
             Start::Now | Start::At(_) => false,
-            Start::Behind(_) | Start::BehindInvalidate(_) => consumer.foreign && !consumer.shadow.has_delivered(),
+            Start::Behind(_) | Start::BehindInvalidate(_) => {
+                consumer.foreign && !consumer.shadow.has_delivered()
+            }
         };
         let options = consumer.options_from(start);
         self.report.resumes += consumer.shadow.resumes;

@@ -232,7 +232,8 @@ impl Simulation {
         self.log.refresh(&self.world.deployment);
         self.consumers.iter().all(|consumer| {
             let place = consumer.place.as_ref();
-            consumer.state == State::Refused || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
+            consumer.state == State::Refused
+                || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
         })
     }
 }

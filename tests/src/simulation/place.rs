@@ -155,7 +155,10 @@ impl Place {
     fn put_together(&mut self, view: &View, mut event: Document) -> Result<Option<Document>, String> {
         let Some(split) = event.remove("splitEvent") else {
             return match &self.pieces {
-                Some(pieces) => Err(format!("{} of {} pieces have come, and no more", pieces.last, pieces.of)),
+                Some(pieces) => Err(format!(
+                    "{} of {} pieces have come, and no more",
+                    pieces.last, pieces.of
+                )),
                 None => Ok(Some(event)),
             };
         };
@@ -246,7 +249,13 @@ impl Place {
 }
 
 /// The next event of the shard, whether the filter shows it or not.
-fn candidate<'a>(log: &'a Log, view: &View, shard: usize, mut next: Next, from: Timestamp) -> Option<Due<'a>> {
+fn candidate<'a>(
+    log: &'a Log,
+    view: &View,
+    shard: usize,
+    mut next: Next,
+    from: Timestamp,
+) -> Option<Due<'a>> {
     loop {
         let change = log.shards[shard].changes.get(next.change)?;
         let following = Next {

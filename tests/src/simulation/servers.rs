@@ -65,9 +65,7 @@ impl Servers {
     }
 }
 
-const VERSIONS: [&str; 9] = [
-    "4.4", "4.2", "5.0", "6.0", "7.0", "8.0", "6.0.8", "6.3", "4.4.29",
-];
+const VERSIONS: [&str; 9] = ["4.4", "4.2", "5.0", "6.0", "7.0", "8.0", "6.0.8", "6.3", "4.4.29"];
 const TOO_OLD: &str = "4.0";
 /// A document fits into it, two of the larger ones do not.
 const LARGEST: usize = 3_000;

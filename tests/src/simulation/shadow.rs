@@ -96,12 +96,7 @@ impl Shadow {
     }
 
     /// The stream sent a command.
-    pub(super) fn asked(
-        &mut self,
-        name: &str,
-        peer: Peer,
-        command: &RawDocumentBuf,
-    ) -> Result<(), String> {
+    pub(super) fn asked(&mut self, name: &str, peer: Peer, command: &RawDocumentBuf) -> Result<(), String> {
         let owner = self.owner(peer);
         let command = Document::try_from(command).map_err(|error| error.to_string())?;
         match name {
@@ -132,7 +127,10 @@ impl Shadow {
         // What is left of the call's time.
         let limited = command.remove("maxTimeMS").is_some();
         ensure(limited == self.is_timed(), || {
-            format!("maxTimeMS is there: {limited}, and timeoutMS {:?}", self.options.timeout)
+            format!(
+                "maxTimeMS is there: {limited}, and timeoutMS {:?}",
+                self.options.timeout
+            )
         })?;
         let start = take_start(&mut command)?;
         let expected = self.expected_start();
@@ -153,11 +151,10 @@ impl Shadow {
             "resumes while events wait to be delivered".to_owned()
         })?;
         match &self.failure {
-            Some(failure) if failure.command == "getMore" => {
-                ensure(self.is_resumable(failure) || self.is_told_as_timeout(failure), || {
-                    format!("resumes after {failure:?}")
-                })
-            }
+            Some(failure) if failure.command == "getMore" => ensure(
+                self.is_resumable(failure) || self.is_told_as_timeout(failure),
+                || format!("resumes after {failure:?}"),
+            ),
             _ => Ok(()),
         }
     }

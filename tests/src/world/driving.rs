@@ -1,5 +1,6 @@
 //! The world driven step by step, by a consumer that does not wait: what the storm is made of.
 
+use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use changestream_core::Update;
@@ -72,5 +73,10 @@ impl World {
     /// What has come of earlier demands and was not taken yet; demands nothing.
     pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
         self.streams[id.0].updates.pop_front()
+    }
+
+    /// A number of everything that streams have sent so far: equal for equal worlds.
+    pub fn fingerprint(&self) -> u64 {
+        self.sent.finish()
     }
 }

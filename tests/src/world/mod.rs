@@ -14,7 +14,7 @@ mod tap;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -397,11 +397,6 @@ impl World {
     pub fn has_something(&self, id: StreamId) -> bool {
         let stream = &self.streams[id.0];
         !stream.updates.is_empty() || stream.closed.is_some()
-    }
-
-    /// A number of everything that streams have sent so far: equal for equal worlds.
-    pub fn fingerprint(&self) -> u64 {
-        self.sent.finish()
     }
 
     fn add(&mut self, machine: ClientMachine, runs_commands: bool) -> StreamId {
