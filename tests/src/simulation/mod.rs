@@ -1,10 +1,12 @@
 //! Whole deployments and several consumers through a storm of faults, decided by one seed.
 //!
-//! Writers of every kind change the deployment while members crash, step down, lag and roll back, connections break in
+//! Servers of every version, behind a load balancer or not; consumers that wait, try, pause, drop what they wait for, limit
+//! their calls in time, and go on from each other's tokens. Writers of every kind change the deployment while members crash, step down, lag and roll back, connections break in
 //! the middle of a message, cursors vanish, clocks jump and commands fail. After every step of the world:
 //!
 //! - what each consumer was given is the log that a majority has, under its scope and filter, in order, without gap or
-//!   repeat (`model`, which knows of no client);
+//!   repeat (`model`, `place` and `comparing`, which know of no client); where an event cannot be made (an image that is
+//!   required is gone, it is too large), the stream ends with the error of that name, there and nowhere else;
 //! - its token is the one that the specification prescribes, commands are those that it prescribes, a stream ends only
 //!   where it may, and no more is fetched ahead than was allowed (`shadow`, which shares no code with a stream);
 //! - a machine that owes something names a deadline, a timeout at its deadline moves it on, and nothing follows its end
@@ -13,91 +15,33 @@
 //! Then everything heals, and each consumer has to get to the end of the log.
 
 mod chance;
+mod comparing;
 mod consumer;
 mod consuming;
 mod faults;
 mod model;
+mod place;
+mod report;
+mod servers;
 mod shadow;
+mod tokens;
 mod writers;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use bson::doc;
 use changestream_core::wire::Compressor;
-use changestream_sim::Deployment;
 
 use crate::world::World;
 use chance::Chance;
 use consumer::{Consumer, Start, State};
 use faults::Wrongs;
 use model::Log;
+pub use report::{Report, grouped};
+use servers::Servers;
 use shadow::Shadow;
+use tokens::Tokens;
 use writers::Writers;
-
-/// What a run survived.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Changes that a majority has kept.
-    pub changes: usize,
-    /// Documents whose insertion was acknowledged and then rolled back.
-    pub rolled_back: usize,
-    /// Events delivered, over all consumers.
-    pub delivered: u64,
-    /// Resumes, over all streams.
-    pub resumes: u64,
-    /// Streams that consumers took up where an earlier one had stopped.
-    pub reopened: u64,
-    /// Faults, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// Errors that streams ended with, by name.
-    pub ends: BTreeMap<String, u64>,
-    /// Of everything that streams have sent.
-    pub fingerprint: u64,
-}
-
-impl Report {
-    /// Adds another run's figures.
-    pub fn add(&mut self, other: &Self) {
-        self.changes += other.changes;
-        self.rolled_back += other.rolled_back;
-        self.delivered += other.delivered;
-        self.resumes += other.resumes;
-        self.reopened += other.reopened;
-        self.fingerprint ^= other.fingerprint;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-        for (name, count) in &other.ends {
-            *self.ends.entry(name.clone()).or_default() += count;
-        }
-    }
-
-    /// How many faults there were.
-    pub fn fault_count(&self) -> u64 {
-        self.faults.values().sum()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} changes kept, {} documents rolled back, {} events delivered, {} resumes, {} streams reopened",
-            self.changes, self.rolled_back, self.delivered, self.resumes, self.reopened
-        )?;
-        write!(f, "\n{} faults:", self.fault_count())?;
-        for (kind, count) in &self.faults {
-            write!(f, " {kind} {count}")?;
-        }
-        write!(f, "\nends of streams:")?;
-        for (name, count) in &self.ends {
-            write!(f, " {name} {count}")?;
-        }
-        Ok(())
-    }
-}
 
 /// Runs the world of that seed: at least thirty faults.
 ///
@@ -120,49 +64,29 @@ pub fn play(script: &[u8]) -> Report {
 struct Simulation {
     world: World,
     chance: Chance,
-    sharded: bool,
-    /// Whether the servers have pre- and post-images.
-    images: bool,
-    /// Whether they label what is resumable.
-    labels: bool,
+    servers: Servers,
     log: Log,
     writers: Writers,
     consumers: Vec<Consumer>,
     wrongs: Wrongs,
+    tokens: Tokens,
     report: Report,
 }
 
 impl Simulation {
     fn new(mut chance: Chance, seed: [u8; 32]) -> Self {
-        const VERSIONS: [&str; 6] = ["4.4", "4.2", "5.0", "6.0", "7.0", "8.0"];
-        let version = chance.below(VERSIONS.len());
-        let (config, sharded) = match chance.below(8) {
-            0 => (Deployment::replica_set(1), false),
-            1 => (Deployment::replica_set(5), false),
-            2 => (Deployment::sharded(2, 2), true),
-            3 => (Deployment::sharded(2, 2).shard_members(3), true),
-            _ => (Deployment::replica_set(3), false),
-        };
-        let config = config
-            .server_version(VERSIONS[version])
-            .election_timeout(Duration::from_millis(500));
-        let config = if sharded {
-            config.noop_interval(Duration::from_secs(1))
-        } else {
-            config
-        };
+        let (servers, config) = Servers::any(&mut chance);
         let mut world = World::new(config, seed);
         world.listen();
         Self {
             log: Log::new(world.deployment.shard_count().max(1)),
             world,
             chance,
-            sharded,
-            images: version >= 3,
-            labels: version != 1,
+            servers,
             writers: Writers::default(),
             consumers: Vec::new(),
             wrongs: Wrongs::default(),
+            tokens: Tokens::default(),
             report: Report::default(),
         }
     }
@@ -182,40 +106,45 @@ impl Simulation {
     }
 
     fn prepare(&mut self) {
-        if self.sharded {
+        if self.servers.sharded {
             let key = doc! { "_id": "hashed" };
             self.world.command("admin", doc! { "enableSharding": "shop" });
             self.world
                 .command("admin", doc! { "shardCollection": "shop.seen", "key": key });
         }
         for (db, coll) in [("shop", "seen"), ("shop", "other"), ("store", "seen")] {
-            writers::create(&mut self.world, db, coll, self.images);
+            writers::create(&mut self.world, db, coll, self.servers.profile.images);
             self.write();
         }
     }
 
     /// One more consumer.
     fn join(&mut self) {
-        let view = consumer::view(&mut self.chance, self.images);
+        let view = consumer::view(&mut self.chance, &self.servers);
         let options = consumer::options(&mut self.chance, &view);
         let compressor = Compressor::ALL.get(self.chance.below(6)).copied();
         let tries = self.chance.below(5) == 4;
+        let fickle = (self.chance.below(4) == 1).then(|| 1 + self.chance.below(6) as u32);
         let mut consumer = Consumer {
             id: self.watch(&view, compressor, options.clone()),
-            shadow: Shadow::new(&options, self.labels),
+            shadow: Shadow::new(&options, &self.servers),
             view,
             options,
             compressor,
             place: None,
             state: State::Reading,
             tries,
+            fickle,
+            looked_at: 0,
+            careful: false,
+            foreign: false,
             last_kind: None,
             closing: false,
             delivered: 0,
         };
         // Some start in the past; in a sharded cluster all say where, for a mongos does not tell where it begins.
         let past = self.chance.below(3) == 1;
-        if past || self.sharded {
+        if past || self.servers.sharded {
             let start = self.start_in_the_log(past);
             self.begin(&mut consumer, start);
         }
@@ -250,7 +179,7 @@ impl Simulation {
 
     fn write(&mut self) {
         self.writers
-            .write(&mut self.world, &mut self.chance, self.sharded);
+            .write(&mut self.world, &mut self.chance, &self.servers);
     }
 
     /// Lets this much time pass, and looks after every step whether all is well.
@@ -285,6 +214,7 @@ impl Simulation {
             );
             self.pass(Duration::from_millis(200));
         }
+        self.report.operations = std::mem::take(&mut self.writers.operations);
         self.report.changes = self.log.len();
         let kept = self.log.inserts();
         self.report.rolled_back = self.writers.acknowledged.saturating_sub(kept);
@@ -302,7 +232,8 @@ impl Simulation {
         self.log.refresh(&self.world.deployment);
         self.consumers.iter().all(|consumer| {
             let place = consumer.place.as_ref();
-            place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
+            consumer.state == State::Refused
+                || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
         })
     }
 }

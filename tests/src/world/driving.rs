@@ -1,5 +1,6 @@
 //! The world driven step by step, by a consumer that does not wait: what the storm is made of.
 
+use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use changestream_core::Update;
@@ -38,6 +39,7 @@ impl World {
     pub fn abandon(&mut self, id: StreamId) {
         self.network.put_to_sleep(id.0);
         self.network.abandon(self.now, id.0);
+        self.live.retain(|live| *live != id.0);
     }
 
     /// Asks the stream to close, and does not wait until it has.
@@ -59,8 +61,8 @@ impl World {
     /// Steps to the next moment at which something happens, if that is not after `end`; else it is `end` then. Whether
     /// there was such a moment.
     pub fn step_before(&mut self, end: Instant) -> bool {
-        if self.next_time().is_some_and(|at| at <= end) {
-            self.step();
+        if let Some(at) = self.next_time().filter(|at| *at <= end) {
+            self.step_to(at);
             return true;
         }
         self.now = self.now.max(end);
@@ -71,5 +73,10 @@ impl World {
     /// What has come of earlier demands and was not taken yet; demands nothing.
     pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
         self.streams[id.0].updates.pop_front()
+    }
+
+    /// A number of everything that streams have sent so far: equal for equal worlds.
+    pub fn fingerprint(&self) -> u64 {
+        self.sent.finish()
     }
 }

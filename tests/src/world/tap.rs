@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bson::RawDocumentBuf;
 use bytes::Bytes;
+use changestream_core::client::ConnectionId;
 use changestream_core::wire::{self, Compressor, Flags, FrameReader, Message};
 use changestream_core::{Error, Update};
 
@@ -18,6 +19,8 @@ pub enum Heard {
     Asked {
         /// Which one.
         member: Option<usize>,
+        /// Over which connection.
+        connection: ConnectionId,
         /// The command's name.
         name: String,
         /// The whole of it.
@@ -27,6 +30,8 @@ pub enum Heard {
     Answered {
         /// From which member.
         member: Option<usize>,
+        /// Over which connection.
+        connection: ConnectionId,
         /// The command's name.
         name: String,
         /// The whole reply.
@@ -100,6 +105,7 @@ impl Tap {
             wire.asked.insert(message.request_id, name.clone());
             let asked = Heard::Asked {
                 member: wire.member,
+                connection: client.1,
                 name,
                 command,
             };
@@ -122,6 +128,7 @@ impl Tap {
             }
             let answered = Heard::Answered {
                 member: wire.member,
+                connection: client.1,
                 name,
                 reply: document(&message.body),
             };
