@@ -255,7 +255,7 @@ impl ClientMachine {
 
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {
         let now = self.now;
-        let parsed = match CommandReply::parse(reply.body) {
+        let mut parsed = match CommandReply::parse(reply.body) {
             Ok(parsed) => parsed.more_to_come(reply.more_to_come),
             Err(error) => return self.on_link_failed(id, error),
         };
@@ -266,7 +266,7 @@ impl ClientMachine {
         if matches!(self.phase, Phase::Closing(_)) {
             return self.on_farewell_reply(reply.request_id);
         }
-        ClusterTime::advance(&mut self.cluster_time, parsed.cluster_time.clone());
+        ClusterTime::advance(&mut self.cluster_time, parsed.cluster_time.take());
         if parsed.error.is_some() {
             self.blame(id, &parsed);
         }
