@@ -33,7 +33,8 @@ impl Shape {
                 let room = size.saturating_sub(least);
                 // Fields of a usual size, and a rest that makes it fit.
                 let fields = room / FIELD;
-                insert(number, fields, room - fields * FIELD)
+                let rest = room - fields * FIELD;
+                insert(number, u32::try_from(fields).unwrap_or(0), rest)
             }
             Self::Update => update(number),
         }
@@ -43,15 +44,50 @@ impl Shape {
 /// Bytes that one further field of a document takes: type, name of eight bytes, a string of 86 with its length.
 const FIELD: usize = 1 + 9 + 4 + 87;
 
-fn insert(number: u32, fields: usize, rest: usize) -> RawDocumentBuf {
+/// Letters as compressible as words are: some of few words, one after the other.
+fn text(seed: u32, len: usize) -> String {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut text = String::with_capacity(len + 12);
+    while text.len() < len {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        text += WORDS[(state >> 8) as usize % WORDS.len()];
+        text.push_str(&(state % 100).to_string());
+        text.push(' ');
+    }
+    text.truncate(len);
+    text
+}
+
+const WORDS: [&str; 16] = [
+    "order",
+    "shipped",
+    "street",
+    "customer",
+    "amount",
+    "warehouse",
+    "north",
+    "pending",
+    "total",
+    "item",
+    "blue",
+    "return",
+    "invoice",
+    "number",
+    "carrier",
+    "paid",
+];
+
+fn insert(number: u32, fields: u32, rest: usize) -> RawDocumentBuf {
     let mut document = rawdoc! { "_id": key(number), "sentNs": 0_i64 };
     for index in 0..fields {
         let name = format!("field{index:03}");
         if let Ok(name) = bson::raw::CString::try_from(name.as_str()) {
-            document.append(&name, "x".repeat(86));
+            document.append(&name, text(number.wrapping_mul(1 << 10) | index, 86));
         }
     }
-    document.append(cstr!("pad"), "p".repeat(rest));
+    document.append(cstr!("pad"), text(number, rest));
     rawdoc! {
         "_id": { "_data": token(number) },
         "operationType": "insert",
@@ -104,6 +140,8 @@ pub struct Prepared {
     pub cursor_id: usize,
     /// Where the first event's `sentNs` stands, if it has one.
     pub sent_ns: Option<usize>,
+    /// Whether it can be patched beyond the header.
+    pub is_plain: bool,
 }
 
 impl Prepared {
@@ -132,7 +170,25 @@ impl Prepared {
             frame,
             cursor_id,
             sent_ns,
+            is_plain: true,
         }
+    }
+
+    /// The same reply, compressed, of that cursor.
+    ///
+    /// # Errors
+    /// The codec fails.
+    #[cfg(feature = "layers")]
+    pub fn compressed(mut self, codec: crate::codec::Codec, cursor: i64) -> std::io::Result<Self> {
+        if let Some(place) = self.frame.get_mut(self.cursor_id..self.cursor_id + 8) {
+            place.copy_from_slice(&cursor.to_le_bytes());
+        }
+        Ok(Self {
+            frame: codec.compress(&self.frame)?,
+            cursor_id: 0,
+            sent_ns: None,
+            is_plain: false,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the client is measured against, and how.
 //!
+//! - [`events`]: prepared events and batches.
 //! - [`replay`]: a server that answers each getMore with a batch that it has prepared, so that its own work is little
 //!   more than the copy into the socket. The program `replay` serves it.
 //! - [`limit`]: bare loops that read replies and step over their events: nothing that reads them can be faster. The
@@ -10,8 +11,13 @@
 
 pub mod client;
 pub mod clock;
+#[cfg(feature = "layers")]
+pub mod codec;
 pub mod events;
+#[cfg(feature = "layers")]
 pub mod limit;
 pub mod replay;
 pub mod report;
+#[cfg(feature = "layers")]
+pub mod tls;
 pub mod wire;

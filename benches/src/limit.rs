@@ -2,10 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 
 use bson::{RawDocumentBuf, rawdoc};
 
+use crate::codec::Codec;
 use crate::report::Report;
+use crate::tls;
 use crate::wire::{self, BODY, HEADER};
 
 /// What a loop does with the events of a reply.
@@ -17,15 +20,42 @@ pub enum Kind {
     Touch,
     /// Steps over them as they arrive, through a buffer that never holds a whole reply.
     Stream,
+    /// Nothing: inflates one compressed reply again and again.
+    Inflate(Codec),
+}
+
+/// How a loop comes by its messages.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// As they are.
+    Plain,
+    /// By TLS, trusting the authority in that file.
+    Tls(&'a Path),
+    /// Compressed.
+    Codec(Codec),
 }
 
 /// Reads that many events from a replaying server, and reports.
 ///
 /// # Errors
 /// The connection fails.
-pub fn run(address: &str, kind: Kind, events: u64, latency: bool) -> io::Result<String> {
-    let mut socket = TcpStream::connect(address)?;
+pub fn run(address: &str, way: Way<'_>, kind: Kind, events: u64, latency: bool) -> io::Result<String> {
+    let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
+    match way {
+        Way::Plain => read(socket, None, kind, events, latency),
+        Way::Tls(authority) => read(tls::connect(authority, socket)?, None, kind, events, latency),
+        Way::Codec(codec) => read(socket, Some(codec), kind, events, latency),
+    }
+}
+
+fn read<S: Read + Write>(
+    mut socket: S,
+    codec: Option<Codec>,
+    kind: Kind,
+    events: u64,
+    latency: bool,
+) -> io::Result<String> {
     let mut reply = Vec::new();
     ask(&mut socket, &rawdoc! { "hello": 1, "$db": "admin" })?;
     read_reply(&mut socket, &mut reply)?;
@@ -41,25 +71,48 @@ pub fn run(address: &str, kind: Kind, events: u64, latency: bool) -> io::Result<
         Kind::Step => "limit",
         Kind::Touch => "limit-touch",
         Kind::Stream => "limit-stream",
+        Kind::Inflate(_) => "codec",
     });
     if kind == Kind::Stream {
         stream(&mut socket, &request, events, &mut report)?;
         return Ok(report.finish());
     }
-    while report.events() < events {
+    let mut inflated = Vec::new();
+    if let Kind::Inflate(codec) = kind {
         socket.write_all(&request)?;
         let len = read_reply(&mut socket, &mut reply)?;
+        let inflate = |inflated: &mut Vec<u8>| codec.inflate(&reply[..len], inflated);
+        inflate(&mut inflated)?;
+        let mut batch = Report::new("codec");
+        walk(&inflated, Kind::Step, events, false, &mut batch);
+        report = Report::new("codec");
+        while report.events() < events {
+            inflate(&mut inflated)?;
+            for _ in 0..batch.events() {
+                report.event(0, None);
+            }
+        }
+        return Ok(report.finish());
+    }
+    while report.events() < events {
+        socket.write_all(&request)?;
+        let mut len = read_reply(&mut socket, &mut reply)?;
+        if let Some(codec) = codec {
+            len = codec.inflate(&reply[..len], &mut inflated)?;
+            walk(&inflated[..len], kind, events, latency, &mut report);
+            continue;
+        }
         walk(&reply[..len], kind, events, latency, &mut report);
     }
     Ok(report.finish())
 }
 
-fn ask(socket: &mut TcpStream, body: &RawDocumentBuf) -> io::Result<()> {
+fn ask(socket: &mut impl Write, body: &RawDocumentBuf) -> io::Result<()> {
     socket.write_all(&wire::op_msg(1, 0, body))
 }
 
 /// The reply's length; the buffer never shrinks.
-fn read_reply(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+fn read_reply(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut header = [0; HEADER];
     socket.read_exact(&mut header)?;
     let len = wire::len(&header, 0);
@@ -136,7 +189,7 @@ fn field<'a>(document: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 const FIRST_EVENT: usize = BODY + 4 + 8 + 4 + 11 + 4;
 
 /// Reads through a buffer, one request after the other, and steps over events as they come.
-fn stream(socket: &mut TcpStream, request: &[u8], most: u64, report: &mut Report) -> io::Result<()> {
+fn stream<S: Read + Write>(socket: &mut S, request: &[u8], most: u64, report: &mut Report) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     while report.events() < most {
         socket.write_all(request)?;

@@ -26,8 +26,23 @@ pub struct Settings {
     pub think: Duration,
     /// How many members the replica set has. All but the server itself are nowhere.
     pub members: u16,
-    /// Whether the server goes on by itself where a getMore allows it.
+    /// Whether the server goes on by itself where a getMore allows it. Without a codec only.
     pub exhaust: bool,
+    /// What lies between its messages and the socket.
+    pub layer: Layer,
+}
+
+/// What lies between the server's messages and the socket.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// Nothing.
+    Plain,
+    /// TLS.
+    #[cfg(feature = "layers")]
+    Tls(Arc<rustls::ServerConfig>),
+    /// Batches are compressed, whether the client understands that or not.
+    #[cfg(feature = "layers")]
+    Codec(crate::codec::Codec),
 }
 
 /// Serves on that socket until the process ends. Each connection has a thread.
@@ -37,6 +52,11 @@ pub struct Settings {
 pub fn serve(listener: &TcpListener, settings: Settings) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let prepared = Prepared::batch(settings.shape, settings.batch);
+    #[cfg(feature = "layers")]
+    let prepared = match &settings.layer {
+        Layer::Codec(codec) => prepared.compressed(*codec, CURSOR)?,
+        Layer::Plain | Layer::Tls(_) => prepared,
+    };
     let shared = Arc::new((settings, prepared, port));
     for socket in listener.incoming() {
         let shared = shared.clone();
@@ -44,14 +64,24 @@ pub fn serve(listener: &TcpListener, settings: Settings) -> io::Result<()> {
         thread::Builder::new().stack_size(STACK).spawn(move || {
             let (settings, prepared, port) = &*shared;
             // A client that is gone is the usual end.
-            let _ = Conversation::new(socket, settings, prepared, *port).and_then(Conversation::hold);
+            let _ = converse(socket, settings, prepared, *port);
         })?;
     }
     Ok(())
 }
 
-struct Conversation<'s> {
-    socket: TcpStream,
+fn converse(socket: TcpStream, settings: &Settings, prepared: &Prepared, port: u16) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    #[cfg(feature = "layers")]
+    if let Layer::Tls(config) = &settings.layer {
+        let socket = crate::tls::accept(config, socket)?;
+        return Conversation::new(socket, settings, prepared, port).hold();
+    }
+    Conversation::new(socket, settings, prepared, port).hold()
+}
+
+struct Conversation<'s, S> {
+    socket: S,
     settings: &'s Settings,
     frame: Vec<u8>,
     prepared: &'s Prepared,
@@ -59,17 +89,16 @@ struct Conversation<'s> {
     request: Vec<u8>,
 }
 
-impl<'s> Conversation<'s> {
-    fn new(socket: TcpStream, settings: &'s Settings, prepared: &'s Prepared, port: u16) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        Ok(Self {
+impl<'s, S: Read + Write> Conversation<'s, S> {
+    fn new(socket: S, settings: &'s Settings, prepared: &'s Prepared, port: u16) -> Self {
+        Self {
             socket,
             settings,
             frame: Vec::new(),
             prepared,
             port,
             request: Vec::new(),
-        })
+        }
     }
 
     fn hold(mut self) -> io::Result<()> {
@@ -107,7 +136,19 @@ impl<'s> Conversation<'s> {
         let len = wire::len(&self.request, 0).clamp(HEADER, MOST_REQUEST);
         self.request.resize(len, 0);
         self.socket
-            .read_exact(self.request.get_mut(HEADER..).unwrap_or_default())
+            .read_exact(self.request.get_mut(HEADER..).unwrap_or_default())?;
+        #[cfg(feature = "layers")]
+        if let Layer::Codec(codec) = &self.settings.layer
+            && wire::int(&self.request, 12) == wire::OP_COMPRESSED
+        {
+            let numbers = self.request.get(..HEADER).unwrap_or_default().to_vec();
+            let mut inflated = Vec::new();
+            codec.inflate(&self.request, &mut inflated)?;
+            inflated[..HEADER].copy_from_slice(&numbers);
+            patch(&mut inflated, 12, &wire::OP_MSG.to_le_bytes());
+            self.request = inflated;
+        }
+        Ok(())
     }
 
     fn get_more(&mut self, request_id: i32, cursor: i64, patience: u64, exhaust: bool) -> io::Result<()> {
@@ -121,7 +162,7 @@ impl<'s> Conversation<'s> {
         if self.frame.is_empty() {
             self.frame.clone_from(&self.prepared.frame);
         }
-        let more = exhaust && self.settings.exhaust;
+        let more = exhaust && self.settings.exhaust && self.prepared.is_plain;
         let mut answers = request_id;
         let mut number = 1_i32;
         loop {
@@ -130,12 +171,11 @@ impl<'s> Conversation<'s> {
             }
             patch(&mut self.frame, 4, &number.to_le_bytes());
             patch(&mut self.frame, 8, &answers.to_le_bytes());
-            patch(
-                &mut self.frame,
-                HEADER,
-                &(if more { MORE_TO_COME } else { 0 }).to_le_bytes(),
-            );
-            patch(&mut self.frame, self.prepared.cursor_id, &cursor.to_le_bytes());
+            if self.prepared.is_plain {
+                let flags = if more { MORE_TO_COME } else { 0 };
+                patch(&mut self.frame, HEADER, &flags.to_le_bytes());
+                patch(&mut self.frame, self.prepared.cursor_id, &cursor.to_le_bytes());
+            }
             if let Some(at) = self.prepared.sent_ns {
                 patch(&mut self.frame, at, &clock::monotonic_ns().to_le_bytes());
             }
@@ -155,7 +195,16 @@ impl<'s> Conversation<'s> {
         for other in 1..self.settings.members {
             hosts.push(format!("127.0.0.1:{other}"));
         }
+        let codec: Option<&str> = match &self.settings.layer {
+            Layer::Plain => None,
+            #[cfg(feature = "layers")]
+            Layer::Tls(_) => None,
+            #[cfg(feature = "layers")]
+            Layer::Codec(codec) => Some(codec.name()),
+        };
+        let compression: bson::raw::RawArrayBuf = codec.into_iter().collect();
         rawdoc! {
+            "compression": compression,
             "helloOk": true,
             "ismaster": true,
             "isWritablePrimary": true,

@@ -6,6 +6,8 @@ use bson::RawDocument;
 pub const HEADER: usize = 16;
 /// OP_MSG's opCode.
 pub const OP_MSG: i32 = 2013;
+/// OP_COMPRESSED's opCode.
+pub const OP_COMPRESSED: i32 = 2012;
 /// OP_QUERY's opCode, of the legacy hello.
 pub const OP_QUERY: i32 = 2004;
 /// Where the document of an OP_MSG starts: after flags and the section's kind.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use changestream_benches::events::Shape;
-use changestream_benches::replay::{self, Settings};
+use changestream_benches::replay::{self, Layer, Settings};
 use changestream_blocking::Client;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -25,6 +25,7 @@ fn an_event_is_handed_over_without_allocating_and_a_batch_costs_a_few_allocation
         think: Duration::ZERO,
         members: 1,
         exhaust: false,
+        layer: Layer::Plain,
     };
     thread::spawn(move || replay::serve(&listener, settings));
     let client = Client::new(format!("mongodb://127.0.0.1:{port}/?directConnection=true")).unwrap();

@@ -101,6 +101,21 @@ fn a_server_without_sessions_is_sent_none() {
     }
 }
 
+/// Sessions prose test 19.
+#[test]
+fn a_session_of_the_users_where_there_are_none_is_an_error() {
+    let mut world = World::replica_set();
+    world.rewrite_replies(|reply| {
+        reply.remove("logicalSessionTimeoutMinutes");
+    });
+    let mut options = exact();
+    options.session = Some(changestream_core::Session::with_id([9; 16]));
+    let stream = world.watch(&collection("shop", "orders"), options);
+    let error = world.open(stream).unwrap_err();
+    assert!(error.to_string().contains("does not support sessions"), "{error}");
+    assert!(world.command_names().is_empty());
+}
+
 /// Sessions prose test 3.
 #[test]
 fn every_command_gossips_the_newest_cluster_time_seen() {

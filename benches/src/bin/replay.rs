@@ -11,8 +11,10 @@ use std::process::{ExitCode, exit};
 use std::time::Duration;
 
 use changestream_benches::clock;
+use changestream_benches::codec::Codec;
 use changestream_benches::events::Shape;
-use changestream_benches::replay::{self, Settings};
+use changestream_benches::replay::{self, Layer, Settings};
+use changestream_benches::tls;
 
 fn main() -> ExitCode {
     match settings().and_then(|settings| start(settings).map_err(|error| error.to_string())) {
@@ -44,6 +46,7 @@ fn settings() -> Result<Settings, String> {
         think: Duration::ZERO,
         members: 1,
         exhaust: true,
+        layer: Layer::Plain,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -57,6 +60,14 @@ fn settings() -> Result<Settings, String> {
             "--think-us" => settings.think = Duration::from_micros(u64::from(number()?)),
             "--members" => settings.members = u16::try_from(number()?).unwrap_or(u16::MAX),
             "--exhaust" => settings.exhaust = number()? != 0,
+            "--tls" => {
+                let config = tls::server_config(value.as_ref()).map_err(|error| error.to_string())?;
+                settings.layer = Layer::Tls(config);
+            }
+            "--codec" => {
+                let codec = Codec::from_name(&value).ok_or("--codec needs snappy, zlib or zstd")?;
+                settings.layer = Layer::Codec(codec);
+            }
             _ => return Err(format!("unknown option {name}")),
         }
     }
@@ -65,4 +76,6 @@ fn settings() -> Result<Settings, String> {
 
 const USAGE: &str =
     "replay [--event insert:BYTES|update] [--batch EVENTS] [--think-us N] [--members N] [--exhaust 0|1]
+       [--tls FILE | --codec snappy|zlib|zstd]
+With --tls the certificate of the server's authority is written to FILE.
 Prints `PORT n`, serves until its standard input ends, and prints the processor time that it used.";

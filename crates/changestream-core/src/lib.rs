@@ -145,6 +145,7 @@ pub mod random;
 pub mod read_preference;
 pub mod server_api;
 pub mod session;
+mod small_map;
 pub mod stream;
 pub mod token;
 pub mod topology;
@@ -161,5 +162,6 @@ pub use options::{FullDocument, FullDocumentBeforeChange, ResumePolicy, Scope, W
 pub use read_preference::{ReadConcern, ReadPreference, ReadPreferenceMode};
 pub use server_api::{ServerApi, ServerApiVersion};
 pub use session::Session;
+pub use stream::ClusterTime;
 pub use token::ResumeToken;
 pub use uri::{AuthMechanism, ClientOptions, ConnectionString, Credential};

@@ -79,8 +79,9 @@ pub struct WatchOptions {
     /// Whether the server may send one batch after another without being asked (an exhaust cursor). Default false.
     ///
     /// Replica set members since server 4.4 do so, and spare a round trip for each batch; others answer each getMore once, as
-    /// always. How far the server gets ahead is then not for `prefetch_batches` and `prefetch_bytes` to say, but for the
-    /// socket's buffers: it stops when they are full.
+    /// always. How far the server gets ahead is then not for `prefetch_batches` and `prefetch_bytes` to say: a reply is read
+    /// when the consumer waits for it, so that no more than one is held beside the events that the consumer keeps, and the
+    /// server stops when the socket's buffers are full.
     pub exhaust: bool,
     /// What to do when resuming fails. Default: what the specification says.
     pub resume_policy: ResumePolicy,

@@ -45,3 +45,30 @@ impl Random {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
+
+/// A generator for those who draw seldom: where a [`Random`] stands, in an eighth of its memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Seldom {
+    seed: [u8; 32],
+    /// Words drawn so far.
+    drawn: u128,
+}
+
+impl Seldom {
+    /// Draws what that generator would have drawn.
+    pub(crate) fn new(random: &Random) -> Self {
+        Self {
+            seed: random.0.get_seed(),
+            drawn: random.0.get_word_pos(),
+        }
+    }
+
+    /// Draws.
+    pub(crate) fn draw<T>(&mut self, choose: impl FnOnce(&mut Random) -> T) -> T {
+        let mut random = Random::new(self.seed);
+        random.0.set_word_pos(self.drawn);
+        let chosen = choose(&mut random);
+        self.drawn = random.0.get_word_pos();
+        chosen
+    }
+}

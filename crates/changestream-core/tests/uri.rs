@@ -279,6 +279,22 @@ fn an_error_names_the_place() {
             "option srvServiceName".to_owned(),
         ),
         (
+            "mongodb+srv://a.b.c/?srvAllowedHostsSuffix=.com",
+            "option srvAllowedHostsSuffix".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvAllowedHostsSuffix=COM",
+            "option srvAllowedHostsSuffix".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvAllowedHostsSuffix=.",
+            "option srvAllowedHostsSuffix".to_owned(),
+        ),
+        (
+            "mongodb+srv://a.b.c/?srvAllowedHostsSuffix=..b.c",
+            "option srvAllowedHostsSuffix".to_owned(),
+        ),
+        (
             "mongodb+srv://a.b.c/?srvServiceName=1",
             "option srvServiceName".to_owned(),
         ),
@@ -342,6 +358,10 @@ fn an_error_names_the_place() {
             "option tlsInsecure".to_owned(),
         ),
         ("mongodb://h/?srvMaxHosts=0", "option srvMaxHosts".to_owned()),
+        (
+            "mongodb://h/?srvAllowedHostsSuffix=b.c",
+            "option srvAllowedHostsSuffix".to_owned(),
+        ),
         (
             "mongodb://h/?srvServiceName=x",
             "option srvServiceName".to_owned(),

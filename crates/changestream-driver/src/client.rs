@@ -187,7 +187,8 @@ impl<M: Mode> Client<M> {
         self.database(database).collection(name)
     }
 
-    /// A session, for several streams to run in. Nothing is sent: the server learns of it with the first command.
+    /// A session, for several streams and commands to run in. Nothing is sent: the server learns of it with the first
+    /// command. It is causally consistent ([`Session::causally_consistent`]).
     ///
     /// # Errors
     /// The operating system has no randomness.

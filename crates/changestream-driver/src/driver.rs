@@ -1,6 +1,6 @@
 //! The one loop that drives a machine over sockets and a clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -33,7 +33,8 @@ pub(crate) struct Driver<R: Runtime> {
     security: Security,
     credentials: Credentials,
     monitor: Monitor,
-    sockets: BTreeMap<ConnectionId, Socket<R>>,
+    /// In the order in which they were asked for.
+    sockets: Vec<(ConnectionId, Socket<R>)>,
     lookups: Lookups<R>,
     alarm: Alarm<R>,
     /// What the machine was told last, as far as it has not been satisfied.
@@ -60,11 +61,11 @@ impl<R: Runtime> Driver<R> {
             security,
             credentials: Credentials::new(providers),
             monitor,
-            sockets: BTreeMap::new(),
+            sockets: Vec::new(),
             lookups: Lookups::new(servers),
             alarm: Alarm::new(),
             demand: Demand::None,
-            updates: VecDeque::new(),
+            updates: VecDeque::with_capacity(1),
             reply: None,
             end: None,
         }
@@ -85,7 +86,7 @@ impl<R: Runtime> Driver<R> {
 
     /// When the loop wants to be polled again though no socket wakes it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let sockets = self.sockets.values().filter_map(Socket::deadline);
+        let sockets = self.sockets.iter().filter_map(|(_, socket)| socket.deadline());
         let others = self.alarm.at().into_iter().chain(self.lookups.deadline());
         sockets.chain(others).min()
     }
@@ -228,27 +229,37 @@ impl<R: Runtime> Driver<R> {
 
     fn connect(&mut self, connection: ConnectionId, address: &ServerAddress) {
         let socket = Socket::connect(&self.runtime, address, &self.security);
-        self.sockets.insert(connection, socket);
+        // In the steady state it is the only one.
+        self.sockets.reserve_exact(1);
+        self.sockets.push((connection, socket));
     }
 
     fn transmit(&mut self, connection: ConnectionId, bytes: Bytes) {
-        if let Some(Socket::Open(open)) = self.sockets.get_mut(&connection) {
+        let mut sockets = self.sockets.iter_mut();
+        if let Some((_, Socket::Open(open))) = sockets.find(|(id, _)| *id == connection) {
             open.transmit(bytes);
         }
     }
 
     fn disconnect(&mut self, connection: ConnectionId, cx: &mut Context<'_>) {
         self.credentials.forget(connection);
-        if let Some(Socket::Open(open)) = self.sockets.remove(&connection) {
+        if let Some(Socket::Open(open)) = self.remove(connection) {
             open.leave(cx);
         }
+    }
+
+    fn remove(&mut self, connection: ConnectionId) -> Option<Socket<R>> {
+        let place = self.sockets.iter().position(|(id, _)| *id == connection)?;
+        let (_, socket) = self.sockets.remove(place);
+        self.sockets.shrink_to_fit();
+        Some(socket)
     }
 
     fn finish(&mut self, result: Result<(), Error>, cx: &mut Context<'_>) {
         self.end = Some(result);
         self.alarm = Alarm::new();
         self.lookups.clear();
-        while let Some((_, socket)) = self.sockets.pop_first() {
+        for (_, socket) in std::mem::take(&mut self.sockets) {
             if let Socket::Open(open) = socket {
                 open.leave(cx);
             }
@@ -256,7 +267,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) {
-        for socket in self.sockets.values_mut() {
+        for (_, socket) in &mut self.sockets {
             if let Socket::Open(open) = socket {
                 open.write(cx);
             }
@@ -268,7 +279,8 @@ impl<R: Runtime> Driver<R> {
     fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         let mut progress = None;
         let mut gone = Vec::new();
-        for (&connection, socket) in &mut self.sockets {
+        for (connection, socket) in &mut self.sockets {
+            let connection = *connection;
             let Poll::Ready((len, input)) =
                 poll_socket(&self.runtime, &mut self.machine, connection, socket, cx)
             else {
@@ -281,7 +293,7 @@ impl<R: Runtime> Driver<R> {
             progress = Some(progress.unwrap_or(0) + len);
         }
         for connection in gone {
-            self.sockets.remove(&connection);
+            self.remove(connection);
         }
         while let Poll::Ready((lookup, result)) = self.lookups.poll(&self.runtime, cx) {
             self.machine

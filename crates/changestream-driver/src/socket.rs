@@ -95,7 +95,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Open<C> {
     fn new(layer: Layer<C>) -> Self {
         Self {
             layer,
-            outbox: VecDeque::new(),
+            outbox: VecDeque::with_capacity(1),
             flushed: true,
             write_error: None,
         }

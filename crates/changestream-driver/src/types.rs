@@ -12,7 +12,7 @@ pub use changestream_core::monitoring;
 pub use changestream_core::stream::StreamStats;
 pub use changestream_core::uri::{ClientOptions, ConnectionString, Secret, Warning};
 pub use changestream_core::{
-    ChangeEvent, CommandOptions, Error, ErrorKind, FullDocument, FullDocumentBeforeChange, ReadConcern,
-    ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress, ServerApi,
-    ServerApiVersion, ServerError, Session, Update, WatchOptions,
+    ChangeEvent, ClusterTime, CommandOptions, Error, ErrorKind, FullDocument, FullDocumentBeforeChange,
+    ReadConcern, ReadPreference, ReadPreferenceMode, ResumePolicy, ResumeToken, Scope, ServerAddress,
+    ServerApi, ServerApiVersion, ServerError, Session, Update, WatchOptions,
 };

@@ -1,7 +1,7 @@
 //! The cases that lie in a folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -14,8 +14,19 @@ pub(crate) struct SpecFile {
     /// The path below the data's folder, with slashes.
     pub(crate) name: String,
     pub(crate) content: Value,
-    /// None if it is none that is known.
-    pub(crate) format: Option<Format>,
+    /// What it is a file of, or that it cannot be read.
+    pub(crate) format: Recognized,
+}
+
+/// What is made of a file before any of its cases is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Recognized {
+    /// It has cases of this format.
+    As(Format),
+    /// It is JSON of no format that is known.
+    Foreign,
+    /// It cannot be read as JSON at all, and why.
+    Broken(String),
 }
 
 impl SpecFile {
@@ -48,17 +59,29 @@ impl Case {
 }
 
 /// All cases of all JSON files below the folder, in order; only those whose name holds one of the parts, if there are
-/// any.
+/// any. A file that cannot be read, is no JSON, or has no cases where its format has some, is one case of its own.
 pub(crate) fn find(root: &Path, parts: &[&str]) -> Vec<Case> {
     let mut files = BTreeMap::new();
-    collect(root, root, &mut files);
+    collect(root, root, &mut Vec::new(), &mut files);
     let mut cases = Vec::new();
     for (name, content) in files {
-        let format = Format::of(&content);
         let stem = name.rsplit('/').next().unwrap_or(&name).trim_end_matches(".json");
-        let descriptions = match format {
-            Some(format) => format.descriptions(&content, stem),
-            None => vec![stem.to_owned()],
+        let (content, format) = match content {
+            Ok(content) => match Format::of(&content) {
+                Some(format) => (content, Recognized::As(format)),
+                None => (content, Recognized::Foreign),
+            },
+            Err(reason) => (Value::Null, Recognized::Broken(reason)),
+        };
+        let descriptions = match &format {
+            Recognized::As(format) => format.descriptions(&content, stem),
+            Recognized::Foreign | Recognized::Broken(_) => Vec::new(),
+        };
+        // Of that format there are files about nothing but text.
+        let may_be_empty = format == Recognized::As(Format::BsonCorpus);
+        let descriptions = match descriptions.is_empty() && !may_be_empty {
+            true => vec![stem.to_owned()],
+            false => descriptions,
         };
         let file = Arc::new(SpecFile {
             name,
@@ -80,17 +103,43 @@ pub(crate) fn find(root: &Path, parts: &[&str]) -> Vec<Case> {
     cases
 }
 
-fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Value>) {
-    for entry in folder.read_dir().unwrap() {
-        let path = entry.unwrap().path();
+/// What lies in a folder, by its path below the root. `above` are the folders that it lies in, since links may lead back
+/// to them.
+fn collect(root: &Path, folder: &Path, above: &mut Vec<PathBuf>, files: &mut Files) {
+    let here = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    if above.contains(&here) {
+        return;
+    }
+    let entries = match folder.read_dir() {
+        Ok(entries) => entries,
+        Err(error) => {
+            files.insert(name_below(root, folder), Err(error.to_string()));
+            return;
+        }
+    };
+    above.push(here);
+    for entry in entries.flatten() {
+        let path = entry.path();
         if path.is_dir() {
-            collect(root, &path, files);
+            collect(root, &path, above, files);
         } else if path.extension().is_some_and(|extension| extension == "json") {
-            let names: Vec<_> = path.strip_prefix(root).unwrap().iter().collect();
-            let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            // What is no JSON has no format either.
-            files.insert(names.join("/"), serde_json::from_str(&text).unwrap_or_default());
+            files.insert(name_below(root, &path), read(&path));
         }
     }
+    above.pop();
 }
+
+fn read(path: &Path) -> Result<Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    // Some editors begin files with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))
+}
+
+fn name_below(root: &Path, path: &Path) -> String {
+    let names: Vec<_> = path.strip_prefix(root).unwrap_or(path).iter().collect();
+    let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+    names.join("/")
+}
+
+type Files = BTreeMap<String, Result<Value, String>>;

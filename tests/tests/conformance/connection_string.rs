@@ -72,7 +72,7 @@ fn check_auth(options: &ClientOptions, wanted: &Map<String, Value>) -> Result<()
 }
 
 /// An option's value in the form of the files. Names compare without case.
-fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
+pub(crate) fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
     let milliseconds = |duration: Option<std::time::Duration>| json!(duration.map(|d| d.as_millis() as u64));
     let credential = options.credential.as_ref();
     let tls = &options.tls_options;
@@ -110,6 +110,7 @@ fn option(options: &ClientOptions, name: &str) -> Result<Value, String> {
         "serverselectiontimeoutms" => milliseconds(Some(options.server_selection_timeout)),
         "serverselectiontryonce" => json!(options.server_selection_try_once),
         "sockettimeoutms" => milliseconds(options.socket_timeout),
+        "srvallowedhostssuffix" => json!(options.srv_allowed_hosts_suffix),
         "srvmaxhosts" => json!(options.srv_max_hosts),
         "srvservicename" => json!(options.srv_service_name),
         "timeoutms" => milliseconds(options.timeout),

@@ -43,6 +43,16 @@ impl Listed {
             .copied()
     }
 
+    /// The same by the file's own name, wherever it lies.
+    pub(crate) fn reason_elsewhere(&self, case: &Case) -> Option<&'static str> {
+        let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let name = last(&case.file.name);
+        let mut found = self.0.iter().filter(|((file, description), _)| {
+            *description == case.description.as_str() && last(file) == name
+        });
+        found.next().map(|(_, reason)| *reason)
+    }
+
     /// What is listed, but is none of these cases.
     pub(crate) fn not_among(&self, cases: &[Case]) -> Vec<String> {
         self.0

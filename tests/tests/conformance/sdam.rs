@@ -231,7 +231,11 @@ fn show_event(event: &TopologyEvent) -> Value {
 }
 
 fn show_topology(description: &TopologyDescription) -> Value {
-    let servers: Vec<_> = description.servers.values().map(show_server).collect();
+    let servers: Vec<_> = description
+        .servers
+        .values()
+        .map(|server| show_server(server))
+        .collect();
     let mut shown = json!({
         "topologyType": description.topology_type.as_str(),
         "servers": servers,

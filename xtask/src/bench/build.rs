@@ -19,6 +19,8 @@ pub(super) struct Programs {
     pub(super) node: Option<PathBuf>,
     /// The folder of the peers' scripts.
     pub(super) scripts: PathBuf,
+    /// Where all this is, and what the programs leave.
+    pub(super) folder: PathBuf,
 }
 
 impl Programs {
@@ -35,6 +37,7 @@ impl Programs {
             python: there("python/bin/python"),
             node: there("node"),
             scripts: root.join("benches/peers"),
+            folder,
         }
     }
 
@@ -46,12 +49,13 @@ impl Programs {
         Ok(Self {
             replay,
             limit,
-            tokio: client(root, &folder, "tokio")?,
-            blocking: client(root, &folder, "blocking")?,
+            tokio: client(root, &folder, "tokio", &CODECS)?,
+            blocking: client(root, &folder, "blocking", &CODECS)?,
             mongodb: or_without("the peer mongodb (Rust)", rust_peer(root, &folder)),
             python: or_without("the peer PyMongo", python(&folder)),
             node: or_without("the peer mongodb (npm)", node(&folder)),
             scripts,
+            folder,
         })
     }
 }
@@ -61,6 +65,7 @@ pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 2], String> 
     say("building the replaying server and the bare loops");
     run(Command::new(cargo())
         .args(["build", "--quiet", "--release", "-p", "changestream-benches"])
+        .args(["--features", "layers"])
         .current_dir(root))?;
     Ok([
         keep(&root.join("target/release/replay"), folder, "replay")?,
@@ -69,7 +74,12 @@ pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 2], String> 
 }
 
 /// The measured example of an adapter. They all have the same name, so each is copied before the next is built.
-pub(super) fn client(root: &Path, folder: &Path, adapter: &str) -> Result<PathBuf, String> {
+pub(super) fn client(
+    root: &Path,
+    folder: &Path,
+    adapter: &str,
+    features: &[&str],
+) -> Result<PathBuf, String> {
     say(&format!("building changestream-{adapter}"));
     let package = format!("changestream-{adapter}");
     run(Command::new(cargo())
@@ -81,6 +91,8 @@ pub(super) fn client(root: &Path, folder: &Path, adapter: &str) -> Result<PathBu
             &package,
             "--example",
             "bench_client",
+            "--features",
+            &features.join(","),
         ])
         .current_dir(root))?;
     keep(
@@ -89,6 +101,9 @@ pub(super) fn client(root: &Path, folder: &Path, adapter: &str) -> Result<PathBu
         adapter,
     )
 }
+
+/// The codecs that the measured clients can read.
+const CODECS: [&str; 3] = ["snappy", "zlib", "zstd"];
 
 fn rust_peer(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     say("building the official Rust driver");

@@ -1,6 +1,8 @@
 //! The client beside its peers and beside bare loops, in one run.
 
 mod build;
+mod layers;
+mod linear;
 mod plot;
 mod run;
 mod scenarios;

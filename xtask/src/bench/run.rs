@@ -13,8 +13,8 @@ pub(super) struct Server {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     port: u16,
-    /// Whether clients discover its deployment.
-    has_members: bool,
+    /// Options of the connection string.
+    options: String,
 }
 
 impl Server {
@@ -39,7 +39,7 @@ impl Server {
             input,
             output,
             port,
-            has_members: options.contains(&"--members"),
+            options: client_options(options),
         })
     }
 
@@ -48,13 +48,7 @@ impl Server {
     }
 
     pub(super) fn uri(&self) -> String {
-        let how = if self.has_members {
-            "replicaSet=rs0"
-        } else {
-            "directConnection=true"
-        };
-        // Some drivers would have a thousand streams wait for ten connections.
-        format!("mongodb://{}/?{how}&maxPoolSize=2000", self.address())
+        format!("mongodb://{}/?{}", self.address(), self.options)
     }
 
     /// Ends it. The nanoseconds of processor time that it has used.
@@ -71,6 +65,27 @@ impl Drop for Server {
         drop(self.input.take());
         let _ = self.child.wait();
     }
+}
+
+/// What a client has to know of a server with these options.
+fn client_options(options: &[&str]) -> String {
+    let value = |name| {
+        let place = options.iter().position(|option| *option == name)?;
+        options.get(place + 1)
+    };
+    // Some drivers would have a thousand streams wait for ten connections.
+    let mut told = "maxPoolSize=2000".to_owned();
+    told += match value("--members") {
+        Some(_) => "&replicaSet=rs0",
+        None => "&directConnection=true",
+    };
+    if let Some(authority) = value("--tls") {
+        told += &format!("&tls=true&tlsCAFile={authority}");
+    }
+    if let Some(codec) = value("--codec") {
+        told += &format!("&compressors={codec}");
+    }
+    told
 }
 
 /// What is measured: a program with its arguments.

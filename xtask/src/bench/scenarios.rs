@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::build::{Programs, say};
 use super::run::{Client, Server, number, of_process};
-use super::{Plot, Results, Scenario, Series};
+use super::{Plot, Results, Scenario, Series, layers, linear};
 
 /// All scenarios, each with every client in turn, that many times.
 pub(super) fn measure(programs: &Programs, rounds: usize) -> Result<Results, String> {
@@ -45,7 +45,9 @@ pub(super) fn measure(programs: &Programs, rounds: usize) -> Result<Results, Str
     fetching_ahead(programs, rounds, &mut results)?;
     latency(programs, rounds, &mut results)?;
     idle(programs, &mut results)?;
-    linear(programs, &mut results)?;
+    layers::measure(programs, rounds, &mut results)?;
+    over_events(programs, &mut results)?;
+    linear::measure(programs, &mut results)?;
     Ok(results)
 }
 
@@ -57,13 +59,13 @@ const SHAPES: [(&str, &str, &str, u64); 4] = [
     ("updates", "update", "1000", 200_000),
 ];
 
-struct Measured {
+pub(super) struct Measured {
     lines: Vec<(String, Vec<String>)>,
     server_share: f64,
 }
 
 impl Measured {
-    fn table(
+    pub(super) fn table(
         &self,
         title: &str,
         unit: &'static str,
@@ -89,7 +91,7 @@ impl Measured {
 }
 
 /// Every client in turn, and all of that again: what disturbs the machine disturbs all alike.
-fn interleaved(
+pub(super) fn interleaved(
     programs: &Programs,
     options: &[&str],
     clients: &[Client],
@@ -119,7 +121,7 @@ fn interleaved(
 /// Ten times fewer events suffice to measure these.
 const SLOW: [&str; 2] = ["PyMongo", "npm"];
 
-fn ours(programs: &Programs, form: &'static str) -> Vec<Client> {
+pub(super) fn ours(programs: &Programs, form: &'static str) -> Vec<Client> {
     let name = |adapter: &str| match form {
         "raw" => format!("changestream-{adapter}"),
         _ => format!("changestream-{adapter} {form}"),
@@ -310,9 +312,8 @@ fn waiting(client: &Client, server: &Server, streams: u64) -> Result<Waiting, St
     })
 }
 
-/// Cost over events, which is over batches seen too, and over members.
-fn linear(programs: &Programs, results: &mut Results) -> Result<(), String> {
-    say("linearity");
+/// Processor time over events.
+fn over_events(programs: &Programs, results: &mut Results) -> Result<(), String> {
     let client = Client::new("changestream-blocking", &programs.blocking, "raw");
     let milliseconds = |line: &str| number(line, "loop_cpu_ns").map(|ns| ns / 1e6);
     let mut lines = Vec::new();
@@ -332,21 +333,6 @@ fn linear(programs: &Programs, results: &mut Results) -> Result<(), String> {
         x: "million events of 313 B",
         y: "CPU ms",
         lines,
-    });
-    let mut points = Vec::new();
-    for members in ["1", "10", "20", "30", "40", "50"] {
-        let options = ["--event", "insert:313", "--members", members];
-        let server = Server::start(&programs.replay, &options)?;
-        let line = client.read(&server, 300_000, "throughput")?;
-        let per_event = number(&line, "loop_cpu_ns").unwrap_or(0.0) / 300_000.0;
-        points.push((members.parse().unwrap_or(0.0), per_event));
-    }
-    results.plots.push(Plot {
-        file: "members.svg",
-        title: "Cost of an event over the members of the deployment".to_owned(),
-        x: "members",
-        y: "CPU ns an event",
-        lines: vec![("changestream-blocking".to_owned(), points)],
     });
     Ok(())
 }

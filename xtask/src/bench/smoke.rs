@@ -10,18 +10,13 @@ use super::run::Server;
 /// Counts the instructions that an event takes, and fails if they are more than was committed, by more than 5 %. With
 /// `accept` the figures are written instead.
 pub(crate) fn run(root: &Path, accept: bool) -> Result<(), String> {
-    let has_valgrind = Command::new("valgrind")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !has_valgrind {
+    if !has_valgrind() {
         println!("bench-smoke: SKIPPED, for there is no valgrind");
         return Ok(());
     }
     let folder = root.join("target/bench");
     let [replay, _] = tools(root, &folder)?;
-    let program = client(root, &folder, "blocking")?;
+    let program = client(root, &folder, "blocking", &[])?;
     let figures = root.join("benches/instructions.txt");
     let committed = fs::read_to_string(&figures).unwrap_or_default();
     let mut measured = String::new();
@@ -60,7 +55,15 @@ pub(crate) fn run(root: &Path, accept: bool) -> Result<(), String> {
     ))
 }
 
-fn instructions(program: &Path, server: &Server, form: &str, events: u32) -> Result<f64, String> {
+pub(super) fn has_valgrind() -> bool {
+    Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+pub(super) fn instructions(program: &Path, server: &Server, form: &str, events: u32) -> Result<f64, String> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)

@@ -7,6 +7,7 @@ use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Output};
 use crate::connection::{Connection, ConnectionOutput, Reply};
 use crate::monitoring::ClosedReason;
+use crate::random::Random;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
 use crate::topology::HelloReply;
 use crate::{Error, ErrorKind, ServerAddress};
@@ -45,8 +46,8 @@ impl ClientMachine {
         let connection = Connection::new(
             Arc::clone(&self.settings.connection),
             address.clone(),
-            self.knows_hello.contains(&address),
-            self.random.fork(),
+            self.knows_hello.get(&address).is_some(),
+            self.random.draw(Random::fork),
             self.now,
         );
         let link = Link {
@@ -122,7 +123,9 @@ impl ClientMachine {
     /// Servers that are not part of the deployment any more are left, unless a stream still reads there, or takes leave
     /// there: its cursor is as good as before.
     pub(super) fn drop_links_to(&mut self, removed: &[ServerAddress]) {
-        self.knows_hello.retain(|address| !removed.contains(address));
+        for address in removed {
+            self.knows_hello.remove(address);
+        }
         let attached = match &self.phase {
             Phase::Attached(id, _) => Some(*id),
             Phase::Closing(closing) => Some(closing.connection),
@@ -207,7 +210,7 @@ impl ClientMachine {
         };
         let address = link.address.clone();
         if hello.hello_ok {
-            self.knows_hello.insert(address.clone());
+            self.knows_hello.insert(address.clone(), ());
         }
         ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
         let now = self.now;
@@ -255,7 +258,7 @@ impl ClientMachine {
 
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {
         let now = self.now;
-        let mut parsed = match CommandReply::parse(reply.body) {
+        let parsed = match CommandReply::parse(reply.body) {
             Ok(parsed) => parsed.more_to_come(reply.more_to_come),
             Err(error) => return self.on_link_failed(id, error),
         };
@@ -266,7 +269,7 @@ impl ClientMachine {
         if matches!(self.phase, Phase::Closing(_)) {
             return self.on_farewell_reply(reply.request_id);
         }
-        ClusterTime::advance(&mut self.cluster_time, parsed.cluster_time.take());
+        ClusterTime::advance(&mut self.cluster_time, parsed.cluster_time.clone());
         if parsed.error.is_some() {
             self.blame(id, &parsed);
         }

@@ -1,6 +1,6 @@
 //! The machine that an adapter drives.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::command::{CommandMachine, CommandOutput, CommandRules};
 use crate::connection::Request;
 use crate::event::ChangeEvent;
 use crate::options::{Scope, WatchOptions};
-use crate::random::Random;
+use crate::random::{Random, Seldom};
+use crate::small_map::SmallMap;
 use crate::stream::{
     self, ClusterTime, Expects, Patience, Retries, Role, Server, StreamInput, StreamMachine, StreamOutput,
     StreamStats,
@@ -32,13 +33,13 @@ pub struct ClientMachine {
     pub(super) topology: Topology,
     pub(super) seeds: Seeds,
     /// Servers that have said that they know `hello` by that name.
-    pub(super) knows_hello: BTreeSet<ServerAddress>,
+    pub(super) knows_hello: SmallMap<ServerAddress, ()>,
     pub(super) work: Work,
-    pub(super) links: BTreeMap<ConnectionId, Link>,
+    pub(super) links: SmallMap<ConnectionId, Link>,
     pub(super) phase: Phase,
     pub(super) cluster_time: Option<ClusterTime>,
     pub(super) outputs: VecDeque<Output>,
-    pub(super) random: Random,
+    pub(super) random: Seldom,
     pub(super) now: Instant,
     /// When it wanted to be called, as it said last.
     due: Option<Instant>,
@@ -151,13 +152,13 @@ impl ClientMachine {
         let mut machine = Self {
             topology,
             seeds,
-            knows_hello: BTreeSet::new(),
+            knows_hello: SmallMap::new(),
             work,
-            links: BTreeMap::new(),
+            links: SmallMap::new(),
             phase: Phase::Parked,
             cluster_time: snapshot.cluster_time,
-            outputs: VecDeque::new(),
-            random,
+            outputs: VecDeque::with_capacity(1),
+            random: Seldom::new(&random),
             now,
             due: None,
             next_connection: 0,
@@ -255,6 +256,8 @@ impl ClientMachine {
                     }
                 },
                 None => {
+                    // In the steady state there is one at a time.
+                    self.outputs.shrink_to(1);
                     let deadline = self.deadline();
                     self.due = deadline.map(|deadline| deadline.at);
                     return Output::Wait(deadline);
@@ -396,6 +399,19 @@ impl ClientMachine {
         }
     }
 
+    /// Adds the newest cluster time that is known. What only a session knows is not the client's.
+    fn gossip(&self, body: &mut bson::RawDocumentBuf) {
+        let of_session = self.work.session_time();
+        let newest = match (&self.cluster_time, &of_session) {
+            (Some(own), Some(other)) if own.time() < other.time() => Some(other),
+            (Some(own), _) => Some(own),
+            (None, other) => other.as_ref(),
+        };
+        if let Some(time) = newest {
+            stream::gossip(body, time.document());
+        }
+    }
+
     /// Sends a command, with the cluster time.
     pub(super) fn send_on(
         &mut self,
@@ -404,10 +420,8 @@ impl ClientMachine {
         reply_timeout: Option<Duration>,
         exhaust_allowed: bool,
     ) -> Option<i32> {
-        if let Some(cluster_time) = &self.cluster_time
-            && matches!(body.get("$clusterTime"), Ok(None))
-        {
-            stream::gossip(&mut body, cluster_time.document());
+        if matches!(body.get("$clusterTime"), Ok(None)) {
+            self.gossip(&mut body);
         }
         if let Some(api) = &self.settings.options.server_api {
             api.declare(&mut body);

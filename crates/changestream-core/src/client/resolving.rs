@@ -46,7 +46,8 @@ impl Resolution {
     fn settings_for(&self, own: &ClientSettings) -> Arc<ClientSettings> {
         let mut settings = Arc::clone(&self.settings);
         if settings.topology.record_events != own.topology.record_events {
-            Arc::make_mut(&mut settings).topology.record_events = own.topology.record_events;
+            let topology = &mut Arc::make_mut(&mut settings).topology;
+            Arc::make_mut(topology).record_events = own.topology.record_events;
         }
         settings
     }
@@ -107,7 +108,8 @@ impl Seeds {
         let Some(host) = &options.srv_host else {
             return Self::Named;
         };
-        let name = SrvName::new(host, options.srv_service_name.as_deref());
+        let name = SrvName::new(host, options.srv_service_name.as_deref())
+            .allowing(options.srv_allowed_hosts_suffix.as_deref());
         match known {
             None => Self::Unresolved(name),
             Some(resolution) => Self::Listed {
@@ -131,14 +133,14 @@ impl Seeds {
         settings: Arc<ClientSettings>,
     ) -> Result<(Arc<ClientSettings>, Topology), Error> {
         if let Self::Unresolved(_) = self {
-            let topology = Topology::without_seeds(settings.topology.clone());
+            let topology = Topology::without_seeds(Arc::clone(&settings.topology));
             return Ok((settings, topology));
         }
         let settings = match self.resolution() {
             Some(resolution) => resolution.settings_for(&settings),
             None => settings,
         };
-        let topology = Topology::new(settings.topology.clone())
+        let topology = Topology::new(Arc::clone(&settings.topology))
             .map_err(|error| Error::invalid_argument(error.to_string()))?;
         Ok((settings, topology))
     }
@@ -260,7 +262,9 @@ impl ClientMachine {
         };
         let max = max_hosts(&self.settings);
         let listed = match resolving.name.verify_all(servers) {
-            Ok(verified) => dns::choose(verified, &BTreeSet::new(), max, &mut self.random),
+            Ok(verified) => self
+                .random
+                .draw(|random| dns::choose(verified, &BTreeSet::new(), max, random)),
             Err(fault) => return self.fail_resolving(RecordType::Srv, fault),
         };
         let resolved =
@@ -353,7 +357,9 @@ impl ClientMachine {
         let follows = self.topology.description().topology_type.follows_dns();
         let servers = if follows {
             let current = self.topology.description().servers.keys().cloned().collect();
-            dns::choose(verified, &current, max_hosts(&self.settings), &mut self.random)
+            let max = max_hosts(&self.settings);
+            self.random
+                .draw(|random| dns::choose(verified, &current, max, random))
         } else {
             resolution.servers.clone()
         };

@@ -82,7 +82,9 @@ impl ClientMachine {
     }
 
     fn next_step(&mut self) -> Step {
-        let found = match self.topology.select(&self.criteria(), &mut self.random) {
+        let criteria = self.criteria();
+        let found = self.random.draw(|random| self.topology.select(&criteria, random));
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 return Step::Fail(Error::new(ErrorKind::ServerSelection {

@@ -18,7 +18,7 @@ use crate::{Error, ServerAddress};
 pub struct ClientSettings {
     pub(super) options: ClientOptions,
     pub(super) connection: Arc<ConnectionSettings>,
-    pub(super) topology: TopologySettings,
+    pub(super) topology: Arc<TopologySettings>,
 }
 
 impl ClientSettings {
@@ -45,10 +45,11 @@ impl ClientSettings {
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
         };
-        let topology = topology(&options);
+        let topology = Arc::new(topology(&options));
         // The settings are the same for each stream: what is wrong with them is said once, here.
         if options.srv_host.is_none() {
-            Topology::new(topology.clone()).map_err(|error| Error::invalid_argument(error.to_string()))?;
+            Topology::new(Arc::clone(&topology))
+                .map_err(|error| Error::invalid_argument(error.to_string()))?;
         }
         Ok(Self {
             options,
@@ -86,16 +87,17 @@ impl ClientSettings {
             .transpose()
             .map_err(|error| contradiction(error.to_string()))?;
         resolved.connection = Arc::new(connection);
-        resolved.topology.seeds.clone_from(&options.hosts);
-        resolved.topology.replica_set.clone_from(&options.replica_set);
-        resolved.topology.load_balanced = options.load_balanced;
+        let topology = Arc::make_mut(&mut resolved.topology);
+        topology.seeds.clone_from(&options.hosts);
+        topology.replica_set.clone_from(&options.replica_set);
+        topology.load_balanced = options.load_balanced;
         Ok(resolved)
     }
 
     /// The same settings, with [events](crate::monitoring) of all that happens. Default: none, and no cost.
     #[must_use]
     pub fn with_monitoring(mut self) -> Self {
-        self.topology.record_events = true;
+        Arc::make_mut(&mut self.topology).record_events = true;
         self
     }
 

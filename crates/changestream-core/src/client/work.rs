@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::DeadlineReason;
-use crate::ReadPreference;
 use crate::command::{CommandMachine, CommandOutput};
 use crate::event::ChangeEvent;
-use crate::stream::{Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
+use crate::stream::{ClusterTime, Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
 use crate::token::ResumeToken;
+use crate::{ReadPreference, Session};
 
 /// The inner machine that servers are found for.
 #[derive(Debug)]
@@ -89,6 +89,15 @@ impl Work {
             Self::Stream(stream) => stream.read_preference(),
             Self::Commands(commands) => commands.read_preference(),
         }
+    }
+
+    /// The cluster time of the user's session, if it works in one.
+    pub(super) fn session_time(&self) -> Option<ClusterTime> {
+        match self {
+            Self::Stream(stream) => stream.explicit_session(),
+            Self::Commands(commands) => commands.explicit_session(),
+        }
+        .and_then(Session::cluster_time)
     }
 
     /// Whether one connection is all that it needs. Commands go to one server now and to another then.

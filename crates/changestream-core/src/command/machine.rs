@@ -87,6 +87,8 @@ struct Job {
 struct Implicit {
     session: Session,
     used: Instant,
+    /// Whether the network failed in it: the next command gets another one (Driver Sessions, "Server session").
+    is_dirty: bool,
 }
 
 impl CommandMachine {
@@ -145,6 +147,9 @@ impl CommandMachine {
 
     /// The answer to the command on its way.
     pub fn handle_reply(&mut self, now: Instant, reply: CommandReply) {
+        if let Some(session) = self.explicit_session() {
+            session.learn(reply.operation_time, reply.cluster_time.as_ref());
+        }
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(job, server) => match &reply.error {
                 Some(error) => {
@@ -166,12 +171,25 @@ impl CommandMachine {
         }
     }
 
+    /// The session of the user's that the command on its way is in.
+    pub(crate) fn explicit_session(&self) -> Option<&Session> {
+        match &self.state {
+            State::Selecting(job) | State::BackingOff(job, _) | State::Running(job, _) => {
+                job.command.options().session.as_ref()
+            }
+            State::Idle(_) | State::Closed => None,
+        }
+    }
+
     /// No server was found, or the connection is gone.
     pub fn handle_failed(&mut self, now: Instant, error: Error) {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(job, server) => {
-                // The server may have run it: what the session's next command would mean there is not known.
-                self.session = None;
+                // The server may have run it: what the session's next command would mean there is not known. To try this
+                // one again is another matter.
+                if let Some(implicit) = &mut self.session {
+                    implicit.is_dirty = true;
+                }
                 self.failed(now, job, None, error.at(server.address), None);
             }
             State::Selecting(job) => self.failed(now, job, None, error, None),
@@ -209,7 +227,8 @@ impl CommandMachine {
             State::Running(_, server) => (server, true),
             State::Idle(None) | State::Selecting(_) | State::BackingOff(..) | State::Closed => return None,
         };
-        let commands = self.session.take().map(|implicit| end(&implicit.session));
+        let clean = self.session.take().filter(|implicit| !implicit.is_dirty);
+        let commands = clean.map(|implicit| end(&implicit.session));
         Some(Farewell {
             server: server.address,
             commands: commands.into_iter().collect(),
@@ -235,6 +254,7 @@ impl CommandMachine {
         let Some(command) = self.waiting.pop_front() else {
             return;
         };
+        self.session.take_if(|implicit| implicit.is_dirty);
         if self.rules.declares_api && command.has("apiVersion") {
             let error = Error::invalid_argument(
                 "the command has a field apiVersion, and the client declares one: leave out one of them",
@@ -300,13 +320,14 @@ impl CommandMachine {
             let unused = now.saturating_duration_since(implicit.used);
             timeout.is_none_or(|timeout| unused + A_MINUTE < timeout)
         };
-        let session = match self.session.take().filter(left) {
-            Some(implicit) => implicit.session,
-            None => Session::new(&mut self.random),
+        let (session, is_dirty) = match self.session.take().filter(left) {
+            Some(implicit) => (implicit.session, implicit.is_dirty),
+            None => (Session::new(&mut self.random).causally_consistent(false), false),
         };
         self.session = Some(Implicit {
             session: session.clone(),
             used: now,
+            is_dirty,
         });
         session
     }

@@ -81,7 +81,9 @@ impl Connection {
         };
         let next = match begun {
             Ok(Some(next)) => Ok(next),
-            Ok(None) => Conversation::begin(parties, mechanism, &mut self.random),
+            Ok(None) => self
+                .random
+                .draw(|random| Conversation::begin(parties, mechanism, random)),
             Err(error) => Err(error),
         };
         self.advance(now, server, give_up, next);
@@ -275,7 +277,9 @@ impl Connection {
             server: &self.address,
         };
         let give_up = after(now, connect_timeout(&settings));
-        let next = Conversation::begin_again(parties, &proved, &mut self.random);
+        let next = self
+            .random
+            .draw(|random| Conversation::begin_again(parties, &proved, random));
         self.advance(now, server, give_up, next);
     }
 }

@@ -53,6 +53,10 @@ impl Exchanges {
         purpose: Purpose,
         timeout: Option<Duration>,
     ) {
+        // In the steady state there is one.
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
         self.0.push(Exchange {
             request_id,
             purpose,

@@ -20,8 +20,8 @@ use crate::ServerAddress;
 use crate::auth::Proved;
 use crate::client::{Deadline, DeadlineReason, Disconnected};
 use crate::error::{Error, ErrorKind};
-use crate::random::Random;
-use crate::wire::{self, Compressor, Flags, FrameReader, Message, WireError};
+use crate::random::{Random, Seldom};
+use crate::wire::{self, Compressor, Flags, FrameReader, Message, Spare, WireError};
 
 /// One connection to one server, from the moment that it is opened.
 ///
@@ -32,8 +32,10 @@ use crate::wire::{self, Compressor, Flags, FrameReader, Message, WireError};
 pub struct Connection {
     pub(super) settings: Arc<ConnectionSettings>,
     pub(super) address: ServerAddress,
-    pub(super) random: Random,
+    pub(super) random: Seldom,
     reader: FrameReader,
+    /// What compressed messages are inflated into.
+    inflated: Spare,
     pub(super) outputs: VecDeque<ConnectionOutput>,
     last_request_id: i32,
     pub(super) exchanges: Exchanges,
@@ -75,9 +77,10 @@ impl Connection {
             last_request_id: random.next_u64() as i32,
             settings,
             address,
-            random,
+            random: Seldom::new(&random),
             reader,
-            outputs: VecDeque::new(),
+            inflated: Spare::default(),
+            outputs: VecDeque::with_capacity(1),
             exchanges: Exchanges::default(),
             held: Vec::new(),
             state,
@@ -105,11 +108,6 @@ impl Connection {
             | State::Authenticating { .. }
             | State::Failed => false,
         }
-    }
-
-    /// The server's last answer to hello.
-    pub fn hello_reply(&self) -> Option<&Bytes> {
-        self.state.server().map(|server| &server.hello)
     }
 
     /// What requests are compressed by, once the handshake has agreed upon it.
@@ -161,8 +159,10 @@ impl Connection {
         let State::Connecting { give_up, dialect } = self.state else {
             return;
         };
-        let (command, speculative) =
-            hello::handshake(&self.settings, &self.address, dialect, &mut self.random);
+        let (settings, address) = (&self.settings, &self.address);
+        let (command, speculative) = self
+            .random
+            .draw(|random| hello::handshake(settings, address, dialect, random));
         self.state = State::Greeting {
             give_up,
             dialect,
@@ -360,7 +360,7 @@ impl Connection {
         }
     }
 
-    fn read(&self, frame: &Bytes) -> Result<Incoming, String> {
+    fn read(&mut self, frame: &Bytes) -> Result<Incoming, String> {
         let text = |error: WireError| error.to_string();
         if wire::compressor_of(frame).is_none() {
             return Incoming::from_message(Message::decode(frame).map_err(text)?);
@@ -368,7 +368,8 @@ impl Connection {
         if self.compressor().is_none() {
             return Err("the server compressed a reply, and no compressor was agreed upon".to_owned());
         }
-        let inflated = wire::decompress(frame, self.reader.max_message_size()).map_err(text)?;
+        let most = self.reader.max_message_size();
+        let inflated = wire::decompress_into(&mut self.inflated, frame, most).map_err(text)?;
         Incoming::from_message(Message::decode(&inflated).map_err(text)?)
     }
 
@@ -385,24 +386,19 @@ impl Connection {
         } = &mut self.state
         {
             self.state = State::Greeted {
-                server: Server::new(
-                    *dialect,
-                    hello::agreed_compressor(&self.settings, hello),
-                    body.clone(),
-                    hello,
-                ),
+                server: Server::new(*dialect, hello::agreed_compressor(&self.settings, hello), hello),
                 handshake: body.clone(),
                 speculative: speculative.take(),
             };
         } else if let Some(server) = self.state.server_mut() {
-            *server = Server::new(server.dialect, server.compressor, body.clone(), hello);
+            *server = Server::new(server.dialect, server.compressor, hello);
         }
         self.outputs
             .push_back(ConnectionOutput::Hello { body, round_trip });
     }
 
     pub(super) fn become_ready(&mut self, now: Instant, server: Server, proved: Option<Proved>) {
-        self.reader.set_max_message_size(server.max_message_size());
+        self.reader.set_max_message_size(server.max_message_size);
         self.state = State::Ready { server, proved };
         self.outputs.push_back(ConnectionOutput::Ready);
         for held in mem::take(&mut self.held) {

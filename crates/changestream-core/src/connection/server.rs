@@ -9,8 +9,8 @@ use crate::wire::{Compressor, DEFAULT_MAX_MESSAGE_SIZE};
 
 /// What the server has said about itself last.
 pub(super) struct Server {
-    pub(super) hello: Bytes,
     pub(super) max_wire_version: Option<i32>,
+    pub(super) max_message_size: usize,
     /// How to say hello to it from now on.
     pub(super) dialect: Dialect,
     /// What the handshake has agreed upon.
@@ -18,27 +18,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(
-        dialect: Dialect,
-        compressor: Option<Compressor>,
-        body: Bytes,
-        hello: &RawDocument,
-    ) -> Self {
+    pub(super) fn new(dialect: Dialect, compressor: Option<Compressor>, hello: &RawDocument) -> Self {
         let max_wire_version = reply::integer(hello, "maxWireVersion");
+        let max_message_size = reply::integer(hello, "maxMessageSizeBytes");
         Self {
-            // In memory of its own: the buffer that it came in is to be used again.
-            hello: Bytes::copy_from_slice(&body),
             max_wire_version,
+            max_message_size: max_message_size
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(DEFAULT_MAX_MESSAGE_SIZE),
             dialect: dialect.of_check(reply::is_true(hello, "helloOk"), max_wire_version),
             compressor,
         }
-    }
-
-    pub(super) fn max_message_size(&self) -> usize {
-        readable(&self.hello)
-            .and_then(|hello| reply::integer(hello, "maxMessageSizeBytes"))
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .unwrap_or(DEFAULT_MAX_MESSAGE_SIZE)
     }
 }
 

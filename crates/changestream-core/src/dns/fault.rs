@@ -101,7 +101,7 @@ impl DnsFault {
                 "check this machine's DNS servers and whether they are reachable over UDP and TCP, or list the MongoDB servers in a mongodb:// connection string"
             }
             Self::ForeignHost { .. } => {
-                "no server was connected to; have whoever runs this domain put its servers below it"
+                "no server was connected to; have whoever runs this domain put its servers below it, or, if they belong elsewhere, name that domain by srvAllowedHostsSuffix"
             }
             Self::SeveralTxtRecords => "have whoever runs this domain leave one TXT record for this name",
             Self::TxtOptions { .. } => {

@@ -11,4 +11,4 @@ mod seedlist;
 
 pub use fault::DnsFault;
 pub use question::{Answer, Question, RecordType, SrvRecord, TxtRecord};
-pub(crate) use seedlist::{SrvName, choose, is_host_name, rescan_interval, txt_options};
+pub(crate) use seedlist::{SrvName, choose, is_host_name, rescan_interval, txt_options, without_dots};

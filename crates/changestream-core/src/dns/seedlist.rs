@@ -12,6 +12,8 @@ use crate::random::Random;
 pub(crate) struct SrvName {
     host: String,
     service: String,
+    /// The domain that servers have to be below, where it is another than the host's.
+    allowed: Option<String>,
 }
 
 impl SrvName {
@@ -20,6 +22,15 @@ impl SrvName {
         Self {
             host: normal(host),
             service: service.unwrap_or(DEFAULT_SERVICE).to_owned(),
+            allowed: None,
+        }
+    }
+
+    /// The same with `srvAllowedHostsSuffix`, if that is given.
+    pub(crate) fn allowing(self, suffix: Option<&str>) -> Self {
+        Self {
+            allowed: suffix.map(|suffix| without_dots(suffix).to_ascii_lowercase()),
+            ..self
         }
     }
 
@@ -84,9 +95,12 @@ impl SrvName {
         Ok(ServerAddress::tcp(&target, record.port))
     }
 
-    /// What hosts have to be below: of a name of three parts and more all but the first, of a shorter one the whole
-    /// name.
+    /// What hosts have to be below: what is allowed, else of a name of three parts and more all but the first, of a
+    /// shorter one the whole name.
     fn domain(&self) -> &str {
+        if let Some(allowed) = &self.allowed {
+            return allowed;
+        }
         match self.host.split_once('.') {
             Some((_, rest)) if rest.contains('.') => rest,
             Some(_) | None => &self.host,
@@ -145,6 +159,12 @@ fn each_once(mut servers: Vec<ServerAddress>) -> Result<Vec<ServerAddress>, DnsF
 
 fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// A domain without the dot that may stand before it, and that at its end.
+pub(crate) fn without_dots(domain: &str) -> &str {
+    let domain = domain.strip_prefix('.').unwrap_or(domain);
+    domain.strip_suffix('.').unwrap_or(domain)
 }
 
 /// Letters, digits, hyphens, and underscores, which host names should not have and some do.

@@ -145,8 +145,8 @@ impl Commands {
         if let Some(time) = max_time {
             command.append(cstr!("maxTimeMS"), milliseconds(time));
         }
-        if let Some(concern) = &self.read_concern {
-            command.append(cstr!("readConcern"), rawdoc! { "level": concern.level.as_str() });
+        if let Some(concern) = self.read_concern(server) {
+            command.append(cstr!("readConcern"), concern);
         }
         self.append_session(&mut command, server);
         command.append(cstr!("$db"), self.database.as_str());
@@ -238,6 +238,30 @@ impl Commands {
     pub(crate) fn change_session(&mut self, session: Session) {
         self.session = session;
         self.asked = None;
+    }
+
+    /// The user's read concern, and how far the server has to be (Causal Consistency, "Causally Consistent Read Commands").
+    fn read_concern(&self, server: &Server) -> Option<RawDocumentBuf> {
+        let after = self
+            .session
+            .after_cluster_time()
+            .filter(|_| server.supports_sessions);
+        if self.read_concern.is_none() && after.is_none() {
+            return None;
+        }
+        let mut document = RawDocumentBuf::new();
+        if let Some(concern) = &self.read_concern {
+            document.append(cstr!("level"), concern.level.as_str());
+        }
+        if let Some(time) = after {
+            document.append(cstr!("afterClusterTime"), time);
+        }
+        Some(document)
+    }
+
+    /// The session that the commands are of.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     fn append_session(&self, command: &mut RawDocumentBuf, server: &Server) {

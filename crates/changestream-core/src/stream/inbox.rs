@@ -44,6 +44,9 @@ pub(crate) struct Arrived {
 
 impl Inbox {
     pub(crate) fn push(&mut self, item: Item) {
+        if self.items.capacity() == 0 {
+            self.items.reserve_exact(1);
+        }
         self.items.push_back(item);
     }
 
@@ -59,6 +62,11 @@ impl Inbox {
             Some(Item::Batch(arrived)) => Some(arrived),
             Some(Item::Idle { .. } | Item::Update(_) | Item::Fault(_)) | None => None,
         }
+    }
+
+    /// Gives up what room is not needed while nothing comes.
+    pub(crate) fn shrink(&mut self) {
+        self.items.shrink_to(1);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Item> {

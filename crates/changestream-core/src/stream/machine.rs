@@ -22,7 +22,7 @@ use super::{Avoid, CommandReply, Farewell, Role, Server, Start, StreamInput, Str
 use crate::client::{DeadlineReason, Demand};
 use crate::faults::Fault;
 use crate::options::{Scope, WatchOptions};
-use crate::random::Random;
+use crate::random::{Random, Seldom};
 use crate::token::ResumeToken;
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -48,7 +48,7 @@ pub struct StreamMachine {
     /// A cursor that a network error left behind, to be killed if its server is the one selected next.
     left_behind: Option<(ServerAddress, Cursor)>,
     stats: StreamStats,
-    random: Random,
+    random: Seldom,
 }
 
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl StreamMachine {
         let session = options
             .session
             .clone()
-            .unwrap_or_else(|| Session::new(&mut random));
+            .unwrap_or_else(|| Session::new(&mut random).causally_consistent(false));
         let goal = Goal::new(Start::Open, now);
         let mut machine = Self {
             commands: Commands::new(scope, options, session)?,
@@ -176,7 +176,7 @@ impl StreamMachine {
             position: Position::new(options),
             state: State::Ended,
             inbox: Inbox::default(),
-            outbox: VecDeque::new(),
+            outbox: VecDeque::with_capacity(1),
             demand: Demand::None,
             calls: Calls::new(options.timeout, options.max_await_time)?,
             tried: false,
@@ -185,7 +185,7 @@ impl StreamMachine {
             overdue: 0,
             left_behind: None,
             stats: StreamStats::default(),
-            random,
+            random: Seldom::new(&random),
         };
         machine.select(goal);
         Ok(machine)
@@ -264,6 +264,11 @@ impl StreamMachine {
         &self.rules.read_preference
     }
 
+    /// The session of the user's that it works in.
+    pub(crate) fn explicit_session(&self) -> Option<&Session> {
+        (!self.rules.ends_session).then(|| self.commands.session())
+    }
+
     /// Whether the first aggregate has succeeded.
     pub fn is_open(&self) -> bool {
         self.opened
@@ -305,6 +310,10 @@ impl StreamMachine {
             return;
         };
         let goal = goal.clone();
+        if self.explicit_session().is_some() && !server.supports_sessions {
+            let error = "the stream was given a session, and the deployment does not support sessions";
+            return self.end(Err(Error::invalid_argument(error)));
+        }
         let Some(max_time) = self.time_for_aggregate(now, &goal, &server) else {
             return;
         };
@@ -315,7 +324,7 @@ impl StreamMachine {
             self.kill(&cursor, &server);
         }
         if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
-            self.commands.change_session(Session::new(&mut self.random));
+            self.commands.change_session(self.random.draw(Session::new));
         }
         let body = self
             .commands
@@ -334,6 +343,10 @@ impl StreamMachine {
     fn on_reply(&mut self, now: Instant, reply: CommandReply) {
         if reply.operation_time > self.stats.operation_time {
             self.stats.operation_time = reply.operation_time;
+        }
+        // Nobody asks a session that is the stream's own.
+        if let Some(session) = self.explicit_session() {
+            session.learn(reply.operation_time, reply.cluster_time.as_ref());
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Opening(goal, server) => match &reply.error {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
 
@@ -20,8 +21,8 @@ pub struct TopologyDescription {
     pub max_election_id: Option<ObjectId>,
     /// The setVersion of the newest primary seen.
     pub max_set_version: Option<i64>,
-    /// Each server, by its address.
-    pub servers: BTreeMap<ServerAddress, ServerDescription>,
+    /// Each server, by its address. Streams of one client share what the one has learned from the other.
+    pub servers: BTreeMap<ServerAddress, Arc<ServerDescription>>,
     /// Why the deployment cannot be used at all: a server and this client share no wire version.
     pub compatibility_error: Option<String>,
     /// The shortest of its data-bearing servers' session timeouts; none if one of them knows no sessions.
@@ -37,7 +38,7 @@ impl TopologyDescription {
     pub fn new(topology_type: TopologyType, servers: impl IntoIterator<Item = ServerDescription>) -> Self {
         let servers: BTreeMap<_, _> = servers
             .into_iter()
-            .map(|server| (server.address.clone(), server))
+            .map(|server| (server.address.clone(), Arc::new(server)))
             .collect();
         let mut description = Self {
             topology_type,
@@ -59,6 +60,7 @@ impl TopologyDescription {
         self.servers
             .values()
             .find(|server| server.server_type == ServerType::RsPrimary)
+            .map(Arc::as_ref)
     }
 
     /// Whether both say the same: times do not count.
@@ -74,12 +76,12 @@ impl TopologyDescription {
                 .servers
                 .values()
                 .zip(other.servers.values())
-                .all(|(ours, theirs)| ours.says_the_same_as(theirs))
+                .all(|(ours, theirs)| Arc::ptr_eq(ours, theirs) || ours.says_the_same_as(theirs))
     }
 
     /// Computes what follows from the servers.
     pub(super) fn refresh(&mut self) {
-        self.compatibility_error = self.servers.values().find_map(incompatibility);
+        self.compatibility_error = self.servers.values().find_map(|server| incompatibility(server));
         self.logical_session_timeout_minutes = self
             .servers
             .values()

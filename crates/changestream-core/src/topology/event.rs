@@ -29,9 +29,9 @@ pub enum TopologyEvent {
     #[non_exhaustive]
     ServerDescriptionChanged {
         /// What was known before.
-        previous: Box<ServerDescription>,
+        previous: Arc<ServerDescription>,
         /// What is known now.
-        new: Box<ServerDescription>,
+        new: Arc<ServerDescription>,
     },
     /// A server was taken out.
     #[non_exhaustive]

@@ -267,9 +267,12 @@ fn address(value: RawBsonRef<'_>) -> Option<ServerAddress> {
 }
 
 fn addresses(value: RawBsonRef<'_>) -> Vec<ServerAddress> {
-    elements(value.as_array(), MAX_HOSTS)
+    let mut addresses: Vec<_> = elements(value.as_array(), MAX_HOSTS)
         .filter_map(address)
-        .collect()
+        .collect();
+    // They are kept.
+    addresses.shrink_to_fit();
+    addresses
 }
 
 /// At most `limit` elements, up to the first one that is no BSON.

@@ -1,6 +1,7 @@
 //! Why no server could be selected, said on one line.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::{Operation, SelectionCriteria, ServerDescription, Topology};
 use crate::ReadPreference;
@@ -31,7 +32,7 @@ impl Topology {
         message.push_str(": ");
         push_servers(
             &mut message,
-            description.servers.values(),
+            description.servers.values().map(Arc::as_ref),
             |server: &ServerDescription| self.is_being_checked(&server.address),
         );
         if description.servers.is_empty() {

@@ -240,7 +240,7 @@ impl Topology {
     fn checks(&self) -> impl Iterator<Item = (&ServerDescription, Check)> {
         self.description.servers.values().map(|server| {
             let known = self.servers.get(&server.address);
-            (server, known.map_or(Check::Never, |known| known.check))
+            (server.as_ref(), known.map_or(Check::Never, |known| known.check))
         })
     }
 

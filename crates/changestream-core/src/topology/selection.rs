@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ServerDescription, ServerType, TopologyDescription, TopologyType, staleness};
@@ -105,7 +106,7 @@ pub fn suitable_servers<'a>(
         criteria,
         heartbeat_frequency,
     };
-    let all: Vec<_> = description.servers.values().collect();
+    let all: Vec<_> = description.servers.values().map(Arc::as_ref).collect();
     let preferred = all
         .iter()
         .copied()

@@ -1,6 +1,7 @@
 //! How a topology starts, and how it behaves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::TopologyType;
@@ -62,9 +63,14 @@ impl TopologySettings {
     }
 
     /// Brings what is out of its limits to the nearest value that is not.
-    pub(super) fn clamp(&mut self) {
-        self.heartbeat_frequency = self.heartbeat_frequency.max(super::MIN_HEARTBEAT_FREQUENCY);
-        self.cooldown = self.cooldown.min(MAX_COOLDOWN);
+    pub(super) fn clamped(mut settings: Arc<Self>) -> Arc<Self> {
+        let heartbeat_frequency = settings.heartbeat_frequency.max(super::MIN_HEARTBEAT_FREQUENCY);
+        let cooldown = settings.cooldown.min(MAX_COOLDOWN);
+        if (heartbeat_frequency, cooldown) != (settings.heartbeat_frequency, settings.cooldown) {
+            let settings = Arc::make_mut(&mut settings);
+            (settings.heartbeat_frequency, settings.cooldown) = (heartbeat_frequency, cooldown);
+        }
+        settings
     }
 
     pub(super) fn initial_type(&self) -> TopologyType {

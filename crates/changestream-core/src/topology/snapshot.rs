@@ -53,7 +53,7 @@ impl Topology {
     /// # Errors
     /// As [`Topology::new`].
     pub fn with_snapshot(
-        settings: TopologySettings,
+        settings: impl Into<Arc<TopologySettings>>,
         snapshot: &Snapshot,
     ) -> Result<Self, InvalidTopologySettings> {
         let mut topology = Self::new(settings)?;
@@ -80,7 +80,7 @@ impl Topology {
 
     /// A check by someone else is a check, too.
     fn take_over_checks(&mut self) {
-        for (address, server) in &mut self.servers {
+        for (address, server) in self.servers.iter_mut() {
             let updated = self
                 .description
                 .servers
@@ -116,7 +116,7 @@ impl TopologyDescription {
         candidates.sort_by_key(|server| server.last_update_time);
         while let Some(at) = candidates.iter().position(|server| self.is_news(server)) {
             let server = candidates.remove(at);
-            changed |= self.apply(server.clone());
+            changed |= self.apply(Arc::clone(server));
         }
         changed
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::ServerAddress;
 use crate::random::Random;
+use crate::small_map::SmallMap;
 
 /// What is known of a deployment by one user of it, and what is to be checked when.
 ///
@@ -38,9 +39,9 @@ use crate::random::Random;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Topology {
-    pub(super) settings: TopologySettings,
+    pub(super) settings: Arc<TopologySettings>,
     pub(super) description: Arc<TopologyDescription>,
-    pub(super) servers: BTreeMap<ServerAddress, Server>,
+    pub(super) servers: SmallMap<ServerAddress, Server>,
     pub(super) scan: Scan,
     events: VecDeque<TopologyEvent>,
 }
@@ -74,7 +75,8 @@ impl Topology {
     ///
     /// # Errors
     /// There are no seeds, or the settings contradict each other.
-    pub fn new(settings: TopologySettings) -> Result<Self, InvalidTopologySettings> {
+    pub fn new(settings: impl Into<Arc<TopologySettings>>) -> Result<Self, InvalidTopologySettings> {
+        let settings = settings.into();
         settings.validate()?;
         let mut topology = Self::without_servers(settings);
         topology.record(TopologyEvent::Opening);
@@ -87,16 +89,15 @@ impl Topology {
     }
 
     /// A topology whose seeds are not known yet: one without servers, to be replaced.
-    pub(crate) fn without_seeds(settings: TopologySettings) -> Self {
+    pub(crate) fn without_seeds(settings: Arc<TopologySettings>) -> Self {
         Self::without_servers(settings)
     }
 
-    fn without_servers(mut settings: TopologySettings) -> Self {
-        settings.clamp();
+    fn without_servers(settings: Arc<TopologySettings>) -> Self {
         Self {
-            settings,
+            settings: TopologySettings::clamped(settings),
             description: Arc::default(),
-            servers: BTreeMap::new(),
+            servers: SmallMap::new(),
             scan: Scan::Idle {
                 ended: None,
                 stale: false,
@@ -117,7 +118,7 @@ impl Topology {
     fn discover_load_balancer(&mut self) {
         let mut description = TopologyDescription::clone(&self.description);
         for server in description.servers.values_mut() {
-            server.server_type = ServerType::LoadBalancer;
+            Arc::make_mut(server).server_type = ServerType::LoadBalancer;
         }
         description.refresh();
         self.replace(description, None);
@@ -135,7 +136,7 @@ impl Topology {
 
     /// What is known of that server; none if it is not part of the deployment.
     pub fn server(&self, address: &ServerAddress) -> Option<&ServerDescription> {
-        self.description.servers.get(address)
+        self.description.servers.get(address).map(Arc::as_ref)
     }
 
     /// The pool's generation of that server, and of that service behind it: a new connection belongs to it, and one of
@@ -304,8 +305,9 @@ impl Topology {
 
     /// Puts a server's new description in place, with all that follows from it.
     fn update(&mut self, server: ServerDescription) -> Changes {
+        let server = Arc::new(server);
         let mut description = TopologyDescription::clone(&self.description);
-        if !description.apply(server.clone()) {
+        if !description.apply(Arc::clone(&server)) {
             return Changes::default();
         }
         self.replace(description, Some(server))
@@ -315,7 +317,7 @@ impl Topology {
     pub(super) fn replace(
         &mut self,
         description: TopologyDescription,
-        checked: Option<ServerDescription>,
+        checked: Option<Arc<ServerDescription>>,
     ) -> Changes {
         let new = Arc::new(description);
         let previous = std::mem::replace(&mut self.description, Arc::clone(&new));
@@ -372,7 +374,7 @@ impl Topology {
         &mut self,
         previous: &TopologyDescription,
         new: &TopologyDescription,
-        checked: Option<ServerDescription>,
+        checked: Option<Arc<ServerDescription>>,
     ) {
         if !self.settings.record_events {
             return;
@@ -389,7 +391,7 @@ impl Topology {
             if let Some(previous) = previous.servers.get(&new.address)
                 && !previous.says_the_same_as(&new)
             {
-                let (previous, new) = (Box::new(previous.clone()), Box::new(new));
+                let previous = Arc::clone(previous);
                 self.record(TopologyEvent::ServerDescriptionChanged { previous, new });
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! Server Discovery And Monitoring, "Updating the TopologyDescription". The functions have the specification's names.
 
+use std::sync::Arc;
+
 use bson::oid::ObjectId;
 
 use super::description::MAX_SERVERS;
@@ -11,14 +13,14 @@ use crate::ServerAddress;
 impl TopologyDescription {
     /// Takes a new description of a server into account. Ignored, with `false`, if the server is not, or no longer,
     /// in the topology, or if the server itself counts it as older than the one that is known.
-    pub(super) fn apply(&mut self, server: ServerDescription) -> bool {
+    pub(super) fn apply(&mut self, server: Arc<ServerDescription>) -> bool {
         let Some(current) = self.servers.get_mut(&server.address) else {
             return false;
         };
         if server.is_older_than(current) {
             return false;
         }
-        *current = server.clone();
+        *current = Arc::clone(&server);
         match self.topology_type {
             TopologyType::Single => self.verify_set_name(&server),
             TopologyType::LoadBalanced => {}
@@ -50,7 +52,7 @@ impl TopologyDescription {
         for address in listed {
             self.servers.entry(address.clone()).or_insert_with(|| {
                 changed = true;
-                ServerDescription::unknown(address.clone())
+                Arc::new(ServerDescription::unknown(address.clone()))
             });
         }
         self.refresh();
@@ -244,7 +246,7 @@ impl TopologyDescription {
             }
             self.servers
                 .entry(address.clone())
-                .or_insert_with(|| ServerDescription::unknown(address.clone()));
+                .or_insert_with(|| Arc::new(ServerDescription::unknown(address.clone())));
         }
     }
 
@@ -270,18 +272,18 @@ impl TopologyDescription {
             && let Some(primary) = self.servers.get_mut(primary)
             && primary.server_type == ServerType::Unknown
         {
-            primary.server_type = ServerType::PossiblePrimary;
+            Arc::make_mut(primary).server_type = ServerType::PossiblePrimary;
         }
     }
 
     /// Replaces a server's description with a default one of type Unknown that says why.
     fn reset(&mut self, address: &ServerAddress, reason: String) {
         if let Some(server) = self.servers.get_mut(address) {
-            *server = ServerDescription {
+            *server = Arc::new(ServerDescription {
                 error: Some(reason),
                 last_update_time: server.last_update_time,
                 ..ServerDescription::unknown(address.clone())
-            };
+            });
         }
     }
 

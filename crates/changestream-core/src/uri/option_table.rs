@@ -420,6 +420,7 @@ const DATA: &[Entry] = &[
         draft.options.proxy.password = Some(value.string()?.into());
         Ok(())
     }),
+    Entry::new("srvAllowedHostsSuffix", set!(srv_allowed_hosts_suffix, string())),
     Entry::new("srvMaxHosts", set!(srv_max_hosts, count())),
     Entry::new("srvServiceName", set!(srv_service_name, string())),
 ];

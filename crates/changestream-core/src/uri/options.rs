@@ -103,6 +103,10 @@ pub struct ClientOptions {
     /// `srvMaxHosts`: how many of the servers in DNS are used, chosen at random; 0 and `None` are all. Only with
     /// `mongodb+srv://`.
     pub srv_max_hosts: Option<u32>,
+    /// `srvAllowedHostsSuffix`: the domain that the servers named by SRV records have to be below, in the place of the
+    /// domain of the connection string's host. It has two parts at least: a top-level domain is anybody's. `None`: the
+    /// host's own domain. Only with `mongodb+srv://`.
+    pub srv_allowed_hosts_suffix: Option<String>,
     /// `srvServiceName`: the service whose SRV records are looked up. `None` is `mongodb`. Only with `mongodb+srv://`.
     pub srv_service_name: Option<String>,
     /// What a connection string has stated though it is also the default: DNS does not change it.
@@ -150,6 +154,7 @@ impl Default for ClientOptions {
             pool: PoolOptions::default(),
             proxy: ProxyOptions::default(),
             srv_max_hosts: None,
+            srv_allowed_hosts_suffix: None,
             srv_service_name: None,
             stated: Stated::default(),
         }

@@ -32,7 +32,9 @@ impl ClientOptions {
     /// "URI Validation".
     pub(super) fn validate_srv(&self) -> Result<(), UriError> {
         let Some(host) = &self.srv_host else {
-            let option = if self.srv_max_hosts.is_some() {
+            let option = if self.srv_allowed_hosts_suffix.is_some() {
+                "srvAllowedHostsSuffix"
+            } else if self.srv_max_hosts.is_some() {
                 "srvMaxHosts"
             } else if self.srv_service_name.is_some() {
                 "srvServiceName"
@@ -55,6 +57,9 @@ impl ClientOptions {
                 .name,
         ) {
             return Err(UriError::new(UriPlace::Host { number: 1 }, "it is too long"));
+        }
+        if let Some(suffix) = &self.srv_allowed_hosts_suffix {
+            check_suffix(suffix).map_err(|reason| UriError::option("srvAllowedHostsSuffix", reason))?;
         }
         if self.direct_connection == Some(true) {
             return Err(UriError::option("directConnection", "contradicts mongodb+srv"));
@@ -116,6 +121,18 @@ fn check_host(host: &str) -> Result<(), &'static str> {
         return Err(
             "it must be a host name: letters, digits and hyphens, in parts of at most 63 separated by dots",
         );
+    }
+    Ok(())
+}
+
+/// With or without a dot at either end.
+fn check_suffix(text: &str) -> Result<(), &'static str> {
+    let name = crate::dns::without_dots(text);
+    if !crate::dns::is_host_name(name) {
+        return Err("must be a domain's name, such as example.com");
+    }
+    if !name.contains('.') {
+        return Err("must have two parts at least: anybody can have hosts below a top-level domain");
     }
     Ok(())
 }

@@ -5,13 +5,15 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
+use super::spare::Spare;
 use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 
 /// Lends the buffer that a socket is read into, and hands complete frames out as slices of it.
 ///
-/// Small frames share a buffer. A frame that does not fit gets one of exactly its own length, taken only after that
-/// length was found to be legal. Once nobody holds the frames of a buffer any more, it is used again: fresh memory costs
-/// as much as the bytes that are read into it. A buffer that is much too large for the last frame is not.
+/// Small frames share a buffer, which is as large as what came last: a peer that says little costs little. A frame that
+/// does not fit gets one of exactly its own length, taken only after that length was found to be legal. Once nobody holds
+/// the frames of a buffer any more, it is used again: fresh memory costs as much as the bytes that are read into it. A
+/// buffer that is much too large for the last frame is not.
 ///
 /// ```
 /// use changestream_core::wire::FrameReader;
@@ -30,7 +32,9 @@ use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 pub struct FrameReader {
     received: Received,
     /// The buffer whose frames have left, to be used again.
-    lent: Option<Bytes>,
+    spare: Spare,
+    /// What a new buffer that small frames share has room for.
+    room: usize,
     max_message_size: usize,
 }
 
@@ -49,7 +53,8 @@ impl FrameReader {
     pub fn new() -> Self {
         Self {
             received: Received::Filling(BytesMut::new(), 0),
-            lent: None,
+            spare: Spare::default(),
+            room: LEAST_SHARED,
             max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
         }
     }
@@ -128,7 +133,7 @@ impl FrameReader {
         let frame = whole.slice(range.start..range.start + len);
         let rest = range.start + len..range.end;
         if rest.is_empty() {
-            self.keep(whole, len);
+            self.spare.keep(whole, len);
         } else {
             self.received = Received::Leaving(whole, rest);
         }
@@ -138,32 +143,36 @@ impl FrameReader {
     /// Stops filling.
     fn leaving(&mut self) -> (Bytes, Range<usize>) {
         match mem::replace(&mut self.received, Received::Filling(BytesMut::new(), 0)) {
-            Received::Filling(buffer, filled) => (buffer.freeze(), 0..filled),
+            Received::Filling(buffer, filled) => {
+                self.expect_as_much(filled, buffer.len());
+                (buffer.freeze(), 0..filled)
+            }
             Received::Leaving(whole, range) => (whole, range),
         }
     }
 
-    /// Everything has left this buffer. It is kept unless it is much larger than what came last: an idle stream shall
-    /// not hold the memory of its largest batch.
-    fn keep(&mut self, whole: Bytes, last: usize) {
-        let fits = whole.len() <= MOST_KEPT || last >= whole.len() / 8;
-        self.lent = fits.then_some(whole);
+    /// What came at once once may come so again; and more, if there was no room for more.
+    fn expect_as_much(&mut self, filled: usize, room: usize) {
+        if filled > 0 {
+            let expected = if filled == room { filled * 2 } else { filled };
+            self.room = expected.next_power_of_two().clamp(LEAST_SHARED, MOST_SHARED);
+        }
     }
 
     /// Sees to a buffer of at least that many bytes that starts with what was received.
     fn provide(&mut self, wanted: usize) {
         let (whole, range) = self.leaving();
         let pending = whole.get(range).unwrap_or_default();
-        let used_again = self.lent.take().and_then(|lent| lent.try_into_mut().ok());
-        let mut buffer = used_again
-            .filter(|buffer| buffer.len() >= wanted)
-            .unwrap_or_else(|| BytesMut::zeroed(wanted.max(SHARED_BUFFER)));
+        let mut buffer = self
+            .spare
+            .take(wanted)
+            .unwrap_or_else(|| BytesMut::zeroed(wanted.max(self.room)));
         let filled = pending.len();
         if let Some(place) = buffer.get_mut(..filled) {
             place.copy_from_slice(pending);
         }
-        if whole.len() <= MOST_KEPT {
-            self.lent = Some(whole).filter(|whole| !whole.is_empty());
+        if whole.len() <= MOST_SHARED {
+            self.spare.keep(whole, wanted);
         }
         self.received = Received::Filling(buffer, filled);
     }
@@ -189,11 +198,12 @@ impl Default for FrameReader {
     }
 }
 
-/// The buffer that small frames share: what an idle stream keeps.
-const SHARED_BUFFER: usize = 4 << 10;
+/// The smallest buffer that small frames share, and all that an idle stream keeps: room for the answer to a getMore that
+/// found no changes.
+const LEAST_SHARED: usize = 512;
 
-/// The largest buffer that is kept whatever comes.
-const MOST_KEPT: usize = 32 << 10;
+/// The largest one.
+const MOST_SHARED: usize = 16 << 10;
 
 /// How much is read before a frame's length is known; and frames that are larger are read to their end and no further.
 const MOST_AT_ONCE: usize = 64 << 10;

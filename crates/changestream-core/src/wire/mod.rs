@@ -7,13 +7,16 @@
 mod compression;
 mod frame_reader;
 mod message;
+mod spare;
 
+pub(crate) use compression::decompress_into;
 pub use compression::{Compressor, compress, compressor_of, decompress, may_compress};
 pub use frame_reader::FrameReader;
 pub use message::{
     DocumentSequence, Flags, LegacyQuery, LegacyReply, Message, OpMsg, WireError, encode_op_msg,
     encode_op_query, encode_op_reply,
 };
+pub(crate) use spare::Spare;
 
 /// Bytes of the header that each message starts with: length, requestID, responseTo, opCode.
 pub const HEADER_LEN: usize = 16;

@@ -118,6 +118,22 @@ fn a_session_in_which_the_network_failed_is_not_used_again() {
 }
 
 #[test]
+fn a_read_is_tried_again_in_the_session_in_which_the_network_failed() {
+    let mut network = warm();
+    network.run(ping(), plain().retryable_read(true));
+    let before = network.expect("a:1", "ping");
+    network.disconnect("a:1");
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let again = network.expect("a:1", "ping");
+    assert_eq!(before.command.get("lsid"), again.command.get("lsid"));
+    network.answer(&again, &ok());
+    assert!(reply(&mut network).is_ok());
+    network.run(ping(), plain());
+    let after = network.expect("a:1", "ping");
+    assert_ne!(before.command.get("lsid"), after.command.get("lsid"));
+}
+
+#[test]
 fn a_session_of_the_users_goes_along_and_is_not_ended() {
     let session = Session::new(&mut Random::new([1; 32]));
     let mut network = Network::for_commands(SET, |_| {});

@@ -151,6 +151,37 @@ fn a_server_that_is_not_below_the_domain_is_not_connected_to() {
     }
 }
 
+/// srvAllowedHostsSuffix: servers may be elsewhere, but below the domain that the user names.
+#[test]
+fn servers_may_be_below_another_domain_that_the_user_allows() {
+    for suffix in [
+        "example.com",
+        ".example.com",
+        ".EXAMPLE.com.",
+        "mongo.example.com",
+    ] {
+        let mut network = Network::new(&format!(
+            "mongodb+srv://db.corp.test/?srvAllowedHostsSuffix={suffix}"
+        ));
+        resolve(
+            &mut network,
+            "db.corp.test",
+            srv(&[("a.Mongo.example.com.", 1)]),
+            NO_TXT,
+        );
+        assert_eq!(network.addresses(), ["a.mongo.example.com:1"], "{suffix}");
+    }
+    // The host's own domain is not allowed any more, nor is what only ends alike.
+    for target in ["a.corp.test", "a.evilexample.com", "example.com"] {
+        let uri = "mongodb+srv://db.corp.test/?srvAllowedHostsSuffix=example.com";
+        let fault = fault_of(uri, "db.corp.test", srv(&[(target, 1)]), NO_TXT);
+        let DnsFault::ForeignHost { host, domain, .. } = fault else {
+            panic!("{target}: {fault:?}")
+        };
+        assert_eq!((host.as_str(), domain.as_str()), (target, "example.com"));
+    }
+}
+
 #[test]
 fn the_host_itself_may_be_among_the_servers_where_it_has_three_parts() {
     let mut network = Network::new("mongodb+srv://blogs.mongodb.com");

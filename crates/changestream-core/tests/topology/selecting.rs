@@ -64,7 +64,8 @@ fn only_servers_near_the_fastest_one_are_chosen() {
 #[test]
 fn of_two_servers_the_less_loaded_one_is_always_chosen_whichever_is_drawn_first() {
     let world = sharded();
-    let servers: Vec<_> = world.topology.description().servers.values().take(2).collect();
+    let servers = world.topology.description().servers.values().take(2);
+    let servers: Vec<&ServerDescription> = servers.map(AsRef::as_ref).collect();
     let mut random = Random::new([0; 32]);
     for idle in [address("a"), address("b")] {
         for _ in 0..100 {

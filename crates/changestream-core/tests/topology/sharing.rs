@@ -1,6 +1,7 @@
 //! What several streams of one client tell each other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bson::oid::ObjectId;
 use bson::{RawDocumentBuf, rawdoc};
@@ -181,7 +182,7 @@ fn expect_not_older(before: &Snapshot, after: &Snapshot, news: &Snapshot) {
     };
     assert!(election(after) >= election(before));
     assert!(election(after) >= election(news));
-    let servers = |snapshot: &Snapshot| -> BTreeMap<ServerAddress, ServerDescription> {
+    let servers = |snapshot: &Snapshot| -> BTreeMap<ServerAddress, Arc<ServerDescription>> {
         snapshot.description().servers.clone()
     };
     let earlier = servers(before);

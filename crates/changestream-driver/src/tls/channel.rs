@@ -19,6 +19,10 @@ pub(crate) struct Channel<C> {
     /// What was read from the socket; the range is still to be handed to the session.
     incoming: Box<[u8]>,
     unprocessed: Range<usize>,
+    /// How large `incoming` is to be: large while much comes, small while little does.
+    room: usize,
+    /// Why the socket cannot be read. What came before it is read first.
+    broken: Option<io::Error>,
     /// Why nothing more can be received. What came before it is read first.
     fault: Option<String>,
 }
@@ -29,8 +33,10 @@ impl<C> Channel<C> {
             socket,
             tls,
             peer,
-            incoming: vec![0; INCOMING].into_boxed_slice(),
+            incoming: Box::default(),
             unprocessed: 0..0,
+            room: LEAST_INCOMING,
+            broken: None,
             fault: None,
         }
     }
@@ -57,24 +63,57 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
         again_later(cx)
     }
 
-    /// Reads what the peer wrote: at least one byte, or the end.
+    /// Reads what the peer wrote: at least one byte, or the end; more than one record's, as long as there is room for it and
+    /// more to be had.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         // Answers of the session's own. If they cannot be written, the next who writes is told.
         let _ = self.poll_send(cx);
+        let mut filled = 0;
         for _ in 0..ROUNDS {
-            match self.tls.reader().read(buffer) {
+            let rest = buffer.get_mut(filled..).unwrap_or_default();
+            match self.tls.reader().read(rest) {
+                Ok(len) if len > 0 => {
+                    filled += len;
+                    if len == rest.len() {
+                        break;
+                    }
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What came before the end is read first; the end is still there then.
+                _ if filled > 0 => break,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Poll::Ready(Err(io::Error::new(error.kind(), BROKEN_OFF)));
                 }
                 result => return Poll::Ready(result),
             }
+            if filled > 0 && !self.has_more() {
+                break;
+            }
             if let Some(fault) = &self.fault {
                 return Poll::Ready(Err(failed(fault)));
             }
-            ready!(self.poll_receive(cx))?;
+            if let Some(error) = self.broken.take() {
+                return Poll::Ready(Err(error));
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) if filled > 0 => self.broken = Some(error),
+                Poll::Pending if filled > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if filled > 0 {
+            return Poll::Ready(Ok(filled));
         }
         again_later(cx)
+    }
+
+    /// Whether more of the peer's bytes are here, or likely to be in the socket.
+    fn has_more(&self) -> bool {
+        let was_full = self.unprocessed.end == self.incoming.len();
+        self.fault.is_none() && self.broken.is_none() && (!self.unprocessed.is_empty() || was_full)
     }
 
     /// Encrypts as much as the session takes, and writes what the socket takes of that.
@@ -123,10 +162,16 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
     /// that is small.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unprocessed.is_empty() {
+            if self.incoming.len() != self.room {
+                self.incoming = vec![0; self.room].into_boxed_slice();
+            }
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut self.incoming));
             match self.in_handshake(read)? {
                 0 if self.tls.is_handshaking() => return Poll::Ready(Err(failed(CLOSED_IN_HANDSHAKE))),
-                len => self.unprocessed = 0..len,
+                len => {
+                    self.unprocessed = 0..len;
+                    self.expect_as_much(len);
+                }
             }
         }
         let mut bytes = self.incoming.get(self.unprocessed.clone()).unwrap_or_default();
@@ -139,6 +184,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Channel<C> {
         // An answer, or the alert that tells the peer what is wrong.
         let _ = self.poll_flush(cx);
         Poll::Ready(Ok(()))
+    }
+
+    /// Fewer reads while much comes, less memory while little does.
+    fn expect_as_much(&mut self, len: usize) {
+        if len == self.incoming.len() {
+            self.room = (2 * self.incoming.len()).min(MOST_INCOMING);
+        } else if len < self.incoming.len() / 4 {
+            self.room = (self.incoming.len() / 2).max(LEAST_INCOMING);
+        }
     }
 
     /// A connection that is cut off in the handshake says as much about the server as one that ends properly.
@@ -198,8 +252,11 @@ fn failed(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Two records of the largest kind (RFC 8446, section 5.2).
-const INCOMING: usize = 32 << 10;
+/// What an idle connection keeps.
+const LEAST_INCOMING: usize = 2 << 10;
+
+/// Four records of the largest kind (RFC 8446, section 5.2).
+const MOST_INCOMING: usize = 64 << 10;
 
 /// How often in one poll the session is handed bytes that bring no data. A record takes a few.
 const ROUNDS: usize = 64;

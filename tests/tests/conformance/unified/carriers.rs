@@ -148,7 +148,7 @@ pub(super) fn on_collection(
         }
         _ => return Ok(None),
     };
-    let is_read = READS.contains(&operation.name.as_str());
+    let is_read = READS.contains(&operation.name.as_str()) && !writes_its_result(&command);
     let mut carrier = arguments.finish(command, result, database, is_read, entities)?;
     if !is_read {
         let own = collection
@@ -175,6 +175,16 @@ pub(super) fn on_collection(
         carrier.command.read_preference = Some(read_preference(preference)?);
     }
     Ok(Some(carrier))
+}
+
+/// Whether it is an aggregate that ends in a collection, which is no read that may be retried.
+fn writes_its_result(command: &Document) -> bool {
+    let stages = command
+        .get_array("pipeline")
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let last = stages.last().and_then(Bson::as_document);
+    last.is_some_and(|stage| stage.contains_key("$out") || stage.contains_key("$merge"))
 }
 
 type Parts = Result<(Document, Shape), Fault>;

@@ -71,54 +71,105 @@ impl Environment {
         self.topology != Topology::LoadBalanced || numbers(self.version) >= vec![5, 0, 0]
     }
 
-    fn meets(&self, requirement: &Requirement) -> bool {
+    /// The first thing that it lacks of what a requirement asks for.
+    fn lacks(&self, requirement: &Requirement) -> Option<Lack> {
         let version = numbers(self.version);
         let at_least = |bound: &String| version >= numbers(bound);
         let at_most = |bound: &String| version <= numbers(bound);
         let is_one = |names: &Vec<String>| names.iter().any(|name| self.topology.is(name));
-        requirement.min_server_version.as_ref().is_none_or(at_least)
-            && requirement.max_server_version.as_ref().is_none_or(at_most)
-            && requirement.topologies.as_ref().is_none_or(is_one)
-            && requirement.auth.is_none_or(|auth| auth == self.auth)
-            && requirement.serverless.as_deref() != Some("require")
-            && requirement.csfle.as_ref().is_none_or(|csfle| csfle == false)
-            && requirement.server_parameters.as_ref().is_none_or(|parameters| {
-                let holds = |(name, value): (&String, &serde_json::Value)| {
-                    PARAMETERS.iter().any(|(known, is)| name == known && value == *is)
-                };
-                parameters.iter().all(holds)
-            })
-            && requirement
-                .auth_mechanism
-                .as_deref()
-                .is_none_or(|mechanism| self.auth && mechanism.starts_with("SCRAM-SHA-"))
+        let is_set = |(name, value): (&String, &serde_json::Value)| {
+            PARAMETERS.iter().any(|(known, is)| name == known && value == *is)
+        };
+        let is_scram = |mechanism: &String| self.auth && mechanism.starts_with("SCRAM-SHA-");
+        let parameters = requirement.server_parameters.as_ref();
+        let holds = [
+            (
+                Lack::Encryption,
+                requirement.csfle.as_ref().is_none_or(|csfle| csfle == false),
+            ),
+            (
+                Lack::Serverless,
+                requirement.serverless.as_deref() != Some("require"),
+            ),
+            (Lack::Topology, requirement.topologies.as_ref().is_none_or(is_one)),
+            (
+                Lack::Parameters,
+                parameters.is_none_or(|parameters| parameters.iter().all(is_set)),
+            ),
+            (
+                Lack::Users,
+                requirement.auth.is_none_or(|auth| auth == self.auth)
+                    && requirement.auth_mechanism.as_ref().is_none_or(is_scram),
+            ),
+            (
+                Lack::Version,
+                requirement.min_server_version.as_ref().is_none_or(at_least)
+                    && requirement.max_server_version.as_ref().is_none_or(at_most),
+            ),
+        ];
+        holds.into_iter().find(|(_, holds)| !holds).map(|(lack, _)| lack)
+    }
+
+    /// What it lacks of the best of several alternatives; nothing if it is one of them, or if there are none.
+    fn lacks_of(&self, alternatives: &[Requirement]) -> Option<Lack> {
+        // Nothing is less than anything.
+        alternatives.iter().map(|one| self.lacks(one)).min().flatten()
+    }
+}
+
+/// What a deployment lacks that a test requires, the nearest first: what comes later is looked at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lack {
+    Version,
+    Users,
+    Parameters,
+    Topology,
+    Serverless,
+    Encryption,
+}
+
+impl Lack {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Version => "no server of a version that it requires is simulated",
+            Self::Users => "no simulated deployment has the users that it requires",
+            Self::Parameters => "no simulated server has the parameters that it requires",
+            Self::Topology => "no simulated deployment is of a topology that it requires",
+            Self::Serverless => "no serverless deployment is simulated",
+            Self::Encryption => "client-side encryption is not built",
+        }
     }
 }
 
 /// The deployments that a test of a file admits: of each topology every server version, with users only where they are
 /// asked for.
 pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec<Environment>, Fault> {
-    let admits = |environment: &Environment| {
-        [file, test].into_iter().all(|requirements| {
-            requirements.is_empty() || requirements.iter().any(|one| environment.meets(one))
-        })
-    };
     let mut environments = Vec::new();
+    let mut nearest = None;
     for topology in Topology::ALL {
         for version in VERSIONS {
-            let found = [false, true]
-                .into_iter()
-                .map(|auth| Environment {
+            for auth in [false, true] {
+                let environment = Environment {
                     topology,
                     version,
                     auth,
-                })
-                .find(|environment| environment.exists() && admits(environment));
-            environments.extend(found);
+                };
+                if !environment.exists() {
+                    continue;
+                }
+                // Both lists count: what the worse one lacks.
+                match environment.lacks_of(file).max(environment.lacks_of(test)) {
+                    None => {
+                        environments.push(environment);
+                        break;
+                    }
+                    Some(lack) => nearest = Some(nearest.map_or(lack, |known: Lack| known.min(lack))),
+                }
+            }
         }
     }
     if environments.is_empty() {
-        return Err(unsupported("no simulated deployment is what it requires"));
+        return Err(unsupported(nearest.map_or("nothing is simulated", Lack::reason)));
     }
     Ok(environments)
 }

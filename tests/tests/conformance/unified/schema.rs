@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::fault::{Fault, failed};
+use super::fault::{Fault, UNKNOWN, failed, unsupported};
 
 type Map = serde_json::Map<String, Value>;
 
@@ -23,22 +23,33 @@ pub(super) struct TestFile {
     pub(super) create_entities: Vec<EntityDefinition>,
     #[serde(default)]
     pub(super) initial_data: Vec<CollectionData>,
-    pub(super) tests: Vec<Test>,
+    /// Read one by one: what only one of them uses keeps no other from being run.
+    tests: Vec<Value>,
     #[serde(rename = "_yamlAnchors")]
     _yaml_anchors: Option<Value>,
 }
 
 impl TestFile {
-    /// Reads a file.
+    /// Reads a file and one of its tests.
     ///
     /// # Errors
-    /// The schema's version is not supported, or the file does not keep to the schema.
-    pub(super) fn parse(content: &Value) -> Result<Self, Fault> {
-        let version = content["schemaVersion"].as_str().unwrap_or_default();
-        if !is_supported(version) {
-            return Err(failed(format!("the schema version {version} is not supported")));
+    /// The file does not keep to the schema, or is of a version of it that is newer than what is known here. A newer minor
+    /// version only adds to it: what uses nothing of that runs.
+    pub(super) fn parse(content: &Value, index: usize) -> Result<(Self, Test), Fault> {
+        let text = content["schemaVersion"].as_str().unwrap_or_default();
+        let unknown = || unsupported(format!("{UNKNOWN} the version {text} of the schema"));
+        let (major, minor) = version(text).ok_or_else(|| failed(format!("{text:?} is no schema version")))?;
+        if major != MAJOR {
+            return Err(unknown());
         }
-        Self::deserialize(content).map_err(|error| failed(format!("breaks the schema: {error}")))
+        let fault = |error: serde_json::Error| match minor > NEWEST_MINOR {
+            true => unknown(),
+            false => failed(format!("breaks the schema: {error}")),
+        };
+        let file = Self::deserialize(content).map_err(fault)?;
+        let test = file.tests.get(index).ok_or_else(|| failed("it has no tests"))?;
+        let test = Test::deserialize(test).map_err(fault)?;
+        Ok((file, test))
     }
 }
 
@@ -165,8 +176,18 @@ pub(super) struct Inherited {
 pub(super) struct SessionDefinition {
     pub(super) id: String,
     pub(super) client: String,
-    #[serde(rename = "sessionOptions")]
-    _session_options: Option<Map>,
+    #[serde(default)]
+    session_options: Map,
+}
+
+impl SessionDefinition {
+    pub(super) fn is_snapshot(&self) -> bool {
+        self.session_options.get("snapshot") == Some(&Value::Bool(true))
+    }
+
+    pub(super) fn is_causal(&self) -> bool {
+        self.session_options.get("causalConsistency") != Some(&Value::Bool(false))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -247,13 +268,13 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>
     Value::deserialize(deserializer).map(Some)
 }
 
-fn is_supported(text: &str) -> bool {
-    version(text).is_some_and(|(major, minor)| major == MAJOR && minor <= NEWEST_MINOR)
-}
-
+/// Major and minor version; there may be a patch.
 fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.split('.').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
+    match numbers.ok()?.as_slice() {
+        [major, minor] | [major, minor, _] => Some((*major, *minor)),
+        _ => None,
+    }
 }
 
 const MAJOR: u32 = 1;

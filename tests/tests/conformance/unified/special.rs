@@ -37,7 +37,11 @@ impl Runner<'_> {
                 self.set_fail_point(client, document(argument("failPoint")?)?)
             }
             "wait" => {
-                self.wait(milliseconds(argument("ms")?)?);
+                let time = milliseconds(argument("ms")?)?;
+                if time > LONGEST_WAIT {
+                    return Err(unsupported(format!("the runner does not wait for {time:?}")));
+                }
+                self.wait(time);
                 Ok(())
             }
             "waitForEvent" => {
@@ -151,11 +155,17 @@ impl Runner<'_> {
                     };
                     (&collection.id, Entity::Collection(Box::new(entity)))
                 }
+                EntityDefinition::Session(session) if session.is_snapshot() => {
+                    return Err(unsupported(
+                        "snapshot sessions are not built: no change stream reads a snapshot",
+                    ));
+                }
                 EntityDefinition::Session(session) => {
                     self.entities.client(&session.client)?;
                     self.sessions += 1;
+                    let own = changestream_core::Session::with_id([self.sessions; 16]);
                     let entity = SessionEntity {
-                        session: changestream_core::Session::with_id([self.sessions; 16]),
+                        session: own.causally_consistent(session.is_causal()),
                     };
                     (&session.id, Entity::Session(entity))
                 }
@@ -409,6 +419,8 @@ fn count(value: &Value) -> Result<usize, Fault> {
 
 /// As long as the test format lets a runner wait for an event.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// Longer than any test waits on purpose.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const WAIT_STEP: Duration = Duration::from_millis(10);
 
 /// Operations of the test runner that are about transactions, indexes and loops.

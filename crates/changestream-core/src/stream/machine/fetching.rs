@@ -114,6 +114,7 @@ impl StreamMachine {
             self.stats.empty_batches += 1;
             if self.inbox.batches().next().is_none() {
                 self.position.advanced(token.clone());
+                self.inbox.shrink();
             }
             self.inbox.push(Item::Idle {
                 token,

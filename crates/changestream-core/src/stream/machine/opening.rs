@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Flight, Goal, Live, State, StreamMachine};
 use crate::client::{Demand, Resuming, Update};
 use crate::options::ResumePolicy;
+use crate::random::Random;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
 use crate::stream::resumable::{BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay};
@@ -97,7 +98,7 @@ impl StreamMachine {
             if goal.retries <= PROMPT_RETRIES {
                 return self.select(goal);
             }
-            let pause = PAUSE.mul_f64(self.random.fraction());
+            let pause = PAUSE.mul_f64(self.random.draw(Random::fraction));
             self.state = State::BackingOff(goal, now + pause);
             return;
         }
@@ -128,7 +129,7 @@ impl StreamMachine {
     }
 
     pub(super) fn overload_delay(&mut self, attempt: u32, base: Option<Duration>) -> Duration {
-        overload_delay(attempt, base, &mut self.random)
+        self.random.draw(|random| overload_delay(attempt, base, random))
     }
 
     /// Opening or resuming has failed for good by the specification. A policy may let it be tried again later.
@@ -184,7 +185,7 @@ impl StreamMachine {
         let ceiling = BACKOFF_BASE
             .saturating_mul(1 << exponent.min(16))
             .min(BACKOFF_MAX);
-        ceiling.mul_f64(self.random.fraction())
+        ceiling.mul_f64(self.random.draw(Random::fraction))
     }
 }
 

@@ -1,9 +1,12 @@
 //! OP_COMPRESSED: a message whose operation is compressed (the specification of that name).
 
 mod libraries;
+#[cfg(any(feature = "zlib", feature = "zstd"))]
+mod pool;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::spare::Spare;
 use super::{HEADER_LEN, WireError};
 
 /// A compression of wire messages.
@@ -110,6 +113,15 @@ pub fn compressor_of(frame: &Bytes) -> Option<u8> {
 /// The frame is no OP_COMPRESSED, is cut short, declares an illegal size, holds another operation than OP_MSG, its
 /// compressor is unknown or not built in, or its content is not what was declared.
 pub fn decompress(frame: &Bytes, max_message_size: usize) -> Result<Bytes, WireError> {
+    decompress_into(&mut Spare::default(), frame, max_message_size)
+}
+
+/// As [`decompress`], into the spare memory if it has room, which the message's then is again.
+pub(crate) fn decompress_into(
+    spare: &mut Spare,
+    frame: &Bytes,
+    max_message_size: usize,
+) -> Result<Bytes, WireError> {
     let mut prefix = frame
         .get(..PREFIX_LEN)
         .ok_or(WireError::Truncated("OP_COMPRESSED"))?;
@@ -147,8 +159,8 @@ pub fn decompress(frame: &Bytes, max_message_size: usize) -> Result<Bytes, WireE
     if compressor.is_none() && content.len() != length - HEADER_LEN {
         return Err(WireError::Inflated { compressor: "noop" });
     }
-    let mut out = BytesMut::zeroed(length);
-    let (mut header, operation) = out.split_at_mut(HEADER_LEN);
+    let mut out = spare.take(length).unwrap_or_else(|| BytesMut::zeroed(length));
+    let (mut header, operation) = out[..length].split_at_mut(HEADER_LEN);
     header.put_i32_le(message_length);
     header.put_i32_le(request_id);
     header.put_i32_le(response_to);
@@ -157,7 +169,12 @@ pub fn decompress(frame: &Bytes, max_message_size: usize) -> Result<Bytes, WireE
         None => operation.copy_from_slice(content),
         Some(compressor) => libraries::inflate(compressor, content, operation)?,
     }
-    Ok(out.freeze())
+    let whole = out.freeze();
+    let message = whole.slice(..length);
+    if length > SMALL {
+        spare.keep(whole, length);
+    }
+    Ok(message)
 }
 
 /// Whether a command may be compressed: those of the handshake, and those that carry secrets, may not
@@ -167,6 +184,9 @@ pub fn may_compress(command_name: &str) -> bool {
         .iter()
         .any(|name| name.eq_ignore_ascii_case(command_name))
 }
+
+/// Memory of messages up to this length is not kept: taking it costs little.
+const SMALL: usize = 4 << 10;
 
 const OP_COMPRESSED: i32 = 2012;
 /// The header, originalOpcode, uncompressedSize and compressorId.
