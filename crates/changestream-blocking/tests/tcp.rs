@@ -123,7 +123,7 @@ fn a_stream_moves_to_another_thread() {
 #[test]
 fn nobody_listening_is_an_error_after_the_selection_time() {
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
+    let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()

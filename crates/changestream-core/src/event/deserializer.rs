@@ -61,7 +61,9 @@ impl<'de> Value<'de> {
 
     /// Has the library do it: by way of the document that the value stands in, since it takes nothing smaller.
     fn by_library<V: Visitor<'de>>(self, how: How, visitor: V) -> Result<V::Value> {
-        let stepped_through = self.place.map_or(self.element.bytes(), |(whole, _)| whole);
+        let stepped_through = self
+            .place
+            .map_or_else(|| self.element.bytes(), |(whole, _)| whole);
         // The library goes as deep as it has to.
         if nests_too_deep(RawDocument::from_bytes(stepped_through)?) {
             return Err(malformed("what nests too deep"));
