@@ -66,12 +66,37 @@ impl Codec {
         Ok(out)
     }
 
+    /// What inflates with it.
+    ///
+    /// # Errors
+    /// The codec fails.
+    pub fn inflater(self) -> io::Result<Inflater> {
+        Ok(match self {
+            Self::Snappy => Inflater::Snappy,
+            Self::Zlib => Inflater::Zlib(flate2::Decompress::new(true)),
+            Self::Zstd => Inflater::Zstd(zstd::bulk::Decompressor::new()?),
+        })
+    }
+}
+
+/// A codec's working memory, set up once.
+#[expect(missing_debug_implementations, reason = "zstd's has none")]
+pub enum Inflater {
+    /// Of snappy: none.
+    Snappy,
+    /// Of zlib.
+    Zlib(flate2::Decompress),
+    /// Of zstd.
+    Zstd(zstd::bulk::Decompressor<'static>),
+}
+
+impl Inflater {
     /// Inflates an OP_COMPRESSED into this memory, as if it had come uncompressed but for its header. The memory grows to the
     /// largest message and stays; the message's length is returned.
     ///
     /// # Errors
     /// It is none, or the codec fails.
-    pub fn inflate(self, message: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+    pub fn inflate(&mut self, message: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
         let (len, content) = (HEADER + wire::len(message, HEADER + 4), message.get(PREFIX..));
         let content = content.ok_or(io::ErrorKind::InvalidData)?;
         if out.len() < len {
@@ -80,12 +105,12 @@ impl Codec {
         let place = &mut out[HEADER..len];
         let filled = match self {
             Self::Snappy => snap::raw::Decoder::new().decompress(content, place)?,
-            Self::Zlib => {
-                let mut decompress = flate2::Decompress::new(true);
+            Self::Zlib(decompress) => {
+                decompress.reset(true);
                 decompress.decompress(content, place, flate2::FlushDecompress::Finish)?;
                 usize::try_from(decompress.total_out()).unwrap_or(0)
             }
-            Self::Zstd => zstd::bulk::decompress_to_buffer(content, place)?,
+            Self::Zstd(decompressor) => decompressor.decompress_to_buffer(content, place)?,
         };
         if filled + HEADER == len {
             Ok(len)

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod codec;
 pub mod events;
 #[cfg(feature = "layers")]
+pub mod layered;
 pub mod limit;
 pub mod replay;
 pub mod report;

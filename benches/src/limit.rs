@@ -2,13 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 
 use bson::{RawDocumentBuf, rawdoc};
 
-use crate::codec::Codec;
 use crate::report::Report;
-use crate::tls;
 use crate::wire::{self, BODY, HEADER};
 
 /// What a loop does with the events of a reply.
@@ -20,91 +17,68 @@ pub enum Kind {
     Touch,
     /// Steps over them as they arrive, through a buffer that never holds a whole reply.
     Stream,
-    /// Nothing: inflates one compressed reply again and again.
-    Inflate(Codec),
-}
-
-/// How a loop comes by its messages.
-#[derive(Clone, Copy, Debug)]
-pub enum Way<'a> {
-    /// As they are.
-    Plain,
-    /// By TLS, trusting the authority in that file.
-    Tls(&'a Path),
-    /// Compressed.
-    Codec(Codec),
 }
 
 /// Reads that many events from a replaying server, and reports.
 ///
 /// # Errors
 /// The connection fails.
-pub fn run(address: &str, way: Way<'_>, kind: Kind, events: u64, latency: bool) -> io::Result<String> {
+pub fn run(address: &str, kind: Kind, events: u64, latency: bool) -> io::Result<String> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
-    match way {
-        Way::Plain => read(socket, None, kind, events, latency),
-        Way::Tls(authority) => read(tls::connect(authority, socket)?, None, kind, events, latency),
-        Way::Codec(codec) => read(socket, Some(codec), kind, events, latency),
-    }
+    read(socket, None, kind, events, latency)
 }
 
-fn read<S: Read + Write>(
+/// What makes a message of one that is compressed, in that memory; its length.
+pub(crate) type Inflate<'a> = &'a mut dyn FnMut(&[u8], &mut Vec<u8>) -> io::Result<usize>;
+
+/// The same over that socket.
+pub(crate) fn read<S: Read + Write>(
     mut socket: S,
-    codec: Option<Codec>,
+    mut inflate: Option<Inflate<'_>>,
     kind: Kind,
     events: u64,
     latency: bool,
 ) -> io::Result<String> {
     let mut reply = Vec::new();
-    ask(&mut socket, &rawdoc! { "hello": 1, "$db": "admin" })?;
-    read_reply(&mut socket, &mut reply)?;
-    let stage = rawdoc! { "$changeStream": {} };
-    ask(
-        &mut socket,
-        &rawdoc! { "aggregate": "events", "pipeline": [stage], "cursor": {}, "$db": "bench" },
-    )?;
-    read_reply(&mut socket, &mut reply)?;
-    let body = rawdoc! { "getMore": 7_000_000_007_i64, "collection": "events", "$db": "bench" };
-    let request = wire::op_msg(1, 0, &body);
+    let request = open(&mut socket, &mut reply)?;
     let mut report = Report::new(match kind {
         Kind::Step => "limit",
         Kind::Touch => "limit-touch",
         Kind::Stream => "limit-stream",
-        Kind::Inflate(_) => "codec",
     });
     if kind == Kind::Stream {
         stream(&mut socket, &request, events, &mut report)?;
         return Ok(report.finish());
     }
     let mut inflated = Vec::new();
-    if let Kind::Inflate(codec) = kind {
-        socket.write_all(&request)?;
-        let len = read_reply(&mut socket, &mut reply)?;
-        let inflate = |inflated: &mut Vec<u8>| codec.inflate(&reply[..len], inflated);
-        inflate(&mut inflated)?;
-        let mut batch = Report::new("codec");
-        walk(&inflated, Kind::Step, events, false, &mut batch);
-        report = Report::new("codec");
-        while report.events() < events {
-            inflate(&mut inflated)?;
-            for _ in 0..batch.events() {
-                report.event(0, None);
-            }
-        }
-        return Ok(report.finish());
-    }
     while report.events() < events {
         socket.write_all(&request)?;
-        let mut len = read_reply(&mut socket, &mut reply)?;
-        if let Some(codec) = codec {
-            len = codec.inflate(&reply[..len], &mut inflated)?;
-            walk(&inflated[..len], kind, events, latency, &mut report);
-            continue;
-        }
-        walk(&reply[..len], kind, events, latency, &mut report);
+        let len = read_reply(&mut socket, &mut reply)?;
+        let message = match &mut inflate {
+            None => &reply[..len],
+            Some(inflate) => {
+                let len = inflate(&reply[..len], &mut inflated)?;
+                &inflated[..len]
+            }
+        };
+        walk(message, kind, events, latency, &mut report);
     }
     Ok(report.finish())
+}
+
+/// Opens a cursor; the request for its batches.
+pub(crate) fn open(socket: &mut (impl Read + Write), reply: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    ask(socket, &rawdoc! { "hello": 1, "$db": "admin" })?;
+    read_reply(socket, reply)?;
+    let stage = rawdoc! { "$changeStream": {} };
+    ask(
+        socket,
+        &rawdoc! { "aggregate": "events", "pipeline": [stage], "cursor": {}, "$db": "bench" },
+    )?;
+    read_reply(socket, reply)?;
+    let body = rawdoc! { "getMore": 7_000_000_007_i64, "collection": "events", "$db": "bench" };
+    Ok(wire::op_msg(1, 0, &body))
 }
 
 fn ask(socket: &mut impl Write, body: &RawDocumentBuf) -> io::Result<()> {
@@ -112,7 +86,7 @@ fn ask(socket: &mut impl Write, body: &RawDocumentBuf) -> io::Result<()> {
 }
 
 /// The reply's length; the buffer never shrinks.
-fn read_reply(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) fn read_reply(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut header = [0; HEADER];
     socket.read_exact(&mut header)?;
     let len = wire::len(&header, 0);
@@ -125,7 +99,7 @@ fn read_reply(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize>
 }
 
 /// The prepared replies have `cursor.nextBatch` first.
-fn walk(reply: &[u8], kind: Kind, most: u64, latency: bool, report: &mut Report) {
+pub(crate) fn walk(reply: &[u8], kind: Kind, most: u64, latency: bool, report: &mut Report) {
     let mut at = FIRST_EVENT;
     while reply.get(at) == Some(&3) && report.events() < most {
         at += 1;

@@ -143,7 +143,7 @@ impl<'s, S: Read + Write> Conversation<'s, S> {
         {
             let numbers = self.request.get(..HEADER).unwrap_or_default().to_vec();
             let mut inflated = Vec::new();
-            codec.inflate(&self.request, &mut inflated)?;
+            codec.inflater()?.inflate(&self.request, &mut inflated)?;
             inflated[..HEADER].copy_from_slice(&numbers);
             patch(&mut inflated, 12, &wire::OP_MSG.to_le_bytes());
             self.request = inflated;

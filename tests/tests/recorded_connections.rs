@@ -227,7 +227,7 @@ impl Replay {
             load_balanced: false,
             tls: false,
             connect_timeout: Duration::from_secs(10),
-            metadata: ClientMetadata::new(),
+            metadata: ClientMetadata::new().into(),
             server_api: None,
             compressors: Compressor::ALL.to_vec(),
             zlib_level: None,

@@ -11,6 +11,7 @@ mod conformance;
 mod deny;
 mod fuzz;
 mod simulation;
+mod soak;
 mod tidy;
 mod weight;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
         ["sim", rest @ ..] => simulation::run(&root(), rest),
+        ["soak", rest @ ..] => soak::run(&root(), rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -71,6 +73,8 @@ cargo xtask bench [--built] [ROUNDS]  the client beside its peers and bare loops
 cargo xtask bench-smoke [--accept]  instructions an event, against the committed figures; needs valgrind
 cargo xtask sim     streams through storms of faults: [--seeds N] [--seed S] [--minutes M], or [--faults]: whether it
                     finds the mistakes that streams can be told to make
+cargo xtask soak    many streams in one process for minutes, against a deployment full of faults in another:
+                    [--minutes M] [--streams N] [--rate DOCUMENTS_A_SECOND] [--seed S]
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

@@ -5,11 +5,9 @@
     reason = "a program that talks to its user"
 )]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use changestream_benches::codec::Codec;
-use changestream_benches::limit::{self, Kind, Way};
+use changestream_benches::limit::{self, Kind};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,26 +15,17 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
-    let authority = std::env::var_os("BENCH_AUTHORITY").map(PathBuf::from);
-    let codec = std::env::var("BENCH_CODEC").ok();
-    let codec = codec.and_then(|name| Codec::from_name(&name));
-    let way = match (&authority, codec) {
-        (Some(authority), _) => Way::Tls(authority),
-        (None, Some(codec)) => Way::Codec(codec),
-        (None, None) => Way::Plain,
-    };
-    let kind = match (kind.as_str(), codec) {
-        ("step", _) => Kind::Step,
-        ("touch", _) => Kind::Touch,
-        ("stream", _) => Kind::Stream,
-        ("inflate", Some(codec)) => Kind::Inflate(codec),
-        (_, _) => {
+    let kind = match kind.as_str() {
+        "step" => Kind::Step,
+        "touch" => Kind::Touch,
+        "stream" => Kind::Stream,
+        _ => {
             eprintln!("{USAGE}");
             return ExitCode::FAILURE;
         }
     };
     let events = events.parse().unwrap_or(1_000_000);
-    match limit::run(address, way, kind, events, mode == "latency") {
+    match limit::run(address, kind, events, mode == "latency") {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS
@@ -48,5 +37,4 @@ fn main() -> ExitCode {
     }
 }
 
-const USAGE: &str = "limit step|touch|stream|inflate HOST:PORT EVENTS throughput|latency
-BENCH_AUTHORITY=FILE reads by TLS, BENCH_CODEC=snappy|zlib|zstd compressed replies; `inflate` does nothing but that";
+const USAGE: &str = "limit step|touch|stream HOST:PORT EVENTS throughput|latency";

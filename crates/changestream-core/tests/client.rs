@@ -10,8 +10,12 @@ mod network;
 mod closing;
 #[path = "client/commands.rs"]
 mod commands;
+#[path = "client/commands_in_time.rs"]
+mod commands_in_time;
 #[path = "client/contract.rs"]
 mod contract;
+#[path = "client/metadata.rs"]
+mod metadata;
 #[path = "client/monitoring.rs"]
 mod monitoring;
 #[path = "client/rescanning.rs"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bson::Document;
 use changestream_core::client::{ClientMachine, ClientSettings, Snapshot};
-use changestream_core::connection::{ClientMetadata, Environment};
+use changestream_core::connection::{ClientMetadata, DriverInfo, Environment};
 use changestream_core::monitoring::Event;
 use changestream_core::random::Random;
 use changestream_core::uri::{ClientOptions, Warning};
@@ -123,7 +123,6 @@ impl<M: Mode> Client<M> {
             providers: inner.providers.clone(),
             warnings: inner.warnings.clone(),
             knowledge: Knowledge::default(),
-            sources: AtomicU64::new(1),
         });
         Self {
             monitor: self.monitor.clone(),
@@ -135,9 +134,11 @@ impl<M: Mode> Client<M> {
     /// checks of servers, and what becomes known of the deployment. Called once more, it adds another handler.
     ///
     /// The handler runs while a stream is polled, and had better be quick. What it is told holds no secrets of
-    /// authentication. Without a handler the same goes to `tracing`, at level `DEBUG` and with the targets
-    /// `changestream::command`, `changestream::connection` and `changestream::topology`, if these are enabled when a
-    /// stream is opened; documents are cut there after `MONGODB_LOG_MAX_DOCUMENT_LENGTH` (default 1000) characters.
+    /// authentication. With or without a handler the same goes to `tracing`, in the words of the
+    /// [Logging specification](crate::logging), with the targets `changestream::command`, `changestream::connection`,
+    /// `changestream::topology` and `changestream::server_selection`, at level `DEBUG` but for what `INFO` is for: that a
+    /// server is waited for. They have to be enabled when a stream is opened, or when what runs a command is made. Documents
+    /// are cut there after [`log_max_document_length`](ClientOptions::log_max_document_length) characters (default 1000).
     /// Where neither listens, monitoring costs nothing. Resumes are told at level `INFO` by `changestream::stream`.
     ///
     /// ```no_run
@@ -160,6 +161,26 @@ impl<M: Mode> Client<M> {
         self.monitor = self.monitor.and(handler);
         self.commands = Arc::new(Pool::new());
         self
+    }
+
+    /// Adds a library that wraps this one to what servers are told of the client: its name, version and platform, after those
+    /// that are told already. Connections that are made from now on tell it, of streams that are open too; those that stand
+    /// are left as they are. What was added before is not added again.
+    ///
+    /// ```no_run
+    /// # fn example<M: changestream_driver::Mode + Default>() -> Result<(), changestream_driver::Error> {
+    /// use changestream_driver::{Client, DriverInfo};
+    ///
+    /// let client = Client::<M>::new("mongodb://localhost/?replicaSet=rs0")?;
+    /// client.append_metadata(&DriverInfo::new("my-framework").version("2.0"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A text contains `|`, which separates the names.
+    pub fn append_metadata(&self, info: &DriverInfo) -> Result<(), Error> {
+        self.inner.settings.append_metadata(info)
     }
 
     /// Watches the whole deployment, but for its internal databases (server 4.0 and later).
@@ -226,7 +247,7 @@ impl<M: Mode> Client<M> {
             seed,
             crate::Runtime::now(&runtime),
         )?;
-        machine.set_event_source(inner.sources.fetch_add(1, Ordering::Relaxed));
+        machine.set_event_source(SOURCES.fetch_add(1, Ordering::Relaxed));
         let stream = ChangeStream::new(
             runtime,
             machine,
@@ -261,7 +282,7 @@ impl<M: Mode> Client<M> {
         let runtime = self.runtime()?;
         let (snapshot, now) = (self.snapshot(), crate::Runtime::now(&runtime));
         let mut machine = ClientMachine::for_commands(self.settings(), Some(snapshot), random_seed()?, now)?;
-        machine.set_event_source(self.inner.sources.fetch_add(1, Ordering::Relaxed));
+        machine.set_event_source(SOURCES.fetch_add(1, Ordering::Relaxed));
         let (security, monitor) = (self.inner.security.clone(), self.monitor.clone());
         let (servers, providers) = (self.inner.servers.clone(), self.inner.providers.clone());
         Ok(Driver::new(
@@ -298,9 +319,10 @@ struct Inner<M> {
     providers: Providers,
     warnings: Vec<Warning>,
     knowledge: Knowledge,
-    /// The number of the next machine, by which its events are told from those of others.
-    sources: AtomicU64,
 }
+
+/// The number of the next machine of the process, by which its events are told from those of others.
+static SOURCES: AtomicU64 = AtomicU64::new(1);
 
 impl<M: Mode> Inner<M> {
     fn new(mode: M, settings: ClientSettings, given: Given) -> Result<Self, Error> {
@@ -320,16 +342,16 @@ impl<M: Mode> Inner<M> {
             settings: Arc::new(settings),
             warnings,
             knowledge: Knowledge::default(),
-            sources: AtomicU64::new(1),
         })
     }
 }
 
 impl<M: Mode> From<Inner<M>> for Client<M> {
     fn from(inner: Inner<M>) -> Self {
+        let longest = inner.settings.options().log_max_document_length;
         Self {
             inner: Arc::new(inner),
-            monitor: Monitor::default(),
+            monitor: Monitor::new(longest),
             commands: Arc::new(Pool::new()),
         }
     }
@@ -369,8 +391,8 @@ impl<M: Mode> Database<M> {
         Watch::new(self.client.clone(), scope, self.timeout)
     }
 
-    /// The same database with another `timeoutMS` for its streams and those of its collections, see [`Watch::timeout`].
-    /// Zero is no limit.
+    /// The same database with another `timeoutMS` for its commands, its streams and those of its collections, see
+    /// [`Watch::timeout`]. Zero is no limit.
     #[must_use]
     pub fn with_timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(time);
@@ -381,9 +403,12 @@ impl<M: Mode> Database<M> {
     /// reply. Awaited; a result in blocking use.
     ///
     /// It is sent as it is, to the primary, in an implicit session, and never sent again but to an overloaded server: see
-    /// [`run_command_with`](Self::run_command_with) for what else there is. It takes as long as it takes, unless the
-    /// client has a `socketTimeoutMS`. Connections are kept for the next command, of this and any other database of the
-    /// client's.
+    /// [`run_command_with`](Self::run_command_with) for what else there is. Connections are kept for the next command, of
+    /// this and any other database of the client's.
+    ///
+    /// It takes as long as it takes, unless there is a `timeoutMS` (of the client, of the database, or in the options), or
+    /// a `socketTimeoutMS`. With `timeoutMS` the server is told what is left of the time, as the command's `maxTimeMS`: do
+    /// not write one into the command then, it would be there twice, and the server would refuse it.
     ///
     /// ```no_run
     /// # async fn example<R: changestream_driver::Runtime + Clone + Default>() -> Result<(), changestream_driver::Error> {
@@ -398,8 +423,9 @@ impl<M: Mode> Database<M> {
     /// ```
     ///
     /// # Errors
-    /// The server refused, the network failed (whether the command ran is not known then), no server was found, or the
-    /// command says what is for the client to say (`$db`).
+    /// The server refused, the network failed (whether the command ran is not known then), no server was found, the command
+    /// says what is for the client to say (`$db`), or its time was over
+    /// ([`is_timeout`](Error::is_timeout); whether the command ran is not known then either).
     pub fn run_command(&self, command: Document) -> M::Running {
         self.run_command_with(command, CommandOptions::default())
     }
@@ -409,6 +435,8 @@ impl<M: Mode> Database<M> {
     /// # Errors
     /// As [`run_command`](Self::run_command); and where the command says what the options say too.
     pub fn run_command_with(&self, command: Document, options: CommandOptions) -> M::Running {
+        let mut options = options;
+        options.timeout = options.timeout.or(self.timeout);
         M::run(self.client.run(&self.name, &command, options))
     }
 

@@ -88,7 +88,7 @@ mod driver;
 mod either;
 mod endpoint;
 mod layer;
-mod logging;
+pub mod logging;
 mod lookup;
 mod mode;
 mod monitor;

@@ -3,7 +3,7 @@
 pub use bson;
 pub use changestream_core::auth::{AwsCredentials, IdpInfo, OidcRequest, OidcToken};
 pub use changestream_core::client::{ClientSettings, Idle, Resuming};
-pub use changestream_core::connection::ClientMetadata;
+pub use changestream_core::connection::{ClientMetadata, DriverInfo};
 pub use changestream_core::event::{
     ChangeStreamDocument, DecodeError, FieldState, Namespace, NamespaceRef, OperationType, UpdateDescription,
     UpdateDocument,

@@ -10,20 +10,51 @@ mod support;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
+use changestream_driver::{Client, ConnectionString};
 use support::World;
-use support::server::Server;
+use support::server::{Server, URI};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
 #[test]
 fn the_log_names_what_the_specification_names_and_cuts_long_documents() {
     let log = Log::default();
-    tracing::subscriber::with_default(log.clone(), || {
-        let world = World::new(Server::new(1));
-        let watch = world.client().watch().comment("long".repeat(1000));
-        let mut stream = world.run(watch.open()).unwrap();
-        world.run(stream.close()).unwrap();
-    });
+    let watched = |longest: Option<usize>, comment: String| {
+        log.0.lock().unwrap().clear();
+        tracing::subscriber::with_default(log.clone(), || {
+            let world = World::new(Server::new(1));
+            let mut parsed: ConnectionString = URI.parse().unwrap();
+            parsed.options.log_max_document_length = longest;
+            let client = Client::with_mode(world.clone(), parsed.options).unwrap();
+            let mut stream = world.run(client.watch().comment(comment).open()).unwrap();
+            world.run(stream.close()).unwrap();
+        });
+    };
+    let command = || {
+        let lines = log.0.lock().unwrap();
+        let start = "changestream::command Command started ";
+        let line = lines.iter().find(|line| line.starts_with(start)).unwrap();
+        let (_, command) = line.split_once(" command=").unwrap();
+        command.trim_matches('"').replace("\\\"", "\"")
+    };
+
+    // The prose tests of truncation: by an option, within a character, and off.
+    watched(Some(5), String::new());
+    assert_eq!(command(), "{\"agg...");
+    let marked = "\u{1f600}".repeat(100);
+    watched(Some(1_000_000), marked.clone());
+    let all = command();
+    assert!(all.contains(&marked) && all.ends_with('}'), "{all}");
+    let first = all
+        .chars()
+        .position(|character| character == '\u{1f600}')
+        .unwrap();
+    watched(Some(first + 2), marked);
+    assert!(command().ends_with("\u{1f600}\u{1f600}..."), "{}", command());
+
+    watched(None, "long".repeat(1000));
+    let cut = command();
+    assert_eq!(cut.chars().count(), 1003, "{cut}");
     let lines = log.0.lock().unwrap();
     let line = |target: &str, message: &str| {
         let start = format!("{target} {message} ");
@@ -42,7 +73,20 @@ fn the_log_names_what_the_specification_names_and_cuts_long_documents() {
     assert!(command.ends_with("...\""), "{command}");
     assert!(command.len() < 1500, "{command}");
     assert!(line("changestream::command", "Command succeeded").contains("durationMS="));
-    line("changestream::connection", "Connection ready");
+    for field in [
+        "topologyId=",
+        "driverConnectionId=",
+        "operation=\"aggregate\"",
+        "selector=",
+        "topologyDescription=",
+    ] {
+        let line = match field {
+            "driverConnectionId=" => line("changestream::connection", "Connection ready"),
+            _ => line("changestream::server_selection", "Server selection started"),
+        };
+        assert!(line.contains(field), "{field}: {line}");
+    }
+    line("changestream::server_selection", "Server selection succeeded");
     line("changestream::topology", "Server heartbeat succeeded");
     line("changestream::topology", "Topology description changed");
 }

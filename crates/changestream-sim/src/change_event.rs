@@ -213,6 +213,9 @@ pub(crate) fn build(
     if let (true, Some(state)) = (options.expanded, state_before_change(op)) {
         event.insert("stateBeforeChange", state);
     }
+    if let (true, Some(kind)) = (options.expanded && profile.ns_type, ns_type(op)) {
+        event.insert("nsType", kind);
+    }
     if let Some(before) = before_change(op, options, committed)? {
         event.insert("fullDocumentBeforeChange", before);
     }
@@ -367,6 +370,20 @@ fn state_before_change(op: &Op) -> Option<Document> {
     }
     options.extend(before.clone());
     Some(doc! { "collectionOptions": options })
+}
+
+/// What kind of namespace was created.
+fn ns_type(op: &Op) -> Option<&'static str> {
+    let Change::Create { options } = &op.change else {
+        return None;
+    };
+    Some(if options.contains_key("viewOn") {
+        "view"
+    } else if options.contains_key("timeseries") {
+        "timeseries"
+    } else {
+        "collection"
+    })
 }
 
 fn rename_target(op: &Op) -> Document {

@@ -36,6 +36,8 @@ pub(crate) struct ChangeStream {
     /// A mongos merges it with others, one of which has the event to find.
     on_shard: bool,
     started: bool,
+    /// The commit point that it has read the log up to.
+    seen: Option<Timestamp>,
 }
 
 /// Where a stream begins.
@@ -87,6 +89,7 @@ impl ChangeStream {
             found: false,
             on_shard: false,
             started: false,
+            seen: None,
         }
     }
 
@@ -166,7 +169,13 @@ impl ChangeStream {
             self.floor = mark;
             self.floor_ts = committed;
         }
+        self.seen = Some(committed);
         Ok(Continues::Yes)
+    }
+
+    /// Whether filling another batch would find what the last one has left: nothing.
+    pub(crate) fn has_seen_all(&self, member: &Member) -> bool {
+        self.seen == Some(member.commit_ts()) && member.log.reaches_back_to(self.floor_ts)
     }
 
     /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all

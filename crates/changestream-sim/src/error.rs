@@ -288,6 +288,7 @@ const CODE_NAMES: &[(i32, &str)] = &[
     (317, "ConnectionPoolExpired"),
     (322, "APIVersionError"),
     (323, "APIStrictError"),
+    (324, "APIDeprecationError"),
     (391, "ReauthenticationRequired"),
     (462, "IngressRequestRateLimitExceeded"),
     (9001, "SocketException"),

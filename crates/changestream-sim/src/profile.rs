@@ -23,6 +23,8 @@ pub struct Profile {
     pub sharded_transactions: bool,
     /// It knows the command `hello` and answers `helloOk` (4.2.10, 4.4.2 and later; the profile 4.4 is a 4.4.1).
     pub hello: bool,
+    /// The fail point `failCommand` heeds the application's name that a handshake itself tells (4.4.7 and later).
+    pub fails_handshakes_by_name: bool,
     /// Its texts and code names say "primary" (5.0 and later).
     pub says_primary: bool,
     /// An error begins with `ok` instead of `operationTime` (5.0 and later).
@@ -49,6 +51,8 @@ pub struct Profile {
     pub enumerated_full_document: bool,
     /// `$changeStreamSplitLargeEvent` exists (6.0.9 and later, but for 6.1 to 6.3).
     pub split_large_event: bool,
+    /// Expanded create events say what was created in `nsType` (8.1 and later, and 8.0.5).
+    pub ns_type: bool,
     /// Commands may declare the version of the API that they are of (5.0 and later).
     pub versioned_api: bool,
     /// Reads outside of transactions may be as of a moment (5.0 and later).
@@ -64,7 +68,8 @@ impl Profile {
     /// Of 4.0, which is older than what today's drivers support, the change streams are modelled; its resume tokens are
     /// laid out as those of 4.2.
     ///
-    /// None for a version that is not modelled; modelled are 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 and 8.0.
+    /// None for a version that is not modelled; modelled are 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0, 8.0,
+    /// 8.1 and 8.2.
     pub fn for_version(version: &str) -> Option<Self> {
         let mut numbers = version.split('.');
         let (major, minor) = (numbers.next()?, numbers.next().unwrap_or("0"));
@@ -83,8 +88,12 @@ impl Profile {
         match (major, minor) {
             ("4", "0") => profile.post_batch_token = patch >= 7,
             ("4", "2") => profile.hello = patch >= 10,
-            ("4", "4") => profile.hello = patch >= 2,
+            ("4", "4") => {
+                profile.hello = patch >= 2;
+                profile.fails_handshakes_by_name = patch >= 7;
+            }
             ("6", "0") => profile.split_large_event = patch >= 9,
+            ("8", "0") => profile.ns_type = patch >= 5,
             _ => {}
         }
         Some(profile)
@@ -146,6 +155,7 @@ const V4_4: Profile = Profile {
     post_batch_token: true,
     sharded_transactions: true,
     hello: false,
+    fails_handshakes_by_name: false,
     says_primary: false,
     error_starts_with_ok: false,
     streams_hello: true,
@@ -159,6 +169,7 @@ const V4_4: Profile = Profile {
     generic_comment: true,
     enumerated_full_document: true,
     split_large_event: false,
+    ns_type: false,
     versioned_api: false,
     snapshot_reads: false,
     default_majority: false,
@@ -167,6 +178,7 @@ const V5_0: Profile = Profile {
     version: Cow::Borrowed("5.0.31"),
     max_wire_version: 13,
     hello: true,
+    fails_handshakes_by_name: true,
     says_primary: true,
     error_starts_with_ok: true,
     truncated_arrays: true,
@@ -212,4 +224,17 @@ const V8_0: Profile = Profile {
     max_wire_version: 25,
     ..V7_0
 };
-const PROFILES: [Profile; 10] = [V4_0, V4_2, V4_4, V5_0, V6_0, V6_1, V6_2, V6_3, V7_0, V8_0];
+const V8_1: Profile = Profile {
+    version: Cow::Borrowed("8.1.2"),
+    max_wire_version: 26,
+    ns_type: true,
+    ..V8_0
+};
+const V8_2: Profile = Profile {
+    version: Cow::Borrowed("8.2.3"),
+    max_wire_version: 27,
+    ..V8_1
+};
+const PROFILES: [Profile; 12] = [
+    V4_0, V4_2, V4_4, V5_0, V6_0, V6_1, V6_2, V6_3, V7_0, V8_0, V8_1, V8_2,
+];

@@ -122,6 +122,52 @@ fn sessions_are_listed_until_they_end_or_time_out() {
 }
 
 #[test]
+fn commands_test_the_versions_of_the_api() {
+    let config = Deployment::replica_set(1).server_version("8.0");
+    let mut w = World::new(config.accept_api_version_2());
+    let c = w.connect(0);
+    let said = doc! { "apiVersion": "2", "apiStrict": true };
+    let mut asked = doc! { "testVersion2": 1 };
+    asked.extend(said.clone());
+    let reply = w.ok(c, asked);
+    for (field, value) in said {
+        assert_eq!(reply.get(&field), Some(&value));
+    }
+    for granted in [
+        doc! { "testDeprecationInVersion2": 1, "apiVersion": "1", "apiStrict": true, "apiDeprecationErrors": true },
+        doc! { "testDeprecationInVersion2": 1, "apiVersion": "2", "apiStrict": true },
+        doc! { "testVersions1And2": 1, "apiVersion": "2", "apiStrict": true },
+        doc! { "testRemoval": 1, "apiVersion": "1", "apiStrict": true },
+        doc! { "testDeprecation": 1, "apiVersion": "1" },
+    ] {
+        w.ok(c, granted);
+    }
+    for (refused, expected, text) in [
+        (
+            doc! { "testVersion2": 1, "apiVersion": "1", "apiStrict": true },
+            323,
+            "command testVersion2 is not in API Version 1",
+        ),
+        (
+            doc! { "testDeprecationInVersion2": 1, "apiVersion": "2", "apiDeprecationErrors": true },
+            324,
+            "command testDeprecationInVersion2 is deprecated in API Version 2",
+        ),
+        (
+            doc! { "ping": 1, "apiVersion": "2", "apiStrict": true },
+            323,
+            "command ping is not in API Version 2",
+        ),
+    ] {
+        let reply = w.run(c, refused);
+        assert_eq!(code(&reply), expected);
+        assert!(reply.get_str("errmsg").unwrap().contains(text), "{reply}");
+    }
+    let (mut w, c) = server("4.4");
+    assert_eq!(code(&w.run(c, doc! { "testVersion2": 1 })), 59);
+}
+
+#[test]
 fn an_api_version_that_there_is_not_and_a_command_beyond_it_are_refused() {
     let (mut w, c) = server("8.0");
     w.ok(

@@ -95,7 +95,7 @@ fn an_unknown_fail_point_is_refused_by_the_servers_code() {
 
 #[test]
 fn a_fail_point_for_an_application_meets_its_handshake_too_since_4_9() {
-    for (version, meets) in [("4.4", false), ("8.0", true)] {
+    for (version, meets) in [("4.4", false), ("4.4.7", true), ("8.0", true)] {
         let mut w = World::new(Deployment::replica_set(1).server_version(version));
         let admin = w.connect(0);
         let data = doc! { "failCommands": ["isMaster"], "appName": "a", "errorCode": 91 };

@@ -12,8 +12,9 @@ use changestream_sim::{BuildError, Deployment};
 use world::World;
 
 /// All that is modelled, and the patch releases at which something changes; in order.
-const VERSIONS: [&str; 13] = [
+const VERSIONS: [&str; 16] = [
     "4.0.6", "4.0", "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
+    "8.0.5", "8.1", "8.2",
 ];
 
 /// A wish, the versions that grant it, and what the others say.
@@ -28,9 +29,11 @@ struct Case {
 const ALL: &[&str] = &VERSIONS;
 const NONE: &[&str] = &[];
 const SINCE_4_2: &[&str] = &[
-    "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0",
+    "4.2", "4.4", "4.4.2", "5.0", "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0", "8.0.5", "8.1", "8.2",
 ];
-const SINCE_6_0: &[&str] = &["6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0"];
+const SINCE_6_0: &[&str] = &[
+    "6.0.8", "6.0.9", "6.0", "6.1", "6.3", "7.0", "8.0", "8.0.5", "8.1", "8.2",
+];
 
 fn cases() -> Vec<Case> {
     let plain = |what, options, granted_by, refusal| Case {
@@ -130,7 +133,7 @@ fn cases() -> Vec<Case> {
             what: "split events",
             options: doc! {},
             stages: vec![doc! { "$changeStreamSplitLargeEvent": {} }],
-            granted_by: &["6.0.9", "6.0", "7.0", "8.0"],
+            granted_by: &["6.0.9", "6.0", "7.0", "8.0", "8.0.5", "8.1", "8.2"],
             refusal: |_| {
                 (
                     40324,
@@ -229,6 +232,31 @@ fn replies_have_a_token_of_their_own_since_4_0_7() {
 }
 
 #[test]
+fn expanded_create_events_say_what_was_created_since_8_0_5() {
+    for version in ["8.0.4", "8.0.5", "8.1", "8.2"] {
+        let mut w = World::new(Deployment::replica_set(1).server_version(version));
+        let c = w.connect(0);
+        let opened = w.ok(
+            c,
+            doc! {
+                "aggregate": 1, "pipeline": [{ "$changeStream": { "showExpandedEvents": true } }], "cursor": {},
+            },
+        );
+        let cursor = opened.get_document("cursor").unwrap().get_i64("id").unwrap();
+        w.ok(c, doc! { "create": "plain" });
+        w.ok(c, doc! { "create": "seen", "viewOn": "plain" });
+        let get_more = doc! { "getMore": cursor, "collection": "$cmd.aggregate", "maxTimeMS": 100 };
+        let events = world::batch(&w.ok(c, get_more));
+        let kinds: Vec<_> = events.iter().map(|event| event.get_str("nsType").ok()).collect();
+        let expected = match version {
+            "8.0.4" => [None, None],
+            _ => [Some("collection"), Some("view")],
+        };
+        assert_eq!(kinds, expected, "{version}");
+    }
+}
+
+#[test]
 fn what_is_not_modelled_is_told_so() {
     #[allow(clippy::disallowed_methods, reason = "an epoch for a test")]
     let now = Instant::now();
@@ -245,6 +273,8 @@ fn a_patch_release_is_the_version_that_build_info_tells() {
         ("6.0.9", "6.0.9", 17),
         ("6.2", "6.2.1", 19),
         ("4.4.29", "4.4.29", 9),
+        ("8.1", "8.1.2", 26),
+        ("8.2", "8.2.3", 27),
     ] {
         let mut w = World::new(Deployment::replica_set(1).server_version(version));
         let c = w.connect(0);

@@ -28,14 +28,22 @@ pub fn connection(data: &[u8]) {
     let whole = Run::new(data, start, usize::MAX).play();
     let cut = Run::new(data, start, 1).play();
     assert_eq!(cut, whole);
-    assert!(!whole.iter().any(|line| line.contains(PASSWORD)), "{whole:?}");
+    let password = password(data);
+    assert!(!whole.iter().any(|line| line.contains(&password)), "{whole:?}");
 }
 
-const PASSWORD: &str = "hunter2";
+/// What no peer can say by itself: else a fuzzer guesses it, has the peer say it, and finds it in the peer's words.
+fn password(data: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    format!("hunter-{:016x}", hasher.finish())
+}
+
 const MOST_STEPS: usize = 100;
 
 struct Run<'a> {
     choices: Choices<'a>,
+    password: String,
     connection: Connection,
     now: Instant,
     /// The most bytes that arrive at once.
@@ -52,6 +60,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(data: &'a [u8], now: Instant, piece: usize) -> Self {
         let mut choices = Choices::new(data);
+        let password = password(data);
         let mechanism = choices.any(&[
             None,
             Some(Mechanism::ScramSha256),
@@ -66,14 +75,14 @@ impl<'a> Run<'a> {
             app_name: None,
             credential: choices
                 .flag()
-                .then(|| Credential::new("alice", PASSWORD, "admin", mechanism))
+                .then(|| Credential::new("alice", password.as_str(), "admin", mechanism))
                 .map(|credential| credential.with_oidc_flow(flow).with_allowed_hosts(["a"])),
             load_balanced: choices.below(8) == 1,
             tls: false,
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
             compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
             zlib_level: None,
-            metadata: ClientMetadata::new(),
+            metadata: ClientMetadata::new().into(),
             server_api: None,
         };
         let address = ServerAddress::tcp("a", 1);
@@ -82,6 +91,7 @@ impl<'a> Run<'a> {
         let (done, sent) = (Vec::new(), Vec::new());
         Self {
             choices,
+            password,
             connection,
             now,
             piece,
@@ -217,11 +227,12 @@ impl<'a> Run<'a> {
 
     fn any_answer(&mut self) -> Result<CredentialAnswer, Error> {
         let time = DateTime::from_millis(self.choices.any(&[0, -1, 1 << 40, i64::MAX, i64::MIN]));
+        let password = self.password.as_str();
         match self.choices.below(4) {
             0 => Err(Error::authentication("no")),
-            1 => Ok(CredentialAnswer::aws(AwsCredentials::new("key", PASSWORD), time)),
+            1 => Ok(CredentialAnswer::aws(AwsCredentials::new("key", password), time)),
             2 => Ok(CredentialAnswer::Oidc(
-                OidcToken::new(PASSWORD).with_refresh_token(PASSWORD),
+                OidcToken::new(password).with_refresh_token(password),
             )),
             _ => Ok(CredentialAnswer::Oidc(OidcToken::new(""))),
         }

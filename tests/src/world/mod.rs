@@ -396,7 +396,8 @@ impl World {
         self.sent.finish()
     }
 
-    fn add(&mut self, machine: ClientMachine, runs_commands: bool) -> StreamId {
+    fn add(&mut self, mut machine: ClientMachine, runs_commands: bool) -> StreamId {
+        machine.set_event_source(1 + u64::try_from(self.streams.len()).unwrap_or(u64::MAX));
         self.streams.push(Stream {
             machine,
             updates: VecDeque::new(),

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod authentication;
+mod cancelling;
 mod certificates;
 mod chopped;
 mod commands;
@@ -48,7 +49,6 @@ macro_rules! suite {
             scenarios::a_collection_a_database_and_a_deployment_are_watched,
             scenarios::an_election_loses_and_repeats_nothing,
             scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,
-            scenarios::a_call_given_up_wherever_it_waits_loses_nothing,
             scenarios::a_try_comes_back_and_an_idle_stream_tells_where_it_stands,
             scenarios::an_invalidated_stream_ends,
             scenarios::closing_kills_the_cursor,
@@ -193,6 +193,32 @@ suite!(chopped_, OnChopped:
 );
 
 suite!(smol_elsewhere, SmolElsewhere: scenarios::a_crash_of_the_primary_loses_and_repeats_nothing,);
+
+/// Futures that are dropped, wherever they wait.
+mod given_up {
+    use super::*;
+
+    macro_rules! given_up {
+        ($($name:ident: $adapter:ty,)*) => {
+            $(
+                #[test]
+                fn $name() {
+                    cancelling::calls_given_up_wherever_they_wait_lose_and_repeat_nothing::<$adapter>();
+                }
+            )*
+        };
+    }
+
+    given_up! {
+        tokio_: OnTokio,
+        smol: OnSmol,
+        async_std_: OnAsyncStd,
+        blocking: Blocking,
+        threads: OnThreads,
+        compio_: OnCompio,
+        chopped_: OnChopped,
+    }
+}
 
 /// Clients that several threads have.
 mod shared_clients {

@@ -64,41 +64,6 @@ pub async fn a_crash_of_the_primary_loses_and_repeats_nothing<A: Adapter>() {
     assert_eq!(stream.stats().events, 200);
 }
 
-pub async fn a_call_given_up_wherever_it_waits_loses_nothing<A: Adapter>() {
-    let deployment = Arc::new(replica_set());
-    let mut stream = A::open(orders::<A>(&deployment)).await.unwrap();
-    let writing = Writing::start(&deployment, 0..100);
-    let (mut seen, mut given_up, mut crashed) = (Vec::new(), 0, false);
-    // What the token says must never go back, nor ahead of what was handed over.
-    let mut last = stream.resume_token().cloned();
-    while seen.len() < 100 {
-        let events = stream
-            .next_by_giving_up(&mut |stream| {
-                given_up += 1;
-                assert!(stream.resume_token().is_some());
-                assert!(stream.is_alive());
-                last = stream.resume_token().cloned();
-            })
-            .await;
-        for event in &events {
-            writing.seen();
-            assert!(
-                last.as_ref()
-                    .is_none_or(|last| data(last) < data(event.resume_token()))
-            );
-            last = Some(event.resume_token().clone());
-        }
-        seen.extend(events.iter().map(id));
-        if seen.len() >= 30 && !std::mem::replace(&mut crashed, true) {
-            deployment.crash(deployment.primary().unwrap());
-        }
-    }
-    assert_eq!(seen, (0..100).collect::<Vec<_>>());
-    assert_eq!(stream.stats().resumes, 1);
-    assert!(given_up > 5, "the calls waited {given_up} times only");
-    assert_eq!(stream.resume_token(), last.as_ref());
-}
-
 pub async fn a_try_comes_back_and_an_idle_stream_tells_where_it_stands<A: Adapter>() {
     let deployment = replica_set();
     let quick = orders::<A>(&deployment).max_await_time(Duration::from_millis(10));
@@ -425,15 +390,11 @@ impl Writing {
         Self { pace }
     }
 
-    fn seen(&self) {
-        self.pace.recv().unwrap();
-    }
-
     async fn take(&self, stream: &mut impl Follow, events: usize) -> Vec<i32> {
         let mut seen = Vec::new();
         while seen.len() < events {
             seen.extend(take(stream, 1).await);
-            self.seen();
+            self.pace.recv().unwrap();
         }
         seen
     }
@@ -452,7 +413,7 @@ fn id(event: &ChangeEvent) -> i32 {
 }
 
 /// Tokens of one deployment sort as the changes do.
-fn data(token: &ResumeToken) -> &str {
+pub fn data(token: &ResumeToken) -> &str {
     token.as_document().unwrap().get_str("_data").unwrap()
 }
 

@@ -11,6 +11,8 @@ use crate::tidy::cargo;
 pub(super) struct Programs {
     pub(super) replay: PathBuf,
     pub(super) limit: PathBuf,
+    /// The same over TLS and with codecs: a larger program.
+    pub(super) limit_layers: PathBuf,
     pub(super) tokio: PathBuf,
     pub(super) blocking: PathBuf,
     pub(super) mongodb: Option<PathBuf>,
@@ -31,6 +33,7 @@ impl Programs {
         Self {
             replay: folder.join("replay"),
             limit: folder.join("limit"),
+            limit_layers: folder.join("limit-layers"),
             tokio: folder.join("tokio"),
             blocking: folder.join("blocking"),
             mongodb: there("peer-rust/release/peer-rust"),
@@ -45,10 +48,11 @@ impl Programs {
         let folder = root.join("target/bench");
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let scripts = root.join("benches/peers");
-        let [replay, limit] = tools(root, &folder)?;
+        let [replay, limit, limit_layers] = tools(root, &folder)?;
         Ok(Self {
             replay,
             limit,
+            limit_layers,
             tokio: client(root, &folder, "tokio", &CODECS)?,
             blocking: client(root, &folder, "blocking", &CODECS)?,
             mongodb: or_without("the peer mongodb (Rust)", rust_peer(root, &folder)),
@@ -61,7 +65,7 @@ impl Programs {
 }
 
 /// The replaying server and the bare loops.
-pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 2], String> {
+pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 3], String> {
     say("building the replaying server and the bare loops");
     run(Command::new(cargo())
         .args(["build", "--quiet", "--release", "-p", "changestream-benches"])
@@ -70,6 +74,7 @@ pub(super) fn tools(root: &Path, folder: &Path) -> Result<[PathBuf; 2], String> 
     Ok([
         keep(&root.join("target/release/replay"), folder, "replay")?,
         keep(&root.join("target/release/limit"), folder, "limit")?,
+        keep(&root.join("target/release/limit-layers"), folder, "limit-layers")?,
     ])
 }
 

@@ -22,7 +22,7 @@ pub(super) fn measure(programs: &Programs, rounds: usize, results: &mut Results)
 fn tls(programs: &Programs, rounds: usize, results: &mut Results) -> Result<(), String> {
     let authority: PathBuf = programs.folder.join("authority.pem");
     let file = authority.display().to_string();
-    let mut clients = vec![Client::limit(programs, "touch").with("BENCH_AUTHORITY", &file)];
+    let mut clients = vec![Client::limit_over("limit-touch", programs, "tls", &file)];
     clients.extend(ours(programs, "raw"));
     for (title, event, batch, events) in [
         ("313 B inserts", "insert:313", "1000", 300_000),
@@ -63,7 +63,7 @@ fn added_by(
         Server::start(&programs.replay, &plain)?,
         Server::start(&programs.replay, &compressed)?,
     );
-    let alone = Client::limit(programs, "inflate").with("BENCH_CODEC", codec);
+    let alone = Client::limit_over("the codec alone", programs, "inflate", codec);
     let client = Client::new("changestream-tokio", &programs.tokio, "raw");
     let cost = |client: &Client, server: &Server| {
         let line = client.read(server, events, "throughput")?;

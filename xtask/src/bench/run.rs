@@ -114,6 +114,17 @@ impl Client {
         }
     }
 
+    /// The bare loop over TLS or with a codec, or the codec alone.
+    pub(super) fn limit_over(name: &str, programs: &Programs, layer: &str, value: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            command: vec![shown(&programs.limit_layers), layer.to_owned(), value.to_owned()],
+            environment: Vec::new(),
+            is_limit: true,
+            form: "raw",
+        }
+    }
+
     pub(super) fn new(name: &str, program: &Path, form: &'static str) -> Self {
         Self {
             name: name.to_owned(),

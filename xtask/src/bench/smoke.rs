@@ -15,7 +15,7 @@ pub(crate) fn run(root: &Path, accept: bool) -> Result<(), String> {
         return Ok(());
     }
     let folder = root.join("target/bench");
-    let [replay, _] = tools(root, &folder)?;
+    let [replay, ..] = tools(root, &folder)?;
     let program = client(root, &folder, "blocking", &[])?;
     let figures = root.join("benches/instructions.txt");
     let committed = fs::read_to_string(&figures).unwrap_or_default();

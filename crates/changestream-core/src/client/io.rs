@@ -18,6 +18,13 @@ use crate::{Error, ServerAddress};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub(crate) u64);
 
+impl ConnectionId {
+    /// The number that it is called by in logs, which counts the machine's connections.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// As in the logs: a number that counts the machine's connections.
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

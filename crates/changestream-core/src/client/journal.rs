@@ -1,6 +1,7 @@
 //! What is told to whoever watches, and what has to be remembered for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::RawDocumentBuf;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use super::{ClientMachine, ConnectionId};
 use crate::monitoring::{
     ClosedReason, CommandEvent, CommandStage, ConnectionEvent, Event, EventKind, HeartbeatEvent, MAX_EVENTS,
-    MonitoredDocument, is_sensitive, redacted, without_authentication,
+    MonitoredDocument, SelectionEvent, SelectionStage, is_sensitive, redacted, without_authentication,
 };
 use crate::topology::{HelloReply, TopologyEvent};
 use crate::{Error, ErrorKind, ServerAddress, ServerError};
@@ -24,6 +25,9 @@ pub(super) struct Journal {
     commands: BTreeMap<(ConnectionId, i32), Sent>,
     operation: Operation,
     usage: Use,
+    search: Search,
+    /// Servers whose connections were said to be of no use any more, and that have not answered hello since.
+    cleared: BTreeSet<ServerAddress>,
 }
 
 /// A connection.
@@ -54,6 +58,16 @@ enum Operation {
     New,
     /// Named by its first command's number.
     Known(i64),
+}
+
+/// What was told last of the search for a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Search {
+    /// That there is an end of it, if anything.
+    #[default]
+    Over,
+    Started,
+    Waiting,
 }
 
 /// Whether the stream or the command has a connection.
@@ -162,6 +176,7 @@ impl Journal {
         let Some(known) = self.connections.get_mut(&connection) else {
             return;
         };
+        self.cleared.remove(&known.server);
         known.server_connection_id = hello.connection_id;
         known.service_id = hello.service_id;
         self.checked(now, connection, Ok((body, round_trip)));
@@ -315,6 +330,36 @@ impl Journal {
         }));
     }
 
+    /// How far the search for a server has come. What does not follow from what was told last is not told: that it waits,
+    /// a second time, or that it has ended when it has not begun.
+    pub(super) fn search(&mut self, search: SelectionEvent) {
+        let next = match (self.search, &search.stage) {
+            (_, SelectionStage::Started) => Search::Started,
+            (Search::Started, SelectionStage::Waiting { .. }) => Search::Waiting,
+            (
+                Search::Started | Search::Waiting,
+                SelectionStage::Succeeded { .. } | SelectionStage::Failed { .. },
+            )
+            | (Search::Over, SelectionStage::Succeeded { .. }) => Search::Over,
+            (Search::Waiting | Search::Over, SelectionStage::Waiting { .. })
+            | (Search::Over, SelectionStage::Failed { .. }) => return,
+        };
+        self.search = next;
+        let operation_id = match self.operation {
+            Operation::New => None,
+            Operation::Known(id) => Some(id),
+        };
+        self.record(EventKind::Selection(SelectionEvent {
+            operation_id,
+            ..search
+        }));
+    }
+
+    /// Whether a connection to that server is wanted already.
+    pub(super) fn wants(&self, server: &ServerAddress) -> bool {
+        matches!(&self.usage, Use::Wanted(other, _) if other == server)
+    }
+
     /// A server was chosen: a connection to it is wanted, unless it has been all along.
     pub(super) fn wanted(&mut self, now: Instant, server: &ServerAddress) {
         if let Use::Wanted(other, _) = &self.usage {
@@ -346,6 +391,17 @@ impl Journal {
         self.connection(event);
     }
 
+    /// Whoever wanted one does not wait any longer.
+    pub(super) fn gave_up(&mut self, now: Instant, error: &Error) {
+        match &self.usage {
+            Use::Wanted(server, _) => {
+                let server = server.clone();
+                self.not_had(now, &server, error);
+            }
+            Use::Out(..) | Use::None => self.given_back(),
+        }
+    }
+
     pub(super) fn taken(&mut self, now: Instant, connection: ConnectionId, server: &ServerAddress) {
         let since = match &self.usage {
             Use::Wanted(_, since) => *since,
@@ -366,12 +422,20 @@ impl Journal {
         }
     }
 
+    /// "If the pool is already paused" there is nothing to tell (Connection Monitoring and Pooling specification, "Clearing a
+    /// Connection Pool").
     pub(super) fn cleared(&mut self, server: &ServerAddress, service_id: Option<ObjectId>) {
+        if !self.cleared.insert(server.clone()) {
+            return;
+        }
         let server = server.clone();
         self.connection(ConnectionEvent::PoolCleared { server, service_id });
     }
 
     fn topology(&mut self, event: TopologyEvent) {
+        if let TopologyEvent::ServerClosed { address } = &event {
+            self.cleared.remove(address);
+        }
         self.record(EventKind::Topology(event));
     }
 }
@@ -403,6 +467,23 @@ impl ClientMachine {
             journal.topology(event);
         }
         Some(journal)
+    }
+
+    /// Tells how far the search for a server has come, if anybody listens.
+    pub(super) fn tell_search(&mut self, stage: SelectionStage) {
+        if self.journal().is_none() {
+            return;
+        }
+        let search = SelectionEvent {
+            operation: self.work.operation().to_owned(),
+            operation_id: None,
+            selector: self.work.read_preference().clone(),
+            topology: Arc::clone(self.topology.description()),
+            stage,
+        };
+        if let Some(journal) = &mut self.journal {
+            journal.search(search);
+        }
     }
 
     /// The topology ends with its machine; what is known of it stays, for other streams.

@@ -14,6 +14,7 @@ use super::{ClientSettings, ConnectionId, Deadline, DeadlineReason, Input, Outpu
 use crate::command::{CommandMachine, CommandOutput, CommandRules};
 use crate::connection::Request;
 use crate::event::ChangeEvent;
+use crate::monitoring::SelectionStage;
 use crate::options::{Scope, WatchOptions};
 use crate::random::{Random, Seldom};
 use crate::small_map::SmallMap;
@@ -124,7 +125,7 @@ impl ClientMachine {
             retries_writes: options.retry_writes,
             patience: options.socket_timeout.filter(|timeout| !timeout.is_zero()),
             declares_api: options.server_api.is_some(),
-            is_timed: options.timeout.is_some(),
+            timeout: options.timeout,
         };
         let commands = CommandMachine::new(rules, random.fork());
         Self::around(
@@ -206,7 +207,7 @@ impl ClientMachine {
             Input::Timeout => self.on_timeout(),
             Input::Command(command) => {
                 if let Work::Commands(commands) = &mut self.work {
-                    commands.run(*command);
+                    commands.run(now, *command);
                 }
             }
             Input::Demand(demand) => self.work.handle_input(now, StreamInput::Demand(demand)),
@@ -244,6 +245,12 @@ impl ClientMachine {
                             journal.given_back();
                         }
                         return Output::Reply(result);
+                    }
+                    CommandOutput::Abandoned(error) => {
+                        let error = self.explain(error);
+                        self.give_up(&error);
+                        self.work.given_up(self.now);
+                        return Output::Reply(Err(error));
                     }
                     CommandOutput::Send(command) => self.send(command),
                     CommandOutput::SelectServer { deprioritized, again } => {
@@ -380,6 +387,25 @@ impl ClientMachine {
         }
     }
 
+    /// A command ran out of time. What goes on to find a server is of use for the next one: too short a time would else find
+    /// none, however often.
+    fn give_up(&mut self, error: &Error) {
+        self.abandon();
+        self.tell_search(SelectionStage::Failed {
+            failure: error.clone(),
+        });
+        let now = self.now;
+        if let Some(journal) = self.journal() {
+            journal.gave_up(now, error);
+        }
+        match self.phase {
+            Phase::Resolving(_) | Phase::Selecting(_) | Phase::Authenticating(..) => {
+                self.phase = Phase::Parked;
+            }
+            Phase::Parked | Phase::Attached(..) | Phase::Closing(_) | Phase::Closed(_) => {}
+        }
+    }
+
     fn send(&mut self, command: stream::Command) {
         let Phase::Attached(id, _) = self.phase else {
             return;
@@ -458,11 +484,8 @@ impl ClientMachine {
             Phase::Selecting(_) => self.advance_selection(),
             Phase::Resolving(_) => self.check_resolving(),
             Phase::Closing(closing) if closing.deadline <= now => self.finish_closing(),
-            Phase::Closing(_)
-            | Phase::Parked
-            | Phase::Authenticating(..)
-            | Phase::Attached(..)
-            | Phase::Closed(_) => {}
+            Phase::Authenticating(..) => self.check_authenticating(),
+            Phase::Closing(_) | Phase::Parked | Phase::Attached(..) | Phase::Closed(_) => {}
         }
     }
 
@@ -470,7 +493,7 @@ impl ClientMachine {
         let links = self.links.values().filter_map(|link| link.connection.deadline());
         let stream = self.work.deadline().map(|(at, reason)| Deadline { at, reason });
         let phase = match &self.phase {
-            Phase::Selecting(_) => self.selection_deadline(),
+            Phase::Selecting(_) | Phase::Authenticating(..) => self.selection_deadline(),
             Phase::Resolving(resolving) => Some(Deadline {
                 at: resolving.deadline,
                 reason: DeadlineReason::Resolve,
@@ -479,7 +502,7 @@ impl ClientMachine {
                 at: closing.deadline,
                 reason: DeadlineReason::Close,
             }),
-            Phase::Parked | Phase::Authenticating(..) | Phase::Attached(..) | Phase::Closed(_) => None,
+            Phase::Parked | Phase::Attached(..) | Phase::Closed(_) => None,
         };
         links
             .chain(stream)

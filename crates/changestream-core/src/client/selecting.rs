@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::links::{Link, Stage};
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason, Update};
-use crate::monitoring::ClosedReason;
+use crate::connection::AuthenticationLimit;
+use crate::monitoring::{ClosedReason, SelectionStage};
 use crate::stream::{Avoid, CommandReply, StreamInput};
 use crate::topology::{
     ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, ServerType,
@@ -44,6 +45,7 @@ impl ClientMachine {
         if let Some(journal) = self.journal() {
             journal.given_back();
         }
+        self.tell_search(SelectionStage::Started);
         self.drop_outdated_links();
         let deadline = self.now
             + self
@@ -102,6 +104,7 @@ impl ClientMachine {
         let only_primary = self.only_primary();
         let is_best_kind = found.as_ref().is_some_and(|address| self.is_best_kind(address));
         let has_looked_once = self.has_looked_once();
+        let limits_connecting = self.limits_connecting();
         let Phase::Selecting(selection) = &mut self.phase else {
             return Step::Wait;
         };
@@ -112,22 +115,34 @@ impl ClientMachine {
             .suitable_since
             .is_some_and(|since| since + settling_time <= self.now);
         selection.over = has_looked_once.unwrap_or(selection.deadline <= self.now);
-        let wait = checking && !selection.over && !(is_best_kind && (selection.settled || only_primary));
+        let out_of_time = limits_connecting && selection.deadline <= self.now;
+        let (over, end) = (selection.over, selection.deadline);
+        let wait = checking && !over && !(is_best_kind && (selection.settled || only_primary));
         match found {
             Some(_) if wait => Step::Wait,
-            Some(address) => Step::Take(address),
-            None if selection.over => {
-                let error = self.none_suitable(&self.selection_limit());
-                // "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side
-                // Operations Timeout specification, "Server Selection").
-                Step::Fail(if self.work.is_timed() {
-                    Error::timeout("no server was found", Some(error))
-                } else {
-                    error
-                })
+            Some(address) if out_of_time && !self.is_ready(&address) => {
+                Step::Fail(self.connecting_timed_out(&address))
             }
-            None => Step::Wait,
+            Some(address) => Step::Take(address),
+            None if over => Step::Fail(self.none_in_time()),
+            None => {
+                if !checking {
+                    let remaining = end.saturating_duration_since(self.now);
+                    self.tell_search(SelectionStage::Waiting { remaining });
+                }
+                Step::Wait
+            }
         }
+    }
+
+    /// "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side Operations Timeout
+    /// specification, "Server Selection").
+    fn none_in_time(&self) -> Error {
+        let error = self.none_suitable(&self.selection_limit());
+        if self.work.is_timed() {
+            return Error::timeout("no server was found", Some(error));
+        }
+        error
     }
 
     /// Whether each server was asked once, if that decides when the selection is over. A timeout of zero cannot mean
@@ -198,6 +213,11 @@ impl ClientMachine {
     /// A server is chosen: over to its connection.
     fn take(&mut self, address: ServerAddress) {
         let now = self.now;
+        if self.journal().is_some_and(|journal| !journal.wants(&address)) {
+            self.tell_search(SelectionStage::Succeeded {
+                server: address.clone(),
+            });
+        }
         if let Some(journal) = self.journal() {
             journal.wanted(now, &address);
         }
@@ -212,14 +232,71 @@ impl ClientMachine {
         match self.links.get(&id).map(|link| link.stage) {
             Some(Stage::Ready) => self.attach(id),
             Some(Stage::Greeted) => {
+                let limit = self.authentication_limit(&address, selection.deadline);
                 self.phase = Phase::Authenticating(id, selection.clone());
-                self.on_link(id, |link| link.connection.authenticate(now));
+                self.on_link(id, |link| {
+                    link.connection.limit_authentication(limit);
+                    link.connection.authenticate(now);
+                });
             }
             Some(Stage::Opening | Stage::Checking) | None => {}
         }
     }
 
+    /// "All commands sent during the connection's handshake MUST use the remaining `computedServerSelectionTimeout` as their
+    /// `timeoutMS` value" (Client Side Operations Timeout specification, "Server Selection"). Not hello, which checks the
+    /// server ("Server Monitoring").
+    fn authentication_limit(
+        &self,
+        address: &ServerAddress,
+        selection_end: Instant,
+    ) -> Option<AuthenticationLimit> {
+        let until = self.work.call_end()?.min(selection_end);
+        let server = self.topology.server(address);
+        Some(AuthenticationLimit {
+            until,
+            min_round_trip: server
+                .map(|server| server.round_trip.minimum())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Whether `serverSelectionTimeoutMS` holds for connecting to the server too: "After a server has been selected, drivers
+    /// MUST use the remaining `computedServerSelectionTimeout` value as the timeout for connection checkout" (Client Side
+    /// Operations Timeout specification, "Server Selection"). A timeout of zero only says that servers are looked at once.
+    fn limits_connecting(&self) -> bool {
+        self.work.is_timed() && !self.settings.options.server_selection_timeout.is_zero()
+    }
+
+    /// Whether a connection to that server is ready for commands.
+    fn is_ready(&self, address: &ServerAddress) -> bool {
+        let link = self.link_to(address).and_then(|id| self.links.get(&id));
+        link.is_some_and(|link| link.stage == Stage::Ready)
+    }
+
+    fn connecting_timed_out(&self, address: &ServerAddress) -> Error {
+        let limit = self.selection_limit();
+        Error::timeout(format!("no connection was ready {limit}"), None).at(address.clone())
+    }
+
+    /// Time has passed while a connection authenticates.
+    pub(super) fn check_authenticating(&mut self) {
+        let Phase::Authenticating(id, selection) = &self.phase else {
+            return;
+        };
+        if !self.limits_connecting() || self.now < selection.deadline {
+            return;
+        }
+        if let Some(link) = self.links.get(id) {
+            let error = self.connecting_timed_out(&link.address);
+            self.fail_selection(error);
+        }
+    }
+
     pub(super) fn fail_selection(&mut self, error: Error) {
+        self.tell_search(SelectionStage::Failed {
+            failure: error.clone(),
+        });
         self.drop_links_but(None, &ClosedReason::Unused);
         self.phase = Phase::Parked;
         self.work.handle_input(self.now, StreamInput::Failed(error));
@@ -239,8 +316,15 @@ impl ClientMachine {
         }
     }
 
-    /// While a connection authenticates, its own limit is the only one: the selection has succeeded.
+    /// While a connection authenticates, its own limit is the only one, unless `timeoutMS` is set: the selection has
+    /// succeeded.
     pub(super) fn selection_deadline(&self) -> Option<Deadline> {
+        if let Phase::Authenticating(_, selection) = &self.phase {
+            return self.limits_connecting().then_some(Deadline {
+                at: selection.deadline,
+                reason: DeadlineReason::ServerSelection,
+            });
+        }
         let Phase::Selecting(selection) = &self.phase else {
             return None;
         };
@@ -260,7 +344,8 @@ impl ClientMachine {
             })
         });
         let looks_once = checking && self.settings.options.server_selection_timeout.is_zero();
-        let end = (!selection.over && !looks_once).then_some(Deadline {
+        let connecting = self.limits_connecting() && selection.deadline > self.now;
+        let end = ((!selection.over || connecting) && !looks_once).then_some(Deadline {
             at: selection.deadline,
             reason: DeadlineReason::ServerSelection,
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Credential, Mechanism};
-use crate::connection::{ClientMetadata, ConnectionSettings};
+use crate::connection::{ClientMetadata, ConnectionSettings, DriverInfo};
 use crate::dns::DnsFault;
 use crate::topology::{Topology, TopologySettings};
 use crate::uri::{self, AuthMechanism, ClientOptions};
@@ -40,7 +40,7 @@ impl ClientSettings {
             load_balanced: options.load_balanced,
             tls: options.tls_enabled(),
             connect_timeout: options.connect_timeout.unwrap_or(Duration::ZERO),
-            metadata,
+            metadata: metadata.into(),
             server_api: options.server_api.clone(),
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
@@ -99,6 +99,15 @@ impl ClientSettings {
     pub fn with_monitoring(mut self) -> Self {
         Arc::make_mut(&mut self.topology).record_events = true;
         self
+    }
+
+    /// Adds a library that wraps this one to what servers are told, of all streams and commands of these settings: in the
+    /// handshakes to come. Connections that stand are left as they are.
+    ///
+    /// # Errors
+    /// A text contains `|`, which separates the names of wrapping libraries.
+    pub fn append_metadata(&self, info: &DriverInfo) -> Result<(), Error> {
+        self.connection.metadata.append(info)
     }
 
     /// The options.

@@ -45,6 +45,14 @@ impl Work {
         }
     }
 
+    /// What was being done for a command whose time was over is given up.
+    pub(super) fn given_up(&mut self, now: Instant) {
+        match self {
+            Self::Commands(commands) => commands.handle_given_up(now),
+            Self::Stream(_) => {}
+        }
+    }
+
     pub(super) fn poll_output(&mut self, now: Instant) -> Option<WorkOutput> {
         match self {
             Self::Stream(stream) => stream.poll_output(now).map(WorkOutput::Stream),
@@ -63,18 +71,32 @@ impl Work {
     pub(super) fn deadline(&self) -> Option<(Instant, DeadlineReason)> {
         match self {
             Self::Stream(stream) => stream.deadline(),
-            Self::Commands(commands) => commands.deadline().map(|at| (at, DeadlineReason::ResumeBackoff)),
+            Self::Commands(commands) => commands.deadline(),
         }
     }
 
-    /// How long each call may take.
+    /// How long each call may take, or a command that says nothing of its own.
     pub(super) fn call_limit(&self) -> Option<Duration> {
-        self.stream().and_then(StreamMachine::call_limit)
+        match self {
+            Self::Stream(stream) => stream.call_limit(),
+            Self::Commands(commands) => commands.limit(),
+        }
+    }
+
+    /// When the call ends, or the time of the command, that is going on; none without a limit.
+    pub(super) fn call_end(&self) -> Option<Instant> {
+        match self {
+            Self::Stream(stream) => stream.call_end(),
+            Self::Commands(commands) => commands.call_end(),
+        }
     }
 
     /// Whether `timeoutMS` is set, be it to no limit.
     pub(super) fn is_timed(&self) -> bool {
-        self.stream().is_some_and(StreamMachine::is_timed)
+        match self {
+            Self::Stream(stream) => stream.is_timed(),
+            Self::Commands(commands) => commands.is_timed(),
+        }
     }
 
     pub(super) fn close(&mut self, max_time: Option<Duration>) -> Option<Farewell> {
@@ -88,6 +110,14 @@ impl Work {
         match self {
             Self::Stream(stream) => stream.read_preference(),
             Self::Commands(commands) => commands.read_preference(),
+        }
+    }
+
+    /// The name of the command that a server is looked for for.
+    pub(super) fn operation(&self) -> &str {
+        match self {
+            Self::Stream(_) => "aggregate",
+            Self::Commands(commands) => commands.operation(),
         }
     }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::RunCommand;
+use super::budget::Budget;
+use crate::client::DeadlineReason;
 use crate::random::Random;
 use crate::stream::{
     Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_max_time_expired, is_overload,
-    is_retryable_read, overload_delay, read_preference,
+    is_retryable_read, overload_delay, read_preference, retry_pause, too_short,
 };
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -21,7 +23,7 @@ use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 pub struct CommandMachine {
     rules: CommandRules,
     state: State,
-    waiting: VecDeque<RunCommand>,
+    waiting: VecDeque<(RunCommand, Budget)>,
     outbox: VecDeque<CommandOutput>,
     session: Option<Implicit>,
     primary: ReadPreference,
@@ -35,12 +37,12 @@ pub struct CommandRules {
     pub retries: Retries,
     /// `retryWrites`: a command that may write is sent again to an overloaded server only with this.
     pub retries_writes: bool,
-    /// How long a reply may take. None is no limit.
+    /// How long a server may be silent while its reply is awaited, where `timeoutMS` is not set. None is no limit.
     pub patience: Option<Duration>,
     /// Whether the client declares an API version, so that a command must not.
     pub declares_api: bool,
-    /// Whether `timeoutMS` is set: a command that the server gave up for its `maxTimeMS` is a timeout then.
-    pub is_timed: bool,
+    /// `timeoutMS` of the client: for commands that have none of their own. Zero is no limit.
+    pub timeout: Option<Duration>,
 }
 
 /// What a command machine wants.
@@ -57,6 +59,10 @@ pub enum CommandOutput {
     Send(Command),
     /// A command has come to its end.
     Replied(Result<CommandReply, Error>),
+    /// A command has come to its end by this timeout, in the middle of something: a server is not looked for any more, and
+    /// the connection to the one that was given last is to be given up if its reply is awaited. Answer with
+    /// [`handle_given_up`](CommandMachine::handle_given_up).
+    Abandoned(Error),
 }
 
 #[derive(Debug)]
@@ -69,6 +75,8 @@ enum State {
     Running(Job, Server),
     /// The next try waits for its time.
     BackingOff(Job, Instant),
+    /// Its time was over; what was being done for it is to be given up.
+    Abandoning(Job),
     Closed,
 }
 
@@ -76,6 +84,9 @@ enum State {
 #[derive(Debug)]
 struct Job {
     command: RunCommand,
+    budget: Budget,
+    /// What the last try came to.
+    failure: Option<Error>,
     retries: u32,
     /// Whether an overloaded server refused it: it may then be tried again more often.
     overloaded: bool,
@@ -105,10 +116,12 @@ impl CommandMachine {
         }
     }
 
-    /// Runs a command, after those that were to be run before. [`CommandOutput::Replied`] follows.
-    pub fn run(&mut self, command: RunCommand) {
-        self.waiting.push_back(command);
-        self.go_on();
+    /// Runs a command, after those that were to be run before. [`CommandOutput::Replied`] follows, or
+    /// [`CommandOutput::Abandoned`]. Its time begins now.
+    pub fn run(&mut self, now: Instant, command: RunCommand) {
+        let budget = Budget::new(command.options().timeout.or(self.rules.timeout), now);
+        self.waiting.push_back((command, budget));
+        self.go_on(now);
     }
 
     /// What it wants next.
@@ -119,26 +132,41 @@ impl CommandMachine {
     /// The server asked for: a connection to it is ready. `session_timeout` is how long its deployment remembers a
     /// session that is not used.
     pub fn handle_ready(&mut self, now: Instant, server: Server, session_timeout: Option<Duration>) {
-        let State::Selecting(job) = std::mem::replace(&mut self.state, State::Closed) else {
-            return;
+        let job = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Selecting(job) => job,
+            unmoved @ (State::Idle(_)
+            | State::Running(..)
+            | State::BackingOff(..)
+            | State::Abandoning(_)
+            | State::Closed) => {
+                self.state = unmoved;
+                return;
+            }
         };
         let options = job.command.options();
         let explicit = options.session.clone();
         if explicit.is_some() && !server.supports_sessions {
             let error = Error::invalid_argument("the deployment does not support sessions");
-            return self.finish(Some(server), Err(error));
+            return self.finish(now, Some(server), Err(error));
         }
+        let Ok(max_time) = job.budget.share(now, server.min_round_trip) else {
+            let error = too_short("the command", job.budget.limit(), &server);
+            return self.finish(now, Some(server), Err(error));
+        };
         let preference = read_preference(options.read_preference.as_ref().unwrap_or(&self.primary), &server);
         let session = match explicit {
             Some(session) => Some(session),
             None if server.supports_sessions => Some(self.implicit(now, session_timeout)),
             None => None,
         };
-        let body = job.command.encode(session.as_ref(), preference);
+        let body = job.command.encode(session.as_ref(), preference, max_time);
+        // "Drivers MUST ignore any deprecated timeout options if `timeoutMS` is set" (Client Side Operations Timeout
+        // specification, "Validation and Overrides").
+        let patience = self.rules.patience.filter(|_| !job.budget.is_set());
         self.outbox.push_back(CommandOutput::Send(Command {
             body,
             expects: Expects::Reply {
-                within: self.rules.patience.unwrap_or(Duration::MAX),
+                within: patience.unwrap_or(Duration::MAX),
             },
             exhaust_allowed: false,
         }));
@@ -153,19 +181,23 @@ impl CommandMachine {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Running(job, server) => match &reply.error {
                 Some(error) => {
-                    let expired = self.rules.is_timed && is_max_time_expired(error);
                     let error = Error::new(ErrorKind::Server(error.clone())).at(server.address.clone());
-                    let error = if expired {
-                        Error::timeout("the server gave the command up", Some(error))
-                    } else {
-                        error
-                    };
                     let pause = reply.base_backoff();
                     self.failed(now, job, Some(server), error, pause);
                 }
-                None => self.finish(Some(server), Ok(reply)),
+                None => {
+                    let result = match job.budget.is_set().then(|| expired_write(&reply)).flatten() {
+                        Some(error) => Err(given_up(error.at(server.address.clone()))),
+                        None => Ok(reply),
+                    };
+                    self.finish(now, Some(server), result);
+                }
             },
-            unmoved @ (State::Idle(_) | State::Selecting(_) | State::BackingOff(..) | State::Closed) => {
+            unmoved @ (State::Idle(_)
+            | State::Selecting(_)
+            | State::BackingOff(..)
+            | State::Abandoning(_)
+            | State::Closed) => {
                 self.state = unmoved;
             }
         }
@@ -173,12 +205,7 @@ impl CommandMachine {
 
     /// The session of the user's that the command on its way is in.
     pub(crate) fn explicit_session(&self) -> Option<&Session> {
-        match &self.state {
-            State::Selecting(job) | State::BackingOff(job, _) | State::Running(job, _) => {
-                job.command.options().session.as_ref()
-            }
-            State::Idle(_) | State::Closed => None,
-        }
+        self.job()?.command.options().session.as_ref()
     }
 
     /// No server was found, or the connection is gone.
@@ -194,28 +221,66 @@ impl CommandMachine {
             }
             State::Selecting(job) => self.failed(now, job, None, error, None),
             State::Idle(_) => self.state = State::Idle(None),
-            unmoved @ (State::BackingOff(..) | State::Closed) => self.state = unmoved,
+            unmoved @ (State::BackingOff(..) | State::Abandoning(_) | State::Closed) => self.state = unmoved,
         }
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match std::mem::replace(&mut self.state, State::Closed) {
+            State::Selecting(job) if job.budget.is_over(now) => self.run_out(job, "no server was found"),
+            State::BackingOff(job, _) if job.budget.is_over(now) => {
+                self.run_out(job, "the command did not succeed");
+            }
+            State::Running(job, _) if job.budget.is_over(now) => {
+                // As where the network fails.
+                if let Some(implicit) = &mut self.session {
+                    implicit.is_dirty = true;
+                }
+                self.run_out(job, "the command was not answered");
+            }
             State::BackingOff(job, until) if until <= now => self.select(job),
             unmoved @ (State::Idle(_)
             | State::Selecting(_)
             | State::Running(..)
             | State::BackingOff(..)
+            | State::Abandoning(_)
             | State::Closed) => self.state = unmoved,
         }
     }
 
-    /// When time alone moves it on.
-    pub fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::BackingOff(_, until) => Some(*until),
-            State::Idle(_) | State::Selecting(_) | State::Running(..) | State::Closed => None,
+    /// What was being done for the command whose time was over is given up: on to the next.
+    pub fn handle_given_up(&mut self, now: Instant) {
+        if matches!(self.state, State::Abandoning(_)) {
+            self.state = State::Idle(None);
+            self.go_on(now);
         }
+    }
+
+    /// When time alone moves it on, and what for.
+    pub fn deadline(&self) -> Option<(Instant, DeadlineReason)> {
+        let retry = match &self.state {
+            State::BackingOff(_, until) => Some((*until, DeadlineReason::ResumeBackoff)),
+            State::Abandoning(_) => return None,
+            State::Idle(_) | State::Selecting(_) | State::Running(..) | State::Closed => None,
+        };
+        let end = self.call_end().map(|until| (until, DeadlineReason::Call));
+        retry.into_iter().chain(end).min_by_key(|(at, _)| *at)
+    }
+
+    /// When the time of the command ends that is being run; none without a limit.
+    pub fn call_end(&self) -> Option<Instant> {
+        self.job().and_then(|job| job.budget.until())
+    }
+
+    /// Whether `timeoutMS` is set for the command that is being run, be it to no limit.
+    pub fn is_timed(&self) -> bool {
+        self.job().is_some_and(|job| job.budget.is_set())
+    }
+
+    /// `timeoutMS` of the client, if it is a limit.
+    pub fn limit(&self) -> Option<Duration> {
+        self.rules.timeout.filter(|timeout| !timeout.is_zero())
     }
 
     /// Ends it. Commands that are not answered never are. What is left to be told to a server is returned.
@@ -225,7 +290,11 @@ impl CommandMachine {
         let (server, busy) = match std::mem::replace(&mut self.state, State::Closed) {
             State::Idle(Some(server)) => (server, false),
             State::Running(_, server) => (server, true),
-            State::Idle(None) | State::Selecting(_) | State::BackingOff(..) | State::Closed => return None,
+            State::Idle(None)
+            | State::Selecting(_)
+            | State::BackingOff(..)
+            | State::Abandoning(_)
+            | State::Closed => return None,
         };
         let clean = self.session.take().filter(|implicit| !implicit.is_dirty);
         let commands = clean.map(|implicit| end(&implicit.session));
@@ -238,20 +307,33 @@ impl CommandMachine {
 
     /// The read preference that a server is to be selected by.
     pub fn read_preference(&self) -> &ReadPreference {
-        let job = match &self.state {
-            State::Selecting(job) | State::Running(job, _) | State::BackingOff(job, _) => Some(job),
-            State::Idle(_) | State::Closed => None,
-        };
-        let chosen = job.and_then(|job| job.command.options().read_preference.as_ref());
+        let chosen = self
+            .job()
+            .and_then(|job| job.command.options().read_preference.as_ref());
         chosen.unwrap_or(&self.primary)
     }
 
+    /// The name of the command that is being run; empty if none is.
+    pub fn operation(&self) -> &str {
+        self.job().map_or("", |job| job.command.name())
+    }
+
+    fn job(&self) -> Option<&Job> {
+        match &self.state {
+            State::Selecting(job)
+            | State::Running(job, _)
+            | State::BackingOff(job, _)
+            | State::Abandoning(job) => Some(job),
+            State::Idle(_) | State::Closed => None,
+        }
+    }
+
     /// Starts the next command, if none is under way.
-    fn go_on(&mut self) {
+    fn go_on(&mut self, now: Instant) {
         if !matches!(self.state, State::Idle(_)) {
             return;
         }
-        let Some(command) = self.waiting.pop_front() else {
+        let Some((command, budget)) = self.waiting.pop_front() else {
             return;
         };
         self.session.take_if(|implicit| implicit.is_dirty);
@@ -260,10 +342,17 @@ impl CommandMachine {
                 "the command has a field apiVersion, and the client declares one: leave out one of them",
             );
             self.outbox.push_back(CommandOutput::Replied(Err(error)));
-            return self.go_on();
+            return self.go_on(now);
+        }
+        if budget.is_over(now) {
+            let error = Error::timeout("the commands before it took all of its time (timeoutMS)", None);
+            self.outbox.push_back(CommandOutput::Replied(Err(error)));
+            return self.go_on(now);
         }
         self.select(Job {
             command,
+            budget,
+            failure: None,
             retries: 0,
             overloaded: false,
             avoided: BTreeMap::new(),
@@ -278,10 +367,20 @@ impl CommandMachine {
         self.state = State::Selecting(job);
     }
 
-    fn finish(&mut self, server: Option<Server>, result: Result<CommandReply, Error>) {
+    fn finish(&mut self, now: Instant, server: Option<Server>, result: Result<CommandReply, Error>) {
         self.outbox.push_back(CommandOutput::Replied(result));
         self.state = State::Idle(server);
-        self.go_on();
+        self.go_on(now);
+    }
+
+    fn run_out(&mut self, job: Job, doing: &str) {
+        let limit = job.budget.limit().unwrap_or_default().as_millis();
+        let error = Error::timeout(
+            format!("{doing} within {limit} ms (timeoutMS)"),
+            job.failure.clone(),
+        );
+        self.outbox.push_back(CommandOutput::Abandoned(error));
+        self.state = State::Abandoning(job);
     }
 
     /// Once more if it is a retryable read, some times more if a server was overloaded (Retryable Reads and Client
@@ -294,24 +393,49 @@ impl CommandMachine {
         error: Error,
         base_backoff: Option<Duration>,
     ) {
+        let error = told(now, job.budget, error);
+        if error.is_timeout() {
+            return self.finish(now, server, Err(error));
+        }
+        // "If the driver cannot select a server for a retry attempt [...] drivers MUST raise the previous retryable error"
+        // (Retryable Reads specification, "Selecting the server for retry").
+        if let (ErrorKind::ServerSelection { .. }, Some(previous)) = (error.kind(), job.failure.take()) {
+            return self.finish(now, server, Err(previous));
+        }
         let retries = self.rules.retries;
         let is_read = job.command.options().retryable_read;
         let refused = error.server_error().is_some_and(is_overload);
         job.overloaded |= refused;
         let allowed = retries.reads && (is_read || (refused && self.rules.retries_writes));
-        let most = if job.overloaded { retries.overloads } else { 1 };
+        // "Drivers MUST retry operations as many times as possible before the timeout expires" (Client Side Operations
+        // Timeout specification, "Retryability").
+        let most = match (job.overloaded, job.budget.is_set()) {
+            (true, _) => retries.overloads,
+            (false, true) => u32::MAX,
+            (false, false) => 1,
+        };
         if !allowed || job.retries >= most || !(refused || is_retryable_read(&error)) {
-            return self.finish(server, Err(error));
+            return self.finish(now, server, Err(error));
         }
-        job.retries += 1;
+        job.retries = job.retries.saturating_add(1);
         if let Some(server) = error.server() {
             job.avoided.insert(server.clone(), retries.avoid(refused));
         }
-        if !refused {
+        let pause = if refused {
+            Some(overload_delay(job.retries, base_backoff, &mut self.random))
+        } else {
+            retry_pause(job.retries, &mut self.random)
+        };
+        let Some(pause) = pause else {
+            job.failure = Some(error);
             return self.select(job);
+        };
+        if refused && !job.budget.lasts_until(now + pause) {
+            // There would be no time left for another try.
+            return self.finish(now, server, Err(error));
         }
-        let delay = overload_delay(job.retries, base_backoff, &mut self.random);
-        self.state = State::BackingOff(job, now + delay);
+        job.failure = Some(error);
+        self.state = State::BackingOff(job, now + pause);
     }
 
     /// The implicit session: the one used last, unless the server is about to forget it ("at least one minute left").
@@ -331,6 +455,34 @@ impl CommandMachine {
         });
         session
     }
+}
+
+/// The error as it is to be told where `timeoutMS` is set: what ran out of time is a timeout, whoever said so.
+fn told(now: Instant, budget: Budget, error: Error) -> Error {
+    if !budget.is_set() || error.is_timeout() {
+        return error;
+    }
+    if error.server_error().is_some_and(is_max_time_expired) {
+        return given_up(error);
+    }
+    if budget.is_over(now) {
+        let limit = budget.limit().unwrap_or_default().as_millis();
+        return Error::timeout(
+            format!("the command failed at the end of {limit} ms (timeoutMS)"),
+            Some(error),
+        );
+    }
+    error
+}
+
+/// That the server gave up some of what a reply says went well.
+fn expired_write(reply: &CommandReply) -> Option<Error> {
+    let expired = reply.write_errors().find(is_max_time_expired)?;
+    Some(Error::new(ErrorKind::Server(expired)))
+}
+
+fn given_up(error: Error) -> Error {
+    Error::timeout("the server gave the command up", Some(error))
 }
 
 fn end(session: &Session) -> RawDocumentBuf {

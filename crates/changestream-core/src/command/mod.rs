@@ -6,14 +6,31 @@
 //!
 //! A command is sent as it is (Run Command specification): neither a read concern nor a read preference is inherited from
 //! the client, and none is retried that does not say that it is a retryable read.
+//!
+//! # Time
+//!
+//! Without `timeoutMS` a command takes as long as it takes, or `socketTimeoutMS` lets its server be silent. With it (Client
+//! Side Operations Timeout specification), the limit holds for all of it: finding a server (for which there is
+//! `serverSelectionTimeoutMS` too), connecting, authenticating, and every try. What runs out of time ends with
+//! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and a connection that a reply is still awaited on is closed.
+//!
+//! The server is told what is left of the time, less the shortest round trip to it, as the command's `maxTimeMS`; if that is
+//! nothing, the command is not sent. So do not write `maxTimeMS` into a command where there is a limit: it would be there
+//! twice, and the server refuses it. A `getMore` has none added, since servers take it there for cursors only that wait.
+//! What the server itself gave up for it (code 50, also among write errors) is a timeout as well. A retryable read is
+//! tried as often as the time allows.
 
+mod budget;
 mod machine;
+
+use std::time::Duration;
 
 use bson::raw::cstr;
 use bson::{Document, RawDocument, RawDocumentBuf};
 
 pub use machine::{CommandMachine, CommandOutput, CommandRules};
 
+use crate::stream::append_max_time;
 use crate::{Error, ReadPreference, Session};
 
 /// How a command is to be run. What is not set is as the server has it.
@@ -27,6 +44,11 @@ pub struct CommandOptions {
     /// Whether it is a read that may be sent once more when the network or the server fails it, as the Retryable Reads
     /// specification says, if `retryReads` allows. Default: false. Never set it for what writes.
     pub retryable_read: bool,
+    /// `timeoutMS`: the longest that the command may take, from when it is handed over to its reply, all that is done for
+    /// it included. Zero is no limit. Default: that of the client, and without one no limit.
+    ///
+    /// See [the module](self#time) for what becomes of the command then.
+    pub timeout: Option<Duration>,
 }
 
 impl CommandOptions {
@@ -48,6 +70,13 @@ impl CommandOptions {
     #[must_use]
     pub fn retryable_read(mut self, is: bool) -> Self {
         self.retryable_read = is;
+        self
+    }
+
+    /// Sets [`timeout`](Self::timeout).
+    #[must_use]
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = Some(time);
         self
     }
 }
@@ -116,13 +145,33 @@ impl RunCommand {
         &self.body
     }
 
+    /// Its name, such as `ping`: that of its first field.
+    pub fn name(&self) -> &str {
+        let first = self.body.iter_elements().next().and_then(Result::ok);
+        first.map_or("", |element| element.key().as_str())
+    }
+
     fn has(&self, field: &str) -> bool {
         !matches!(self.body.get(field), Ok(None))
     }
 
-    /// The command for a server: with the session, the database and the read preference.
-    fn encode(&self, session: Option<&Session>, preference: Option<RawDocumentBuf>) -> RawDocumentBuf {
+    /// Whether it is told how long it may take. "Drivers MUST NOT append a `maxTimeMS` field to `getMore` commands" (Client
+    /// Side Operations Timeout specification, "Non-tailable Cursors").
+    fn takes_max_time(&self) -> bool {
+        self.name() != "getMore"
+    }
+
+    /// The command for a server: with the session, the database, the read preference, and how long the server may take.
+    fn encode(
+        &self,
+        session: Option<&Session>,
+        preference: Option<RawDocumentBuf>,
+        max_time: Option<Duration>,
+    ) -> RawDocumentBuf {
         let mut body = self.body.clone();
+        if let Some(time) = max_time.filter(|_| self.takes_max_time()) {
+            append_max_time(&mut body, time);
+        }
         if let Some(session) = session.filter(|_| !self.has("lsid")) {
             body.append(cstr!("lsid"), session.lsid());
         }

@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
@@ -16,7 +16,17 @@ use super::{Connection, ConnectionOutput, Reply, reply};
 use crate::Error;
 use crate::auth::{Conversation, CredentialAnswer, CredentialRequest, Next, Parties};
 use crate::error::ErrorKind;
+use crate::stream::{append_max_time, server_share};
 use crate::wire::{self, Flags};
+
+/// What there is of time for authenticating, where a limit holds for all of what a connection is wanted for (`timeoutMS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthenticationLimit {
+    /// Until when.
+    pub until: Instant,
+    /// How long a message to the server and its answer take at least.
+    pub min_round_trip: Duration,
+}
 
 impl Connection {
     /// After [`ConnectionOutput::Hello`]: authenticates, if there is a credential and the server is one that has users
@@ -33,6 +43,12 @@ impl Connection {
             return;
         };
         self.begin_authentication(now, server, &handshake, speculative);
+    }
+
+    /// What there is of time for [authenticating](Self::authenticate): the server is told. None, as before this is called,
+    /// is nothing but `connectTimeoutMS`. Authenticating anew, as a server may ask for later, has no limit from here.
+    pub fn limit_authentication(&mut self, limit: Option<AuthenticationLimit>) {
+        self.limit = limit;
     }
 
     /// Answers [`ConnectionOutput::Credentials`]. An error ends the connection, unless the mechanism has another way.
@@ -209,6 +225,13 @@ impl Connection {
     fn transmit_authentication(&mut self, now: Instant, mut command: RawDocumentBuf) {
         if let Some(api) = &self.settings.server_api {
             api.declare(&mut command);
+        }
+        if let Some(limit) = &self.limit {
+            let left = limit.until.saturating_duration_since(now);
+            // Whom it is for does not wait any longer if there is none; the connection may be of use for others.
+            if let Some(share) = server_share(left, limit.min_round_trip) {
+                append_max_time(&mut command, share);
+            }
         }
         let request_id = self.next_request_id();
         self.exchanges

@@ -64,7 +64,7 @@ pub(super) fn handshake(
     let mut command = check(settings, dialect);
     command.append(
         cstr!("client"),
-        settings.metadata.to_document(settings.app_name.as_deref()),
+        settings.metadata.get().to_document(settings.app_name.as_deref()),
     );
     let mut compression = RawArrayBuf::new();
     for compressor in offered(settings) {

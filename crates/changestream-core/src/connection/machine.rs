@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bson::RawDocument;
 use bytes::Bytes;
 
+use super::authenticating::AuthenticationLimit;
 use super::exchange::{Exchanges, Purpose, after};
 use super::foreign;
 use super::hello::{self, Dialect};
@@ -41,6 +42,8 @@ pub struct Connection {
     pub(super) exchanges: Exchanges,
     /// Requests that wait for the connection to be ready.
     pub(super) held: Vec<Held>,
+    /// Of the first authentication.
+    pub(super) limit: Option<AuthenticationLimit>,
     pub(super) state: State,
 }
 
@@ -83,6 +86,7 @@ impl Connection {
             outputs: VecDeque::with_capacity(1),
             exchanges: Exchanges::default(),
             held: Vec::new(),
+            limit: None,
             state,
         }
     }
@@ -400,6 +404,7 @@ impl Connection {
     pub(super) fn become_ready(&mut self, now: Instant, server: Server, proved: Option<Proved>) {
         self.reader.set_max_message_size(server.max_message_size);
         self.state = State::Ready { server, proved };
+        self.limit = None;
         self.outputs.push_back(ConnectionOutput::Ready);
         for held in mem::take(&mut self.held) {
             self.release(now, held);

@@ -1,5 +1,7 @@
 //! What a client tells a server about itself.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use bson::raw::cstr;
 use bson::{RawDocumentBuf, rawdoc};
 
@@ -21,7 +23,7 @@ pub struct ClientMetadata {
     os: OperatingSystem,
     platform: Option<String>,
     environment: Environment,
-    wrappers: Vec<Wrapper>,
+    wrappers: Vec<DriverInfo>,
 }
 
 /// The operating system, as far as it is known.
@@ -37,12 +39,78 @@ pub struct OperatingSystem {
     pub version: Option<String>,
 }
 
-/// A library that wraps this one.
+/// A library that wraps this one, as it tells servers of itself.
+///
+/// ```
+/// use changestream_core::connection::DriverInfo;
+///
+/// let info = DriverInfo::new("my-framework").version("2.0");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wrapper {
-    name: String,
-    version: Option<String>,
-    platform: Option<String>,
+#[non_exhaustive]
+pub struct DriverInfo {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// What it runs on.
+    pub platform: Option<String>,
+}
+
+impl DriverInfo {
+    /// A library of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            version: None,
+            platform: None,
+        }
+    }
+
+    /// Sets [`version`](Self::version).
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Sets [`platform`](Self::platform).
+    #[must_use]
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.platform = Some(platform.into());
+        self
+    }
+}
+
+/// Metadata that several connections share, and to which more can be added while they go on (Handshake specification,
+/// "Metadata updates after MongoClient initialization"): connections that are made from then on tell it, those that stand
+/// are left as they are. A clone shares it too.
+#[derive(Clone, Debug, Default)]
+pub struct SharedMetadata(Arc<RwLock<ClientMetadata>>);
+
+impl SharedMetadata {
+    /// As it is now.
+    pub fn get(&self) -> ClientMetadata {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a library that wraps this one.
+    ///
+    /// # Errors
+    /// As [`ClientMetadata::append`].
+    pub fn append(&self, info: &DriverInfo) -> Result<(), Error> {
+        let mut metadata = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *metadata = metadata
+            .clone()
+            .append(&info.name, info.version.as_deref(), info.platform.as_deref())?;
+        Ok(())
+    }
+}
+
+impl From<ClientMetadata> for SharedMetadata {
+    fn from(metadata: ClientMetadata) -> Self {
+        Self(Arc::new(RwLock::new(metadata)))
+    }
 }
 
 impl ClientMetadata {
@@ -94,7 +162,7 @@ impl ClientMetadata {
                 "the driver information {texts:?} must not contain {SEPARATOR:?}"
             )));
         }
-        let wrapper = Wrapper {
+        let wrapper = DriverInfo {
             name: name.to_owned(),
             version: version.map(str::to_owned),
             platform: platform.map(str::to_owned),
@@ -128,7 +196,7 @@ impl ClientMetadata {
         (!parts.is_empty()).then(|| parts.join("|"))
     }
 
-    fn joined<'a>(&'a self, own: &'a str, of: impl Fn(&'a Wrapper) -> Option<&'a str>) -> String {
+    fn joined<'a>(&'a self, own: &'a str, of: impl Fn(&'a DriverInfo) -> Option<&'a str>) -> String {
         let mut parts = vec![own];
         parts.extend(self.wrappers.iter().filter_map(of));
         parts.join("|")

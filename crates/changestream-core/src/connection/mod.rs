@@ -15,7 +15,7 @@
 //!     load_balanced: false,
 //!     tls: false,
 //!     connect_timeout: Duration::from_secs(10),
-//!     metadata: ClientMetadata::new(),
+//!     metadata: ClientMetadata::new().into(),
 //!     server_api: None,
 //!     compressors: Vec::new(),
 //!     zlib_level: None,
@@ -56,9 +56,10 @@ use std::time::{Duration, Instant};
 use bson::RawDocumentBuf;
 use bytes::Bytes;
 
+pub use authenticating::AuthenticationLimit;
 pub use environment::Environment;
 pub use machine::Connection;
-pub use metadata::{ClientMetadata, OperatingSystem};
+pub use metadata::{ClientMetadata, DriverInfo, OperatingSystem, SharedMetadata};
 
 use crate::auth::{Credential, CredentialRequest};
 use crate::wire::Compressor;
@@ -79,7 +80,7 @@ pub struct ConnectionSettings {
     /// (`connectTimeoutMS`). Zero is no limit.
     pub connect_timeout: Duration,
     /// What the handshake says about this client.
-    pub metadata: ClientMetadata,
+    pub metadata: SharedMetadata,
     /// The version of the server's API that every command of the connection's own declares; those that are to be
     /// [sent](Connection::send) declare it themselves.
     pub server_api: Option<ServerApi>,

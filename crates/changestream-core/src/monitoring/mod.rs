@@ -6,10 +6,12 @@
 //! events that nobody polls the last [`MAX_EVENTS`] are kept.
 //!
 //! The events are those of the Command Logging And Monitoring, Connection Monitoring And Pooling, and SDAM Logging And
-//! Monitoring specifications, as far as a client that keeps no pools and checks servers only when it needs one has their
+//! Monitoring specifications, and what the Server Selection specification logs, as far as a client that keeps no pools and checks servers only when it needs one has their
 //! equal. Passwords and what proves them never stand in one.
 
 mod redaction;
+mod selection;
+mod shown;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Document, RawDocument};
 use bytes::Bytes;
+
+pub use selection::{SelectionEvent, SelectionStage};
 
 pub(crate) use redaction::{is_sensitive, redacted, without_authentication};
 
@@ -32,7 +36,7 @@ pub const MAX_EVENTS: usize = 1024;
 #[non_exhaustive]
 pub struct Event {
     /// The machine that it happened to, by the number that it was given: the streams of one client, and what runs its
-    /// commands, each have a topology and connections of their own.
+    /// commands, each have a topology and connections of their own. In logs it is the `topologyId`.
     pub source: u64,
     /// What happened.
     pub kind: EventKind,
@@ -56,6 +60,8 @@ pub enum EventKind {
     Heartbeat(HeartbeatEvent),
     /// What is known of the deployment has changed.
     Topology(TopologyEvent),
+    /// A server is looked for, or was.
+    Selection(SelectionEvent),
 }
 
 /// A command on its way (Command Logging And Monitoring, "Events API"). Each that started succeeds or fails, once.

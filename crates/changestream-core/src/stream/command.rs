@@ -143,7 +143,7 @@ impl Commands {
         }
         command.append(cstr!("cursor"), cursor);
         if let Some(time) = max_time {
-            command.append(cstr!("maxTimeMS"), milliseconds(time));
+            append_max_time(&mut command, time);
         }
         if let Some(concern) = self.read_concern(server) {
             command.append(cstr!("readConcern"), concern);
@@ -195,7 +195,7 @@ impl Commands {
             append_size(&mut command, size);
         }
         if let Some(time) = self.max_await_time {
-            command.append(cstr!("maxTimeMS"), milliseconds(time.min(wait)));
+            append_max_time(&mut command, time.min(wait));
         }
         if let Some(comment) = &self.comment
             && server.max_wire_version >= WIRE_VERSION_OF_COMMENT_ON_GET_MORE
@@ -220,7 +220,7 @@ impl Commands {
         cursors.push(id);
         let mut command = rawdoc! { "killCursors": collection, "cursors": cursors };
         if let Some(time) = max_time {
-            command.append(cstr!("maxTimeMS"), milliseconds(time));
+            append_max_time(&mut command, time);
         }
         self.append_session(&mut command, server);
         command.append(cstr!("$db"), database);
@@ -371,8 +371,10 @@ fn append_size(document: &mut RawDocumentBuf, size: u32) {
 }
 
 /// Whole milliseconds, rounded up so that a short time never becomes none.
-fn milliseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+/// Says how long a server may take for a command, in whole milliseconds.
+pub(crate) fn append_max_time(command: &mut RawDocumentBuf, time: Duration) {
+    let milliseconds = i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+    command.append(cstr!("maxTimeMS"), milliseconds);
 }
 
 /// Servers before 4.4 refuse a comment on getMore.

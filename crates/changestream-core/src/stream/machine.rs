@@ -321,7 +321,7 @@ impl StreamMachine {
             && (owner == server.address || Fault::KilledElsewhere.is_on())
             && server.role != Role::LoadBalanced
         {
-            self.kill(&cursor, &server);
+            self.kill(&cursor, &server, max_time);
         }
         if Fault::SessionChanged.is_on() && goal.start == Start::Resume {
             self.commands.change_session(self.random.draw(Session::new));
@@ -364,7 +364,9 @@ impl StreamMachine {
                 }
                 Some(error) => {
                     if live.cursor.id != 0 && !cursor_is_gone(error) {
-                        self.kill(&live.cursor, &live.server);
+                        // With too little time left to say how much, the cursor is still better killed than left.
+                        let max_time = self.calls.share(now, &live.server).unwrap_or_default();
+                        self.kill(&live.cursor, &live.server, max_time);
                     }
                     let error = self.told_by_server(error.clone());
                     if error.is_timeout() && live.flight == Flight::Late {

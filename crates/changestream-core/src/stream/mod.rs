@@ -37,8 +37,10 @@ pub use machine::{Patience, Retries, StreamMachine};
 pub use reply::{ClusterTime, CommandReply};
 pub use stats::StreamStats;
 
-pub(crate) use command::{gossip, read_preference};
-pub(crate) use resumable::{is_max_time_expired, is_overload, is_retryable_read, overload_delay};
+pub(crate) use command::{append_max_time, gossip, read_preference};
+pub(crate) use resumable::{
+    is_max_time_expired, is_overload, is_retryable_read, overload_delay, retry_pause, server_share, too_short,
+};
 
 use crate::client::{Demand, Update};
 use crate::{Error, ServerAddress};

@@ -98,6 +98,18 @@ impl CommandReply {
         u64::try_from(milliseconds).ok().map(Duration::from_millis)
     }
 
+    /// The errors that a reply may hold although it says `ok: 1`: those of single writes, and of the write concern.
+    pub(crate) fn write_errors(&self) -> impl Iterator<Item = ServerError> {
+        let reply = RawDocument::from_bytes(&self.body).ok();
+        let array = reply.and_then(|reply| reply.get_array("writeErrors").ok());
+        let of_writes = array
+            .into_iter()
+            .flatten()
+            .filter_map(|error| error.ok()?.as_document());
+        let of_concern = reply.and_then(|reply| reply.get_document("writeConcernError").ok());
+        of_writes.chain(of_concern).map(reply::server_error)
+    }
+
     /// The cursor in the reply of an aggregate or a getMore.
     ///
     /// # Errors

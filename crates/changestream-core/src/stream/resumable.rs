@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::faults::Fault;
 use crate::random::Random;
+use crate::stream::Server;
 use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::{Error, ErrorKind, ServerError};
 
@@ -70,6 +71,30 @@ pub(crate) fn overload_delay(attempt: u32, base: Option<Duration>, random: &mut 
     ceiling.min(BACKOFF_MAX).mul_f64(random.fraction())
 }
 
+/// The pause before a read is sent again that failed where `timeoutMS` lets it be tried until the time is over; none for the
+/// first tries. A server that fails at once is then not asked in a tight loop for all of that time.
+pub(crate) fn retry_pause(retries: u32, random: &mut Random) -> Option<Duration> {
+    (retries > PROMPT_RETRIES).then(|| LONGEST_RETRY_PAUSE.mul_f64(random.fraction()))
+}
+
+/// What a server may take of the time that is left, in whole milliseconds: "`remaining timeoutMS - minRoundTripTime`"
+/// (Client Side Operations Timeout specification, "Command Execution"). None if that is nothing: then nothing is sent.
+pub(crate) fn server_share(left: Duration, min_round_trip: Duration) -> Option<Duration> {
+    let share = left.saturating_sub(min_round_trip).as_millis();
+    let share = u64::try_from(share).unwrap_or(u64::MAX);
+    (share > 0).then(|| Duration::from_millis(share))
+}
+
+/// What is told where nothing is.
+pub(crate) fn too_short(what: &str, limit: Option<Duration>, server: &Server) -> Error {
+    let limit = limit.unwrap_or_default().as_millis();
+    let round_trip = server.min_round_trip.as_millis();
+    let message = format!(
+        "{what} was not sent: what is left of {limit} ms (timeoutMS) is no longer than a round trip ({round_trip} ms)"
+    );
+    Error::timeout(message, None).at(server.address.clone())
+}
+
 /// Whether the server has no cursor any more after this error, so that there is none to kill.
 pub(crate) fn cursor_is_gone(error: &ServerError) -> bool {
     const CURSOR_KILLED: i32 = 237;
@@ -84,6 +109,9 @@ pub(crate) fn is_max_time_expired(error: &ServerError) -> bool {
 }
 
 const CURSOR_NOT_FOUND: i32 = 43;
+
+const PROMPT_RETRIES: u32 = 4;
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The first and the longest pause between tries (Client Backpressure specification).
 pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(100);

@@ -368,8 +368,8 @@ impl Topology {
         self.record(TopologyEvent::DescriptionChanged { previous, new });
     }
 
-    /// First the server that was checked, then others that changed with it. A possible primary is not yet a change: the
-    /// type is "synonymous with Unknown" but for the order of checks.
+    /// First the server that was checked, then others that changed with it. To become a possible primary is not yet a change,
+    /// nor is it one to be none after all: the type is "synonymous with Unknown" but for the order of checks.
     fn record_server_changes(
         &mut self,
         previous: &TopologyDescription,
@@ -388,10 +388,13 @@ impl Topology {
             .filter(|server| server.server_type != ServerType::PossiblePrimary)
             .cloned();
         for new in checked.into_iter().chain(others) {
-            if let Some(previous) = previous.servers.get(&new.address)
-                && !previous.says_the_same_as(&new)
-            {
-                let previous = Arc::clone(previous);
+            let Some(mut previous) = previous.servers.get(&new.address).cloned() else {
+                continue;
+            };
+            if previous.server_type == ServerType::PossiblePrimary {
+                Arc::make_mut(&mut previous).server_type = ServerType::Unknown;
+            }
+            if !previous.says_the_same_as(&new) {
                 self.record(TopologyEvent::ServerDescriptionChanged { previous, new });
             }
         }

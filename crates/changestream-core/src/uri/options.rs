@@ -109,6 +109,10 @@ pub struct ClientOptions {
     pub srv_allowed_hosts_suffix: Option<String>,
     /// `srvServiceName`: the service whose SRV records are looked up. `None` is `mongodb`. Only with `mongodb+srv://`.
     pub srv_service_name: Option<String>,
+    /// How many characters of a document are logged before it is cut. Not for connection strings. Default: what the
+    /// environment variable `MONGODB_LOG_MAX_DOCUMENT_LENGTH` says, a number or `unlimited`, and 1000 without it (Logging
+    /// specification, "Configurable Max Document Length").
+    pub log_max_document_length: Option<usize>,
     /// What a connection string has stated though it is also the default: DNS does not change it.
     pub(super) stated: Stated,
 }
@@ -156,6 +160,7 @@ impl Default for ClientOptions {
             srv_max_hosts: None,
             srv_allowed_hosts_suffix: None,
             srv_service_name: None,
+            log_max_document_length: None,
             stated: Stated::default(),
         }
     }

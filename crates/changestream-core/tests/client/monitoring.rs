@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
-use changestream_core::ErrorKind;
 use changestream_core::client::Demand;
 use changestream_core::monitoring::{
     ClosedReason, CommandEvent, CommandStage, ConnectionEvent, Event, EventKind, HeartbeatEvent, MAX_EVENTS,
-    MonitoredDocument,
+    MonitoredDocument, SelectionEvent, SelectionStage,
 };
 use changestream_core::topology::TopologyEvent;
+use changestream_core::{CommandOptions, ErrorKind, ReadPreference, ReadPreferenceMode};
 
 use super::network::{Network, RESUMABLE, failure, first_batch, next_batch, ok, primary, secondary};
 
@@ -75,7 +75,10 @@ fn words(event: &Event) -> String {
 
 impl Network {
     fn told(&mut self) -> Vec<String> {
-        self.events.drain(..).map(|event| words(&event)).collect()
+        let told = self.events.drain(..);
+        told.filter(|event| !matches!(event.kind, EventKind::Selection(_)))
+            .map(|event| words(&event))
+            .collect()
     }
 
     fn commands(&mut self) -> Vec<CommandEvent> {
@@ -315,4 +318,106 @@ fn a_failure_of_authentication_is_no_event_of_a_command() {
         ErrorKind::Authentication { .. }
     ));
     assert!(network.commands().is_empty());
+}
+
+/// The searches for servers that were told of.
+fn searches(network: &mut Network) -> Vec<SelectionEvent> {
+    let told = network.events.drain(..);
+    told.filter_map(|event| match event.kind {
+        EventKind::Selection(search) => Some(search),
+        _ => None,
+    })
+    .collect()
+}
+
+fn stages(searches: &[SelectionEvent]) -> Vec<String> {
+    let stage = |search: &SelectionEvent| match &search.stage {
+        SelectionStage::Started => "started".to_owned(),
+        SelectionStage::Waiting { remaining, .. } => format!("waiting {} ms", remaining.as_millis()),
+        SelectionStage::Succeeded { server, .. } => format!("succeeded {server}"),
+        SelectionStage::Failed { failure, .. } => format!("failed {}", failure.is_timeout()),
+        other => panic!("{other:?}"),
+    };
+    searches
+        .iter()
+        .map(|search| format!("{} {}", search.operation, stage(search)))
+        .collect()
+}
+
+#[test]
+fn the_search_for_a_server_is_told_of_from_its_beginning_to_its_end() {
+    let mut network = Network::monitored(SET);
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.open_at("a:1");
+    let told = searches(&mut network);
+    assert_eq!(stages(&told), ["aggregate started", "aggregate succeeded a:1"]);
+    assert_eq!(told[0].operation_id, None);
+    assert_eq!(told[0].selector, ReadPreference::default());
+    assert!(told[1].topology.primary().is_some());
+
+    // What is looked for again belongs to the same operation.
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.answer(&get_more, &failure(6, RESUMABLE));
+    let told = searches(&mut network);
+    assert_eq!(stages(&told), ["aggregate started", "aggregate succeeded a:1"]);
+    assert!(told[0].operation_id.is_some());
+}
+
+#[test]
+fn that_no_server_suits_is_told_once_all_were_asked_and_once_only() {
+    let uri = format!("{SET}&serverSelectionTimeoutMS=2000");
+    let mut network = Network::for_commands(&uri, |_| {});
+    let secondaries = ReadPreference::new(ReadPreferenceMode::Secondary);
+    network.run(
+        doc! { "find": "orders" },
+        CommandOptions::default().read_preference(secondaries.clone()),
+    );
+    network.answer_hello("a:1", &primary("a:1", 1));
+    assert_eq!(stages(&searches(&mut network)), ["find started"]);
+    network.pass(100);
+    network.disconnect("b:1");
+    let told = searches(&mut network);
+    assert_eq!(stages(&told), ["find waiting 1900 ms"]);
+    assert_eq!(told[0].selector, secondaries);
+    for _ in 0..3 {
+        network.pass(600);
+        while let Some(hello) = network.take_request() {
+            network.answer(&hello, &primary("a:1", 1));
+        }
+        if network.addresses().contains(&"b:1") {
+            network.disconnect("b:1");
+        }
+    }
+    network.pass(1000);
+    assert_eq!(stages(&searches(&mut network)), ["find failed false"]);
+    assert!(network.replies[0].is_err());
+}
+
+#[test]
+fn a_search_that_its_command_has_no_time_for_has_failed() {
+    let mut network = Network::for_commands(&format!("{SET}&timeoutMS=100"), |_| {});
+    network.run(doc! { "ping": 1 }, CommandOptions::default());
+    network.pass(100);
+    assert_eq!(
+        stages(&searches(&mut network)),
+        ["ping started", "ping failed true"]
+    );
+}
+
+#[test]
+fn to_be_a_possible_primary_and_none_after_all_is_no_change_of_a_server() {
+    let mut network = Network::monitored(SET);
+    network.answer_hello("a:1", &failure(91, &[]));
+    assert!(network.told().contains(&"server a:1 is Unknown".to_owned()));
+    let mut hello = secondary("b:1");
+    hello.insert("primary", "a:1");
+    network.answer_hello("b:1", &hello);
+    network.pass(600);
+    network.answer_hello("a:1", &failure(91, &[]));
+    let of_a = network
+        .told()
+        .into_iter()
+        .filter(|told| told.starts_with("server a:1"));
+    assert_eq!(of_a.collect::<Vec<_>>(), [""; 0]);
 }

@@ -113,11 +113,14 @@ impl Network {
 
     /// A machine that runs commands, watched.
     pub(crate) fn for_commands(uri: &str, change: impl FnOnce(&mut ClientOptions)) -> Self {
-        let now = epoch();
         let mut uri: ConnectionString = uri.parse().unwrap();
         change(&mut uri.options);
         let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
-        let settings = Arc::new(settings.with_monitoring());
+        Self::for_commands_of(Arc::new(settings.with_monitoring()))
+    }
+
+    pub(crate) fn for_commands_of(settings: Arc<ClientSettings>) -> Self {
+        let now = epoch();
         let machine = ClientMachine::for_commands(settings, None, [3; 32], now).unwrap();
         let mut network = Self::around(machine, now);
         network.settle();

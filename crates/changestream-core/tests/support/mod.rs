@@ -259,7 +259,7 @@ pub fn settings(credential: Option<Credential>) -> ConnectionSettings {
         load_balanced: false,
         tls: false,
         connect_timeout: CONNECT_TIMEOUT,
-        metadata: ClientMetadata::new(),
+        metadata: ClientMetadata::new().into(),
         server_api: None,
         compressors: Vec::new(),
         zlib_level: None,

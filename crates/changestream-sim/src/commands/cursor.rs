@@ -94,6 +94,23 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
     }
 }
 
+/// Whether a getMore of a member that waits has still nothing to tell.
+pub(super) fn waits_on(d: &mut Deployment, context: &Context<'_>, deadline: Instant) -> bool {
+    let (Ok(id), Some(m)) = (cursor_id(context), d.members.get_mut(context.member)) else {
+        return false;
+    };
+    let Some(mut cursor) = m.cursors.remove(&id) else {
+        return false;
+    };
+    let waits = match &cursor.kind {
+        Kind::ChangeStream(stream) => context.now < deadline && stream.has_seen_all(m),
+        Kind::Documents(_) | Kind::Merged(_) => false,
+    };
+    cursor.last_used = context.now;
+    m.cursors.insert(id, cursor);
+    waits
+}
+
 /// What the fail point `failGetMoreAfterCursorCheckout` does: the cursor is found, and lost.
 pub(super) fn fail_checked_out(d: &mut Deployment, context: &Context<'_>, code: i32) -> Result {
     let id = cursor_id(context)?;

@@ -3,8 +3,8 @@
 use bson::{Bson, Document, doc};
 
 use super::{
-    Answer, Context, Result, access, collections, cursor, diagnostics, find_and_modify, hello, read, replset,
-    sessions, sharding, users, write,
+    Answer, Context, Result, access, api, collections, cursor, diagnostics, find_and_modify, hello, read,
+    replset, sessions, sharding, users, write,
 };
 use crate::deployment::Deployment;
 use crate::reply::Reply;
@@ -316,6 +316,31 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "startSession",
         needs: Needs::User,
         run: sessions::start,
+    },
+    Command {
+        name: "testDeprecation",
+        needs: Needs::Nothing,
+        run: api::test,
+    },
+    Command {
+        name: "testDeprecationInVersion2",
+        needs: Needs::Nothing,
+        run: api::test,
+    },
+    Command {
+        name: "testRemoval",
+        needs: Needs::Nothing,
+        run: api::test,
+    },
+    Command {
+        name: "testVersion2",
+        needs: Needs::Nothing,
+        run: api::test,
+    },
+    Command {
+        name: "testVersions1And2",
+        needs: Needs::Nothing,
+        run: api::test,
     },
     Command {
         name: "update",

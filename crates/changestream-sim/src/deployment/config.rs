@@ -31,6 +31,7 @@ pub struct Config {
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
     pub(crate) compressors: Vec<Compressor>,
+    pub(crate) accepts_api_version_2: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::Tls>,
 }
@@ -66,13 +67,14 @@ impl Config {
                 .into_iter()
                 .filter(|compressor| compressor.is_built_in())
                 .collect(),
+            accepts_api_version_2: false,
             #[cfg(feature = "tls")]
             tls: None,
         }
     }
 
-    /// The server version to behave as: 4.0, 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0, or one of their
-    /// patch releases, such as 6.0.8; see [`Profile::for_version`].
+    /// The server version to behave as: 4.0, 4.2, 4.4 (the default), 5.0, 6.0, 6.1, 6.2, 6.3, 7.0, 8.0, 8.1 or 8.2, or
+    /// one of their patch releases, such as 6.0.8; see [`Profile::for_version`].
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
@@ -167,6 +169,13 @@ impl Config {
     /// The compressors that members agree to; by default snappy, zstd and zlib as a server's, each if its feature is on.
     pub fn compressors(mut self, compressors: impl IntoIterator<Item = Compressor>) -> Self {
         self.compressors = compressors.into_iter().collect();
+        self
+    }
+
+    /// Lets commands declare the version 2 of the API, as the server parameter `acceptApiVersion2` does; off by default. There
+    /// is nothing in that version but commands that test it, such as `testVersion2`.
+    pub fn accept_api_version_2(mut self) -> Self {
+        self.accepts_api_version_2 = true;
         self
     }
 

@@ -154,7 +154,7 @@ impl fmt::Display for BuildError {
             Self::Version(v) => {
                 write!(
                     f,
-                    "server version {v:?} is not modelled; take 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0 or 8.0"
+                    "server version {v:?} is not modelled; take 4.0, 4.2, 4.4, 5.0, 6.0, 6.1, 6.2, 6.3, 7.0, 8.0, 8.1 or 8.2"
                 )
             }
             Self::Members(n) => write!(f, "a deployment of {n} members; take 1 to 50"),

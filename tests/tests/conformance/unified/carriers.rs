@@ -8,7 +8,7 @@ use super::entities::{CollectionEntity, DatabaseEntity, EntityMap};
 use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::to_bson;
 use super::rig::ClientCommand;
-use super::schema::Operation;
+use super::schema::{Inherited, Operation};
 use super::watching::{document, milliseconds, read_preference, text};
 
 /// A command in an operation's place.
@@ -76,9 +76,18 @@ pub(super) fn on_database(
         operation.name.as_str(),
         "aggregate" | "listCollections" | "listCollectionNames"
     );
-    arguments
-        .finish(command, result, &database.name, is_read, entities)
-        .map(Some)
+    let mut carrier = arguments.finish(command, result, &database.name, is_read, entities)?;
+    inherit_timeout(&mut carrier, &database.options)?;
+    Ok(Some(carrier))
+}
+
+fn inherit_timeout(carrier: &mut Carrier, inherited: &Inherited) -> Result<(), Fault> {
+    if carrier.command.timeout.is_none()
+        && let Some(timeout) = &inherited.timeout_ms
+    {
+        carrier.command.timeout = Some(milliseconds(timeout)?);
+    }
+    Ok(())
 }
 
 /// The carrier of an operation on a client.
@@ -150,6 +159,7 @@ pub(super) fn on_collection(
     };
     let is_read = READS.contains(&operation.name.as_str()) && !writes_its_result(&command);
     let mut carrier = arguments.finish(command, result, database, is_read, entities)?;
+    inherit_timeout(&mut carrier, &collection.options)?;
     if !is_read {
         let own = collection
             .options
@@ -365,12 +375,7 @@ impl<'a> Arguments<'a> {
             None => None,
         };
         let preference = self.take("readPreference")?;
-        if let Some(timeout) = self.take("timeoutMS")? {
-            milliseconds(&timeout)?;
-            return Err(unsupported(
-                "a command has the timeoutMS of its client, and none of its own",
-            ));
-        }
+        let timeout = self.take("timeoutMS")?;
         if let Some(name) = self.left.keys().next() {
             return Err(if KNOWN_ARGUMENTS.contains(&name.as_str()) {
                 unsupported(format!(
@@ -391,6 +396,7 @@ impl<'a> Arguments<'a> {
                 read_preference: preference.as_ref().map(read_preference).transpose()?,
                 session,
                 is_retryable_read,
+                timeout: timeout.as_ref().map(milliseconds).transpose()?,
             },
             result,
         })

@@ -6,6 +6,7 @@ use bson::{Bson, Document};
 use changestream_core::Session;
 
 use super::fault::{Fault, failed};
+use super::logged::{LogMessage, ObservedComponents};
 use super::matcher;
 use super::observed::{Observed, Observing};
 use super::operations::Pending;
@@ -52,6 +53,10 @@ pub(super) struct ClientEntity {
     pub(super) write_concern: Document,
     /// Everything that it has published so far.
     pub(super) published: Vec<Observed>,
+    /// What the test wants to see of its log.
+    pub(super) log_components: ObservedComponents,
+    /// Everything that it has logged so far, if the test is about that.
+    pub(super) logged: Vec<LogMessage>,
 }
 
 #[derive(Clone, Debug)]

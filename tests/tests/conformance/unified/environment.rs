@@ -11,8 +11,36 @@ pub(super) struct Environment {
     pub(super) topology: Topology,
     /// The servers' version.
     pub(super) version: &'static str,
-    /// Whether clients have to authenticate.
-    pub(super) auth: bool,
+    /// How clients have to authenticate.
+    pub(super) users: Users,
+}
+
+/// The users of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Nobody has to authenticate.
+    Nobody,
+    /// One with a password.
+    Password,
+    /// That one, and one with a token of MONGODB-OIDC.
+    Token,
+}
+
+impl Users {
+    const ALL: [Self; 3] = [Self::Nobody, Self::Password, Self::Token];
+
+    /// Whether anybody has to authenticate.
+    pub(super) fn are_there(self) -> bool {
+        self != Self::Nobody
+    }
+
+    fn have(self, mechanism: &str) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Password => mechanism.starts_with("SCRAM-SHA-"),
+            Self::Token => mechanism == "MONGODB-OIDC",
+        }
+    }
 }
 
 /// What a deployment is made of.
@@ -53,16 +81,21 @@ impl Environment {
             Topology::Sharded => Deployment::sharded(2, 2),
             Topology::LoadBalanced => Deployment::sharded(2, 1).load_balanced(),
         };
-        let config = config.server_version(self.version);
-        if self.auth {
-            return config.user(USER, PASSWORD);
+        let config = config.server_version(self.version).accept_api_version_2();
+        match self.users {
+            Users::Nobody => config,
+            Users::Password => config.user(USER, PASSWORD),
+            Users::Token => config.user(USER, PASSWORD).oidc_token(TOKEN, USER),
         }
-        config
     }
 
     /// What a person calls it.
     pub(super) fn name(&self) -> String {
-        let auth = if self.auth { " with users" } else { "" };
+        let auth = match self.users {
+            Users::Nobody => "",
+            Users::Password => " with users",
+            Users::Token => " with tokens",
+        };
         format!("{} {}{auth}", self.topology.name(), self.version)
     }
 
@@ -80,7 +113,7 @@ impl Environment {
         let is_set = |(name, value): (&String, &serde_json::Value)| {
             PARAMETERS.iter().any(|(known, is)| name == known && value == *is)
         };
-        let is_scram = |mechanism: &String| self.auth && mechanism.starts_with("SCRAM-SHA-");
+        let mechanism = requirement.auth_mechanism.as_ref();
         let parameters = requirement.server_parameters.as_ref();
         let holds = [
             (
@@ -98,8 +131,8 @@ impl Environment {
             ),
             (
                 Lack::Users,
-                requirement.auth.is_none_or(|auth| auth == self.auth)
-                    && requirement.auth_mechanism.as_ref().is_none_or(is_scram),
+                requirement.auth.is_none_or(|auth| auth == self.users.are_there())
+                    && mechanism.is_none_or(|mechanism| self.users.have(mechanism)),
             ),
             (
                 Lack::Version,
@@ -148,11 +181,11 @@ pub(super) fn admitted(file: &[Requirement], test: &[Requirement]) -> Result<Vec
     let mut nearest = None;
     for topology in Topology::ALL {
         for version in VERSIONS {
-            for auth in [false, true] {
+            for users in Users::ALL {
                 let environment = Environment {
                     topology,
                     version,
-                    auth,
+                    users,
                 };
                 if !environment.exists() {
                     continue;
@@ -185,10 +218,17 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 /// The newest patch release of each version that is simulated.
-const VERSIONS: [&str; 6] = ["4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "8.0.15"];
+const VERSIONS: [&str; 7] = [
+    "4.2.24", "4.4.29", "5.0.31", "6.0.27", "7.0.28", "8.0.15", "8.2.3",
+];
 
 pub(super) const USER: &str = "tester";
 pub(super) const PASSWORD: &str = "secret";
+pub(super) const TOKEN: &str = "token-of-the-tester";
 
 /// The server parameters that tests ask for, as the simulated servers have them.
-const PARAMETERS: [(&str, bool); 2] = [("enableTestCommands", true), ("requireApiVersion", false)];
+const PARAMETERS: [(&str, bool); 3] = [
+    ("acceptApiVersion2", true),
+    ("enableTestCommands", true),
+    ("requireApiVersion", false),
+];

@@ -29,14 +29,14 @@ pub(super) trait Wire {
 impl InternalConnection {
     /// A connection to a server of that deployment.
     pub(super) fn new(server: ServerAddress, environment: &Environment, now: Instant) -> Self {
-        let user = environment.auth.then_some((USER, PASSWORD));
+        let user = environment.users.are_there().then_some((USER, PASSWORD));
         let settings = ConnectionSettings {
             app_name: Some("internal client".to_owned()),
             credential: user.map(|(name, password)| Credential::new(name, password, "admin", None)),
             load_balanced: environment.topology == Topology::LoadBalanced,
             tls: false,
             connect_timeout: Duration::ZERO,
-            metadata: ClientMetadata::new(),
+            metadata: ClientMetadata::new().into(),
             compressors: Vec::new(),
             zlib_level: None,
             server_api: None,

@@ -7,6 +7,7 @@ use changestream_core::{Error, Scope};
 
 use super::carriers::{self, Carrier, Shape};
 use super::entities::{Entity, EntityMap};
+use super::environment::Users;
 use super::errors;
 use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::{matches_root, to_bson};
@@ -22,8 +23,8 @@ pub(super) struct Runner<'a> {
     pub(super) unnamed: Vec<StreamId>,
     /// Whether clients of several mongos are given all of them.
     pub(super) is_sharded: bool,
-    /// Whether clients have to authenticate.
-    pub(super) auth: bool,
+    /// How clients have to authenticate.
+    pub(super) users: Users,
     pub(super) sessions: u8,
 }
 
@@ -109,6 +110,15 @@ impl Runner<'_> {
                 self.publish()?;
                 self.rig.close_client(id);
                 Ok(Outcome::Done(None))
+            }
+            (Entity::Client(client), "appendMetadata") => {
+                let id = client.id;
+                let info = operation.arguments.get("driverInfoOptions");
+                let info = watching::driver_info(info.unwrap_or_default())?;
+                match self.rig.append_metadata(id, &info) {
+                    Ok(()) => Ok(Outcome::Done(None)),
+                    Err(error) => Ok(Outcome::Error(error)),
+                }
             }
             (Entity::Session(_), "endSession") => Err(unsupported("a client keeps no pool of sessions")),
             _ => {
@@ -286,6 +296,7 @@ impl Runner<'_> {
         for client in self.entities.clients_mut() {
             let events = self.rig.events(client.id);
             client.published.extend(events);
+            client.logged.extend(self.rig.logs(client.id));
         }
         Ok(())
     }
@@ -328,7 +339,6 @@ const NAMESPACE_NOT_FOUND: i32 = 26;
 const NOT_BUILT: &[&str] = &[
     "abortTransaction",
     "addKeyAltName",
-    "appendMetadata",
     "assertSessionPinned",
     "assertSessionTransactionState",
     "assertSessionUnpinned",

@@ -1,17 +1,70 @@
 //! The client's events in the form of the tests.
 
+use std::collections::BTreeSet;
+
 use bson::{Document, RawDocument, doc};
+use changestream_core::client::ConnectionId;
 use changestream_core::monitoring::{
     ClosedReason, CommandEvent, CommandStage, ConnectionEvent, Event, EventKind, HeartbeatEvent,
 };
 use changestream_core::topology::{TopologyDescription, TopologyEvent};
-use changestream_core::{Error, ErrorKind};
+use changestream_core::{ClientOptions, Error, ErrorKind};
 
 use super::observed::Observed;
 use super::schema::EventType;
 
-/// The event as tests see it; none of one that they have no name for.
-pub(super) fn observed(event: &Event) -> Option<Observed> {
+/// Turns a client's events into those of the tests.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// Whether the client is behind a load balancer, where nothing is checked.
+    is_load_balanced: bool,
+    /// Connections that have done nothing yet but check their servers: of those of monitors pools do not tell.
+    checking: BTreeSet<(u64, ConnectionId)>,
+}
+
+impl Publisher {
+    pub(super) fn new(options: &ClientOptions) -> Self {
+        Self {
+            is_load_balanced: options.load_balanced,
+            checking: BTreeSet::new(),
+        }
+    }
+
+    /// The event as tests see it; none of one that they have no name for. That a connection was made is told once it is to be
+    /// used.
+    pub(super) fn observe(&mut self, event: &Event) -> Vec<Observed> {
+        let mut told = Vec::new();
+        if let EventKind::Connection(connection) = &event.kind {
+            match connection {
+                ConnectionEvent::Created { .. } if self.is_load_balanced => told.push(created()),
+                ConnectionEvent::Created { connection, .. } => {
+                    self.checking.insert((event.source, *connection));
+                }
+                ConnectionEvent::Ready { connection, .. }
+                | ConnectionEvent::CheckedOut { connection, .. }
+                | ConnectionEvent::Closed { connection, .. }
+                    if self.checking.remove(&(event.source, *connection)) =>
+                {
+                    told.extend(observed(event).map(|_| created()));
+                }
+                _ => {}
+            }
+        }
+        told.extend(observed(event));
+        told
+    }
+}
+
+fn created() -> Observed {
+    Observed {
+        kind: EventType::Cmap,
+        name: "connectionCreatedEvent",
+        fields: Document::new(),
+        is_sensitive: false,
+    }
+}
+
+fn observed(event: &Event) -> Option<Observed> {
     let observed = |kind, name, fields| {
         Some(Observed {
             kind,
@@ -91,7 +144,8 @@ fn is_sensitive(command: &str) -> bool {
 fn connection_event(event: &ConnectionEvent) -> Option<(&'static str, Document)> {
     let nothing = Document::new();
     Some(match event {
-        ConnectionEvent::Created { .. } => ("connectionCreatedEvent", nothing),
+        // Told later.
+        ConnectionEvent::Created { .. } => return None,
         ConnectionEvent::Ready { .. } => ("connectionReadyEvent", nothing),
         ConnectionEvent::Closed { reason, .. } => {
             let reason = match reason {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bson::Document;
 use changestream_core::command::{CommandOptions, RunCommand};
+use changestream_core::connection::DriverInfo;
 use changestream_core::server_api::{ServerApi, ServerApiVersion};
 use changestream_core::{ChangeEvent, Error, ReadPreference, Scope, Session, WatchOptions};
 
+use super::logged::LogMessage;
 use super::observed::Observed;
 use super::schema::ServerApiDefinition;
 
@@ -31,6 +33,8 @@ pub(super) struct ClientCommand {
     pub(super) session: Option<Session>,
     /// Whether it is one of those that are retried once where they fail by a retryable error.
     pub(super) is_retryable_read: bool,
+    /// `timeoutMS` of its own.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl ClientCommand {
@@ -43,6 +47,7 @@ impl ClientCommand {
         let mut options = CommandOptions::default().retryable_read(self.is_retryable_read);
         options.read_preference.clone_from(&self.read_preference);
         options.session.clone_from(&self.session);
+        options.timeout = self.timeout;
         options
     }
 }
@@ -94,6 +99,12 @@ pub(super) trait Rig {
 
     fn wait(&mut self, time: Duration);
 
+    fn append_metadata(&mut self, client: ClientId, info: &DriverInfo) -> Result<(), Error>;
+
     /// What the client has published since the last call.
     fn events(&mut self, client: ClientId) -> Vec<Observed>;
+
+    /// What the client has logged since the last call, if the thread [listens](super::logged::listen); what it has published
+    /// is to be taken before.
+    fn logs(&mut self, client: ClientId) -> Vec<LogMessage>;
 }

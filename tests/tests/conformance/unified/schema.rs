@@ -64,7 +64,7 @@ pub(super) struct Test {
     pub(super) skip_reason: Option<String>,
     pub(super) operations: Vec<Operation>,
     pub(super) expect_events: Option<Vec<ExpectedEvents>>,
-    pub(super) expect_log_messages: Option<Value>,
+    pub(super) expect_log_messages: Option<Vec<ExpectedMessages>>,
     pub(super) expect_tracing_messages: Option<Value>,
     pub(super) outcome: Option<Vec<CollectionData>>,
 }
@@ -120,8 +120,8 @@ pub(super) struct ClientDefinition {
     pub(super) ignore_command_monitoring_events: Vec<String>,
     #[serde(default)]
     pub(super) observe_sensitive_commands: bool,
-    #[serde(rename = "observeLogMessages")]
-    _observe_log_messages: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub(super) observe_log_messages: BTreeMap<String, String>,
     #[serde(rename = "observeTracingMessages")]
     _observe_tracing_messages: Option<Value>,
     pub(super) server_api: Option<ServerApiDefinition>,
@@ -252,6 +252,28 @@ pub(super) struct ExpectedEvents {
     pub(super) events: Vec<Map>,
     #[serde(default)]
     pub(super) ignore_extra_events: bool,
+}
+
+/// What a client has to have logged.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ExpectedMessages {
+    pub(super) client: String,
+    pub(super) messages: Vec<ExpectedMessage>,
+    #[serde(default)]
+    pub(super) ignore_messages: Vec<ExpectedMessage>,
+    #[serde(default)]
+    pub(super) ignore_extra_messages: bool,
+}
+
+/// A log message.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ExpectedMessage {
+    pub(super) level: String,
+    pub(super) component: String,
+    pub(super) failure_is_redacted: Option<bool>,
+    pub(super) data: Value,
 }
 
 /// A kind of events.

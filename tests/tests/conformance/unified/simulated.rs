@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use bson::Document;
 use bytes::Bytes;
+use changestream_core::auth::{CredentialAnswer, OidcFlow, OidcToken};
 use changestream_core::client::{ClientSettings, Snapshot};
-use changestream_core::connection::ClientMetadata;
+use changestream_core::connection::{ClientMetadata, DriverInfo};
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, WatchOptions};
 use changestream_tests::world::{LineId, StreamId as MachineId, Tried, World};
 
-use super::environment::Environment;
+use super::environment::{Environment, TOKEN, Users};
 use super::internal::{InternalConnection, Wire};
+use super::logged::{self, LogMessage};
 use super::observed::Observed;
-use super::published;
+use super::published::Publisher;
 use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId, server_api};
 use super::schema::ServerApiDefinition;
 
@@ -37,13 +39,21 @@ struct SimulatedClient {
     knowledge: Snapshot,
     /// What runs its commands, and does not at the moment.
     idle: Vec<MachineId>,
+    publisher: Publisher,
     published: Vec<Observed>,
+    logged: Vec<LogMessage>,
 }
 
 impl Simulated {
     pub(super) fn new(environment: Environment) -> Self {
+        let mut world = World::new(environment.config(), [1; 32]);
+        if environment.users == Users::Token {
+            world
+                .identity
+                .provide(|_| Some(Ok(CredentialAnswer::Oidc(OidcToken::new(TOKEN)))));
+        }
         Self {
-            world: World::new(environment.config(), [1; 32]),
+            world,
             environment,
             clients: Vec::new(),
             machines: BTreeMap::new(),
@@ -82,10 +92,14 @@ impl Simulated {
 
     fn sort_events(&mut self) {
         for (machine, event) in self.world.take_events() {
-            if let Some(client) = self.machines.get(&machine)
-                && let Some(observed) = published::observed(&event)
-            {
-                self.clients[client.0].published.push(observed);
+            let Some(client) = self.machines.get(&machine) else {
+                continue;
+            };
+            let client = &mut self.clients[client.0];
+            client.published.extend(client.publisher.observe(&event));
+            if logged::is_listening() {
+                changestream_driver::logging::log(&event, logged::LONGEST);
+                client.logged.extend(logged::take());
             }
         }
     }
@@ -124,14 +138,20 @@ impl Rig for Simulated {
     }
 
     fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error> {
-        let mut parsed: ConnectionString = uri.parse()?;
+        let mut parsed = match uri.contains("authMechanism=MONGODB-OIDC") {
+            true => ConnectionString::parse_with_oidc_callback(uri, OidcFlow::Machine)?,
+            false => uri.parse()?,
+        };
         parsed.options.server_api = api.map(server_api);
+        let publisher = Publisher::new(&parsed.options);
         let settings = ClientSettings::new(parsed.options, ClientMetadata::new())?.with_monitoring();
         self.clients.push(SimulatedClient {
             settings: Arc::new(settings),
             knowledge: Snapshot::default(),
             idle: Vec::new(),
+            publisher,
             published: Vec::new(),
+            logged: Vec::new(),
         });
         Ok(ClientId(self.clients.len() - 1))
     }
@@ -196,9 +216,17 @@ impl Rig for Simulated {
         self.world.advance(time);
     }
 
+    fn append_metadata(&mut self, client: ClientId, info: &DriverInfo) -> Result<(), Error> {
+        self.clients[client.0].settings.append_metadata(info)
+    }
+
     fn events(&mut self, client: ClientId) -> Vec<Observed> {
         self.sort_events();
         std::mem::take(&mut self.clients[client.0].published)
+    }
+
+    fn logs(&mut self, client: ClientId) -> Vec<LogMessage> {
+        std::mem::take(&mut self.clients[client.0].logged)
     }
 }
 

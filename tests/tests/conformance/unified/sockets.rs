@@ -1,6 +1,6 @@
 //! Tests over loopback sockets: clients of an adapter, a running deployment, and the real clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bson::Document;
 use bytes::Bytes;
+use changestream_core::connection::DriverInfo;
 use changestream_core::monitoring::Event;
 use changestream_core::{ChangeEvent, ConnectionString, Error, Scope, WatchOptions};
 use changestream_driver::{Client, Mode};
@@ -17,8 +18,9 @@ use changestream_sim::RunningDeployment;
 use super::adapters::Adapter;
 use super::environment::{Environment, Topology};
 use super::internal::{InternalConnection, Wire};
+use super::logged::{self, LogMessage};
 use super::observed::Observed;
-use super::published;
+use super::published::Publisher;
 use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId, server_api};
 use super::schema::ServerApiDefinition;
 
@@ -32,11 +34,16 @@ pub(super) struct Sockets<A: Adapter> {
     streams: Vec<(ClientId, <A::Mode as Mode>::Stream)>,
     commands: Vec<Option<Result<Document, Error>>>,
     internal: BTreeMap<usize, (Socket, InternalConnection)>,
+    /// What clients have logged, and is not taken yet.
+    logged: Vec<LogMessage>,
 }
 
 struct SocketClient<A: Adapter> {
     client: Client<A::Mode>,
     published: Arc<Mutex<Vec<Event>>>,
+    publisher: Publisher,
+    /// The numbers of its machines.
+    sources: BTreeSet<u64>,
 }
 
 impl<A: Adapter> Sockets<A> {
@@ -52,6 +59,7 @@ impl<A: Adapter> Sockets<A> {
             streams: Vec::new(),
             commands: Vec::new(),
             internal: BTreeMap::new(),
+            logged: Vec::new(),
         }
     }
 
@@ -104,6 +112,8 @@ impl<A: Adapter> Rig for Sockets<A> {
     fn client(&mut self, uri: &str, api: Option<&ServerApiDefinition>) -> Result<ClientId, Error> {
         let mut parsed: ConnectionString = uri.parse()?;
         parsed.options.server_api = api.map(server_api);
+        parsed.options.log_max_document_length = Some(logged::LONGEST);
+        let publisher = Publisher::new(&parsed.options);
         let published = Arc::new(Mutex::new(Vec::new()));
         let told = published.clone();
         let client = Client::<A::Mode>::with_options(parsed.options)?.monitor(move |event: &Event| {
@@ -111,7 +121,12 @@ impl<A: Adapter> Rig for Sockets<A> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(event.clone());
         });
-        self.clients.push(SocketClient { client, published });
+        self.clients.push(SocketClient {
+            client,
+            published,
+            publisher,
+            sources: BTreeSet::new(),
+        });
         Ok(ClientId(self.clients.len() - 1))
     }
 
@@ -167,9 +182,25 @@ impl<A: Adapter> Rig for Sockets<A> {
     }
 
     fn events(&mut self, client: ClientId) -> Vec<Observed> {
-        let told = &self.clients[client.0].published;
-        let events = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
-        events.iter().filter_map(published::observed).collect()
+        let client = &mut self.clients[client.0];
+        let mut told = client.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = std::mem::take(&mut *told);
+        client.sources.extend(events.iter().map(|event| event.source));
+        let publisher = &mut client.publisher;
+        events.iter().flat_map(|event| publisher.observe(event)).collect()
+    }
+
+    fn append_metadata(&mut self, client: ClientId, info: &DriverInfo) -> Result<(), Error> {
+        self.clients[client.0].client.append_metadata(info)
+    }
+
+    fn logs(&mut self, client: ClientId) -> Vec<LogMessage> {
+        self.logged.extend(logged::take());
+        let sources = &self.clients[client.0].sources;
+        let is_own = |message: &LogMessage| sources.contains(&message.source);
+        let (own, others) = std::mem::take(&mut self.logged).into_iter().partition(is_own);
+        self.logged = others;
+        own
     }
 }
 

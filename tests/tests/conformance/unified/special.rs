@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
+use changestream_core::{ReadPreference, ReadPreferenceMode};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::observed::{self, Observed, Observing};
 use super::operations::Runner;
 use super::rig::{ClientCommand, ClientId};
-use super::schema::{ClientDefinition, EntityDefinition, Inherited, Operation};
+use super::schema::{ClientDefinition, EntityDefinition, EventType, Inherited, Operation};
 use super::watching::{document, milliseconds, text};
 use super::{environment, errors};
 
@@ -113,6 +114,7 @@ impl Runner<'_> {
             read_preference: None,
             session: None,
             is_retryable_read: false,
+            timeout: None,
         };
         let id = self.rig.start(client, command);
         let set = self.rig.finish(id);
@@ -209,6 +211,8 @@ impl Runner<'_> {
             },
             write_concern: write_concern(definition)?,
             published: Vec::new(),
+            log_components: definition.observe_log_messages.clone(),
+            logged: Vec::new(),
         })
     }
 
@@ -238,12 +242,17 @@ impl Runner<'_> {
         } else {
             hosts
         };
-        options.extend(definition.uri_options.iter().map(|(name, value)| {
+        // Where properties are left to the runner, it hands the token out itself.
+        let given = definition
+            .uri_options
+            .iter()
+            .filter(|(_, value)| value.get("$$placeholder").is_none());
+        options.extend(given.map(|(name, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), percent_encoded);
             format!("{name}={value}")
         }));
         let mut user = String::new();
-        if self.auth {
+        if self.users.are_there() && !definition.uri_options.contains_key("authMechanism") {
             user = format!("{}:{}@", environment::USER, environment::PASSWORD);
             options.push("authSource=admin".to_owned());
         }
@@ -273,9 +282,43 @@ impl Runner<'_> {
                     "waits for {count} events {event}, there are {found}"
                 )));
             }
-            self.wait(WAIT_STEP);
+            if waited.as_millis().is_multiple_of(PROD_EVERY)
+                && let Some(mode) = monitored(event)
+            {
+                self.prod(client, mode)?;
+            } else {
+                self.wait(WAIT_STEP);
+            }
             waited += WAIT_STEP;
         }
+    }
+
+    /// Lets a client look for a server, as it does when one is needed: it has no monitors that would do so while it is idle.
+    /// Of what it publishes and logs then, only what a monitor would have is kept.
+    fn prod(&mut self, client: &str, mode: ReadPreferenceMode) -> Result<(), Fault> {
+        self.publish()?;
+        let id = self.entities.client(client)?.id;
+        let command = ClientCommand {
+            database: "admin".to_owned(),
+            command: doc! { "ping": 1 },
+            read_preference: Some(ReadPreference::new(mode)),
+            session: None,
+            is_retryable_read: false,
+            timeout: Some(PROD_LIMIT),
+        };
+        let running = self.rig.start(id, command);
+        // Servers that cannot be found are what some tests are about.
+        let _answered = self.rig.finish(running);
+        let mut events = self.rig.events(id);
+        events.retain(|event| event.kind == EventType::Sdam || event.name == "poolClearedEvent");
+        let mut logged = self.rig.logs(id);
+        logged.retain(|message| message.component == "topology");
+        let client = self.entities.clients_mut().find(|client| client.id == id);
+        if let Some(client) = client {
+            client.published.extend(events);
+            client.logged.extend(logged);
+        }
+        Ok(())
     }
 
     fn assert_checked_out(&mut self, client: &str, wanted: usize) -> Result<(), Fault> {
@@ -336,6 +379,9 @@ impl Runner<'_> {
             let now = self.topology(client)?;
             if now.primary.is_some() && now.primary != before.primary {
                 return Ok(());
+            }
+            if waited.as_millis().is_multiple_of(PROD_EVERY) {
+                self.prod(client, ReadPreferenceMode::Primary)?;
             }
             self.wait(WAIT_STEP);
             waited += WAIT_STEP;
@@ -416,6 +462,21 @@ fn count(value: &Value) -> Result<usize, Fault> {
     let count = value.as_u64().and_then(|count| count.try_into().ok());
     count.ok_or_else(|| failed(format!("no number: {value}")))
 }
+
+/// Which server has to be looked for, for an event to come that monitors would bring about: all where it is about the whole
+/// deployment, and else the primary. None for other events.
+fn monitored(event: &Value) -> Option<ReadPreferenceMode> {
+    let name = event.as_object()?.keys().next()?;
+    if name.starts_with("topology") || name.starts_with("serverHeartbeat") {
+        return Some(ReadPreferenceMode::Nearest);
+    }
+    (name.starts_with("server") || name == "poolClearedEvent").then_some(ReadPreferenceMode::Primary)
+}
+
+/// How often a client without monitors is made to look, in milliseconds: as often as it would look by itself.
+const PROD_EVERY: u128 = 500;
+/// How long it may look.
+const PROD_LIMIT: Duration = Duration::from_secs(1);
 
 /// As long as the test format lets a runner wait for an event.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bson::{Bson, Document};
+use changestream_core::connection::DriverInfo;
 use changestream_core::{ReadConcern, ReadPreference, ReadPreferenceMode, ResumeToken, WatchOptions};
 use serde_json::Value;
 
@@ -119,4 +120,14 @@ pub(super) fn document(value: &Value) -> Result<Document, Fault> {
         Bson::Document(document) => Ok(document),
         other => Err(failed(format!("no document: {other}"))),
     }
+}
+
+/// A wrapping library, as `appendMetadata` names it.
+pub(super) fn driver_info(value: &Value) -> Result<DriverInfo, Fault> {
+    let field = |name: &str| value.get(name).and_then(Value::as_str);
+    let name = field("name").ok_or_else(|| failed("a wrapping library has a name"))?;
+    let mut info = DriverInfo::new(name);
+    info.version = field("version").map(str::to_owned);
+    info.platform = field("platform").map(str::to_owned);
+    Ok(info)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Flight, Goal, Live, State, StreamMachine};
 use crate::client::{DeadlineReason, Demand, Update};
 use crate::stream::inbox::Item;
-use crate::stream::resumable::is_max_time_expired;
+use crate::stream::resumable::{is_max_time_expired, server_share, too_short};
 use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind, ServerError};
 
@@ -74,6 +74,11 @@ impl Calls {
         self.current = self.current.filter(|call| call.announced);
     }
 
+    /// When the call ends that is going on.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.current.map(|call| call.until)
+    }
+
     pub(super) fn is_going_on(&self) -> bool {
         self.current.is_some()
     }
@@ -87,21 +92,15 @@ impl Calls {
         self.current.is_some_and(|call| call.until < at)
     }
 
-    /// What a server may take of the time that is left, in whole milliseconds: "`remaining timeoutMS - minRoundTripTime`"
-    /// (Client Side Operations Timeout specification, "Command Execution"). `Ok(None)` is any time.
-    fn share(&self, now: Instant, server: &Server) -> Result<Option<Duration>, ()> {
+    /// What a server may take of the time that is left. `Ok(None)` is any time.
+    pub(super) fn share(&self, now: Instant, server: &Server) -> Result<Option<Duration>, ()> {
         let Some(limit) = self.limit() else {
             return Ok(None);
         };
         let left = self
             .current
             .map_or(limit, |call| call.until.saturating_duration_since(now));
-        let share = left.saturating_sub(server.min_round_trip).as_millis();
-        let share = u64::try_from(share).unwrap_or(u64::MAX);
-        if share == 0 {
-            return Err(());
-        }
-        Ok(Some(Duration::from_millis(share)))
+        server_share(left, server.min_round_trip).map(Some).ok_or(())
     }
 }
 
@@ -114,6 +113,11 @@ impl StreamMachine {
     /// Whether `timeoutMS` is set, be it to no limit.
     pub fn is_timed(&self) -> bool {
         self.calls.are_timed()
+    }
+
+    /// When the call ends that is going on; none without a limit.
+    pub(crate) fn call_end(&self) -> Option<Instant> {
+        self.calls.until()
     }
 
     pub(super) fn on_begin(&mut self, now: Instant) {
@@ -319,13 +323,4 @@ impl StreamMachine {
         };
         format!("{doing} within {limit} ms (timeoutMS)")
     }
-}
-
-fn too_short(what: &str, limit: Option<Duration>, server: &Server) -> Error {
-    let limit = limit.unwrap_or_default().as_millis();
-    let round_trip = server.min_round_trip.as_millis();
-    let message = format!(
-        "{what} was not sent: what is left of {limit} ms (timeoutMS) is no longer than a round trip ({round_trip} ms)"
-    );
-    Error::timeout(message, None).at(server.address.clone())
 }

@@ -176,10 +176,11 @@ impl StreamMachine {
         }));
     }
 
-    pub(super) fn kill(&mut self, cursor: &Cursor, server: &Server) {
+    /// Kills a cursor on the way. `max_time` is what is left of the call for it, if its time is limited.
+    pub(super) fn kill(&mut self, cursor: &Cursor, server: &Server, max_time: Option<Duration>) {
         let body = self
             .commands
-            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server, None);
+            .kill_cursors(cursor.id, cursor.namespace.as_deref(), server, max_time);
         self.outbox.push_back(StreamOutput::Send(Command {
             body,
             expects: Expects::Nothing,

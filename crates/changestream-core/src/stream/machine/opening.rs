@@ -8,7 +8,9 @@ use crate::options::ResumePolicy;
 use crate::random::Random;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
-use crate::stream::resumable::{BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay};
+use crate::stream::resumable::{
+    BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay, retry_pause,
+};
 use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
@@ -95,10 +97,10 @@ impl StreamMachine {
         }
         goal.failure = Some(error.clone());
         if !refused {
-            if goal.retries <= PROMPT_RETRIES {
+            let pause = self.random.draw(|random| retry_pause(goal.retries, random));
+            let Some(pause) = pause else {
                 return self.select(goal);
-            }
-            let pause = PAUSE.mul_f64(self.random.draw(Random::fraction));
+            };
             self.state = State::BackingOff(goal, now + pause);
             return;
         }
@@ -188,13 +190,6 @@ impl StreamMachine {
         ceiling.mul_f64(self.random.draw(Random::fraction))
     }
 }
-
-/// Retries without a pause. Only a call with `timeoutMS` makes more: a server that fails at once is then not asked in a
-/// tight loop for all of that time.
-const PROMPT_RETRIES: u32 = 4;
-
-/// The longest pause before each of the others.
-const PAUSE: Duration = Duration::from_millis(500);
 
 const NO_TIME_TO_WAIT: &str =
     "the server is overloaded, and what is left of timeoutMS is less than the pause before the next attempt";
