@@ -1,7 +1,7 @@
 //! Waits for the sockets of one stream.
 
 use std::future::{Pending, pending};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ impl Reactor {
             woken: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
+            reports: AtomicU64::new(0),
+            parting: AtomicBool::new(false),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -112,6 +114,10 @@ struct Shared {
     woken: AtomicBool,
     cancelled: AtomicBool,
     next_token: AtomicUsize,
+    /// How often a wait ended because something happened.
+    reports: AtomicU64,
+    /// Whether a peer has said that it will say nothing more.
+    parting: AtomicBool,
 }
 
 impl Handle {
@@ -134,9 +140,29 @@ impl Handle {
         let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (poll, events) = &mut *waiting;
         match poll.poll(events, timeout.map(|timeout| timeout.min(LONGEST_WAIT))) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
         }
+        if !events.is_empty() {
+            self.0.reports.fetch_add(1, Ordering::AcqRel);
+        }
+        if events
+            .iter()
+            .any(|event| event.is_read_closed() || event.is_error())
+        {
+            self.0.parting.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// How many waits have ended with something to tell. What a socket has told by then it does not tell again.
+    pub(crate) fn reports(&self) -> u64 {
+        self.0.reports.load(Ordering::Acquire)
+    }
+
+    /// Whether the end of what a peer has to say was reported together with what came before it.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.0.parting.load(Ordering::Acquire)
     }
 
     /// Has the socket wake the loop whenever it gets ready. Which of the sockets it was does not matter: the driver

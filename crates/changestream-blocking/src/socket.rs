@@ -17,6 +17,8 @@ use crate::reactor::{Handle, pending_if_blocked};
 pub struct Socket {
     source: Source,
     reactor: Handle,
+    /// It was read empty after that many reports of the reactor.
+    emptied: Option<u64>,
 }
 
 enum Source {
@@ -32,6 +34,7 @@ impl Socket {
         Ok(Self {
             source: Source::Tcp(socket),
             reactor: reactor.clone(),
+            emptied: None,
         })
     }
 
@@ -42,6 +45,7 @@ impl Socket {
         Ok(Self {
             source: Source::Unix(socket),
             reactor: reactor.clone(),
+            emptied: None,
         })
     }
 
@@ -51,6 +55,14 @@ impl Socket {
             #[cfg(unix)]
             Source::Unix(socket) => socket.read(buffer),
         }
+    }
+
+    /// Notes what a read has told of the socket. One that gave less than there was room for has left nothing behind, and
+    /// what comes later is reported; a read that could only fail is spared. Where sockets report otherwise it is not.
+    fn note(&mut self, read: usize, room: usize) {
+        let reports_anew = cfg!(any(target_os = "linux", target_os = "android"));
+        let is_emptied = (1..room).contains(&read) && reports_anew && !self.reactor.is_parting();
+        self.emptied = is_emptied.then(|| self.reactor.reports());
     }
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -92,7 +104,12 @@ impl AsyncRead for Socket {
         _: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        pending_if_blocked(uninterrupted(|| self.read(buffer)))
+        if self.emptied == Some(self.reactor.reports()) {
+            return Poll::Pending;
+        }
+        let result = uninterrupted(|| self.read(buffer));
+        self.note(result.as_ref().map_or(0, |read| *read), buffer.len());
+        pending_if_blocked(result)
     }
 }
 

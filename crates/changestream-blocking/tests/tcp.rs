@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use changestream_blocking::{ChangeStream, Client, ErrorKind, Update};
-use support::server::{Server, number};
+use changestream_core::wire::FrameReader;
+use support::server::{Answer, Server, number};
 use support::tcp::TcpServer;
 
 #[path = "../../changestream-driver/tests/support/loopback.rs"]
@@ -120,7 +123,7 @@ fn a_stream_moves_to_another_thread() {
 #[test]
 fn nobody_listening_is_an_error_after_the_selection_time() {
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
+    let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
@@ -161,4 +164,48 @@ fn the_addresses_of_a_name_are_tried_in_turn() {
     let uri = server.uri().replace("127.0.0.1", "localhost");
     let mut stream = Client::new(uri).unwrap().watch().open().unwrap();
     assert_eq!(number(stream.next().unwrap().unwrap().resume_token()), 1);
+}
+
+/// Its last words and the end of the connection may be reported at once, and the words do not fill the buffer.
+#[test]
+fn a_peer_that_goes_right_after_an_answer_is_missed_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!(
+        "mongodb://{}/?directConnection=true",
+        listener.local_addr().unwrap()
+    );
+    let mut script = Server::new(6);
+    script.batch = 1;
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            answer_up_to_a_get_more(&mut script, connection.unwrap());
+        }
+    });
+    let begun = Instant::now();
+    let client = Client::new(uri).unwrap();
+    let stream = client.collection("shop", "orders").watch().open().unwrap();
+    let seen: Vec<_> = stream
+        .take(6)
+        .map(|event| number(event.unwrap().resume_token()))
+        .collect();
+    assert_eq!(seen, (1..=6).collect::<Vec<_>>());
+    // By its deadline alone each of them would be found after ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+fn answer_up_to_a_get_more(script: &mut Server, mut connection: TcpStream) {
+    let mut reader = FrameReader::new();
+    let asked = |script: &Server| script.heard().iter().filter(|name| **name == "getMore").count();
+    let before = asked(script);
+    while asked(script) == before {
+        while let Some(frame) = reader.next_frame().unwrap() {
+            if let Answer::Reply(bytes) = script.hear(&frame) {
+                connection.write_all(&bytes).unwrap();
+            }
+        }
+        match connection.read(reader.buffer()) {
+            Ok(len) if len > 0 => reader.filled(len),
+            _ => return,
+        }
+    }
 }

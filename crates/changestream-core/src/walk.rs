@@ -94,6 +94,8 @@ impl<'a> Element<'a> {
     pub(crate) fn value(&self) -> Option<RawBsonRef<'a>> {
         let long = || self.value.first_chunk().copied().map(i64::from_le_bytes);
         Some(match self.kind {
+            0x01 => RawBsonRef::Double(f64::from_le_bytes(*self.value.first_chunk()?)),
+            0x08 if matches!(self.value, [0 | 1]) => RawBsonRef::Boolean(self.value == [1]),
             DOCUMENT => RawBsonRef::Document(RawDocument::from_bytes(self.value).ok()?),
             STRING => RawBsonRef::String(self.text()?),
             OBJECT_ID => RawBsonRef::ObjectId(ObjectId::from_bytes(*self.value.first_chunk()?)),
@@ -139,7 +141,7 @@ impl<'a> Element<'a> {
     #[inline]
     pub(crate) fn text(&self) -> Option<&'a str> {
         let (zero, text) = self.value.get(LENGTH..)?.split_last()?;
-        str::from_utf8(text).ok().filter(|_| *zero == 0)
+        simdutf8::basic::from_utf8(text).ok().filter(|_| *zero == 0)
     }
 
     /// The bytes of a document.

@@ -57,13 +57,16 @@ impl<R: Runtime> Alarm<R> {
     }
 
     /// Registers for the deadline. Ready when it should be judged again.
+    ///
+    /// A timer that is set for earlier stays so. The deadline moves with every reply, and moving a timer each time costs
+    /// more than being woken once in vain.
     pub(crate) fn poll(&mut self, runtime: &R, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             self.timer = None;
             return Poll::Pending;
         };
         let (set, timer) = self.timer.get_or_insert_with(|| (at, runtime.sleep_until(at)));
-        if *set != at {
+        if at < *set {
             *set = at;
             runtime.reset(timer, at);
         }

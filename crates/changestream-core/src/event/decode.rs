@@ -72,13 +72,13 @@ impl ChangeEvent {
         within: Option<&str>,
         document: &'a RawDocument,
     ) -> Result<T, DecodeError> {
+        if let Ok(value) = T::deserialize(Value::document(document.as_bytes())) {
+            return Ok(value);
+        }
+        // What the short way cannot do, the library may; and if neither can, it says why.
         if nests_too_deep(document) {
             let message = format!("it nests deeper than {MAX_DEPTH} levels");
             return Err(self.decode_error(within.map(str::to_owned), message));
-        }
-        // What the short way cannot do, the library may; and if neither can, it says why.
-        if let Ok(value) = T::deserialize(Value::document(document.as_bytes())) {
-            return Ok(value);
         }
         bson::deserialize_from_slice(document.as_bytes()).map_err(|error| {
             let path = failing_path::<T>(document);

@@ -28,6 +28,29 @@ pub(crate) struct Commands {
     read_concern: Option<ReadConcern>,
     read_preference: ReadPreference,
     session: Session,
+    /// The last getMore: the next one is the same, as a rule.
+    asked: Option<Asked>,
+}
+
+/// A getMore, and all that it depends on but the stream's options.
+#[derive(Debug)]
+struct Asked {
+    id: i64,
+    namespace: Option<String>,
+    max_wire_version: i32,
+    supports_sessions: bool,
+    wait: Duration,
+    body: RawDocumentBuf,
+}
+
+impl Asked {
+    fn is_for(&self, id: i64, namespace: Option<&str>, server: &Server, wait: Duration) -> bool {
+        self.id == id
+            && self.namespace.as_deref() == namespace
+            && self.max_wire_version == server.max_wire_version
+            && self.supports_sessions == server.supports_sessions
+            && self.wait == wait
+    }
 }
 
 impl Commands {
@@ -77,6 +100,7 @@ impl Commands {
             read_concern: options.read_concern.clone(),
             read_preference: options.read_preference.clone().unwrap_or_default(),
             session,
+            asked: None,
         })
     }
 
@@ -135,6 +159,30 @@ impl Commands {
     /// The next batch. `namespace` is what the server called the cursor's, `db.collection`; `wait` is the longest that the
     /// server may wait for a change, where the user has said how long.
     pub(crate) fn get_more(
+        &mut self,
+        id: i64,
+        namespace: Option<&str>,
+        server: &Server,
+        wait: Duration,
+    ) -> RawDocumentBuf {
+        if let Some(asked) = &self.asked
+            && asked.is_for(id, namespace, server, wait)
+        {
+            return asked.body.clone();
+        }
+        let body = self.encode_get_more(id, namespace, server, wait);
+        self.asked = Some(Asked {
+            id,
+            namespace: namespace.map(str::to_owned),
+            max_wire_version: server.max_wire_version,
+            supports_sessions: server.supports_sessions,
+            wait,
+            body: body.clone(),
+        });
+        body
+    }
+
+    fn encode_get_more(
         &self,
         id: i64,
         namespace: Option<&str>,
@@ -189,6 +237,7 @@ impl Commands {
     /// Another session from now on.
     pub(crate) fn change_session(&mut self, session: Session) {
         self.session = session;
+        self.asked = None;
     }
 
     /// The user's read concern, and how far the server has to be (Causal Consistency, "Causally Consistent Read Commands").

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
-use bson::{Document, Timestamp, spec::ElementType};
+use bson::{Document, Timestamp};
 use bytes::Bytes;
 
 use super::batch::Batch;
 use crate::connection::reply;
 use crate::token::ResumeToken;
 use crate::topology::TopologyVersion;
+use crate::walk::{self, Element};
 use crate::{Error, ServerError};
 
 /// A command's reply with the fields that every command shares.
@@ -35,16 +36,20 @@ impl CommandReply {
     pub fn parse(body: Bytes) -> Result<Self, Error> {
         let document = RawDocument::from_bytes(&body).map_err(malformed)?;
         let (mut ok, mut operation_time, mut cluster_time) = (false, None, None);
-        for element in document.iter_elements() {
-            let element = element.map_err(malformed)?;
-            let value = || element.value().map_err(malformed);
+        let mut elements = walk::elements(&body);
+        for element in &mut elements {
             // The cursor may be megabytes; whoever wants it looks for it.
-            match element.key().as_str() {
-                "ok" => ok = reply::says_ok(value()?),
-                "operationTime" => operation_time = value()?.as_timestamp(),
-                "$clusterTime" => cluster_time = value()?.as_document().and_then(ClusterTime::new),
+            match element.key() {
+                b"ok" => ok = reply::says_ok(value(element, document)?),
+                b"operationTime" => operation_time = value(element, document)?.as_timestamp(),
+                b"$clusterTime" => {
+                    cluster_time = value(element, document)?.as_document().and_then(ClusterTime::new);
+                }
                 _ => {}
             }
+        }
+        if !elements.ended_well() {
+            return Err(broken(document));
         }
         Ok(Self {
             error: (!ok).then(|| reply::server_error(document)),
@@ -110,34 +115,34 @@ impl CommandReply {
     /// # Errors
     /// There is none, or it is not of the specified form. Nothing that a resume would mend.
     pub(crate) fn cursor(&self) -> Result<CursorReply, Error> {
-        let reply = RawDocument::from_bytes(&self.body).map_err(malformed)?;
-        let Some(RawBsonRef::Document(cursor)) = reply.get("cursor").map_err(malformed)? else {
-            return Err(Error::protocol("a reply without `cursor`"));
-        };
+        let cursor = walk::find(&self.body, "cursor")
+            .and_then(|element| element.value()?.as_document())
+            .ok_or_else(|| Error::protocol("a reply without `cursor`"))?;
         let mut id = None;
         let mut namespace = None;
         let mut batch = None;
         let mut post_batch_resume_token = None;
-        for element in cursor.iter_elements() {
-            let element = element.map_err(malformed)?;
-            let value = || element.value().map_err(malformed);
-            match element.key().as_str() {
-                "id" => {
-                    id = value()?
-                        .as_i64()
-                        .or_else(|| value().ok()?.as_i32().map(i64::from))
+        let mut elements = walk::elements(cursor.as_bytes());
+        for element in &mut elements {
+            match element.key() {
+                b"id" => {
+                    let value = value(element, cursor)?;
+                    id = value.as_i64().or_else(|| value.as_i32().map(i64::from));
                 }
-                "ns" => namespace = value()?.as_str().map(str::to_owned),
-                "firstBatch" | "nextBatch" if element.element_type() == ElementType::Array => {
-                    let array = value()?;
-                    let bytes = array.as_array().map(|array| array.as_bytes());
-                    batch = bytes.map(|bytes| Batch::new(self.body.slice_ref(bytes)));
+                b"ns" => namespace = value(element, cursor)?.as_str().map(str::to_owned),
+                b"firstBatch" | b"nextBatch" if element.kind() == walk::ARRAY => {
+                    let array = RawDocument::from_bytes(element.bytes()).map_err(malformed)?;
+                    batch = Some(Batch::new(self.body.slice_ref(array.as_bytes())));
                 }
-                "postBatchResumeToken" => {
-                    post_batch_resume_token = Some(ResumeToken::within(self.body.clone(), value()?));
+                b"postBatchResumeToken" => {
+                    let token = value(element, cursor)?;
+                    post_batch_resume_token = Some(ResumeToken::within(self.body.clone(), token));
                 }
                 _ => {}
             }
+        }
+        if !elements.ended_well() {
+            return Err(broken(cursor));
         }
         Ok(CursorReply {
             id: id.ok_or_else(|| Error::protocol("a cursor without `id`"))?,
@@ -170,7 +175,9 @@ impl ClusterTime {
     /// The cluster time in that document; none if there is none.
     pub fn new(document: &RawDocument) -> Option<Self> {
         Some(Self {
-            time: document.get_timestamp("clusterTime").ok()?,
+            time: walk::find(document.as_bytes(), "clusterTime")?
+                .value()?
+                .as_timestamp()?,
             document: document.to_owned(),
         })
     }
@@ -197,6 +204,24 @@ impl ClusterTime {
         if known.as_ref().is_none_or(|known| known.time < seen.time) {
             *known = Some(seen);
         }
+    }
+}
+
+/// A field's value. Seldom kinds are left to the library.
+fn value<'a>(element: Element<'a>, document: &'a RawDocument) -> Result<RawBsonRef<'a>, Error> {
+    if let Some(value) = element.value() {
+        return Ok(value);
+    }
+    let name = str::from_utf8(element.key()).unwrap_or_default();
+    let value = document.get(name).map_err(malformed)?;
+    value.ok_or_else(|| broken(document))
+}
+
+/// Why the document cannot be stepped through.
+fn broken(document: &RawDocument) -> Error {
+    match document.iter_elements().find_map(Result::err) {
+        Some(error) => malformed(error),
+        None => Error::protocol("a reply is not valid BSON"),
     }
 }
 
