@@ -57,6 +57,10 @@ impl Simulation {
 
     /// Consumers ask, take, and look at what they get, until nobody gets anything more at this moment.
     pub(super) fn pump(&mut self) {
+        // Once: two that drop and ask in turn would never come to rest.
+        for index in 0..self.consumers.len() {
+            self.drop_demand(index);
+        }
         loop {
             self.world.settle();
             self.log.refresh(&self.world.deployment);
@@ -83,18 +87,22 @@ impl Simulation {
         }
     }
 
+    /// A fickle consumer drops what it waits for, now and then.
+    fn drop_demand(&mut self, index: usize) {
+        let consumer = &mut self.consumers[index];
+        consumer.looked_at += 1;
+        if let Some(often) = consumer.fickle
+            && consumer.looked_at.is_multiple_of(often)
+            && self.world.demand_of(consumer.id) != Demand::None
+        {
+            self.world.demand(consumer.id, Demand::None);
+        }
+    }
+
     fn ask(&mut self, index: usize) -> bool {
         let consumer = &mut self.consumers[index];
         let id = consumer.id;
         while self.world.take_update(id).is_some() {}
-        consumer.looked_at += 1;
-        if let Some(often) = consumer.fickle
-            && consumer.looked_at.is_multiple_of(often)
-            && self.world.demand_of(id) != Demand::None
-        {
-            self.world.demand(id, Demand::None);
-            return false;
-        }
         if consumer.state != State::Reading
             || self.world.is_closed(id)
             || self.world.demand_of(id) != Demand::None

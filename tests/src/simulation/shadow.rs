@@ -328,9 +328,13 @@ impl Shadow {
             .failure
             .as_ref()
             .is_some_and(|failure| self.is_told_as_timeout(failure));
-        ensure((self.is_timed() || told) && error.is_timeout(), || {
-            format!("a call without a limit has run out of time: {error}")
-        })?;
+        // `timeoutMS=0` limits no call, but the search for a server has its own limit.
+        let unlimited =
+            self.options.timeout.is_some() && error.to_string().contains("serverSelectionTimeoutMS");
+        ensure(
+            (self.is_timed() || told || unlimited) && error.is_timeout(),
+            || format!("a call without a limit has run out of time: {error}"),
+        )?;
         ensure(self.held() == 0, || {
             "says that nothing came while events wait to be delivered".to_owned()
         })
