@@ -24,15 +24,13 @@ fn run_faulty(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut command = cargo(root);
     command
         .args(["--target-dir", "target/faults"])
-        .env("RUSTFLAGS", format!("{flags} --cfg changestream_faults").trim())
-        // It is built anew more often than it is run for long.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off");
+        .env("RUSTFLAGS", format!("{flags} --cfg changestream_faults").trim());
     started(&mut command, arguments)
 }
 
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new(tidy::cargo());
-    command.args(["run", "--quiet", "--release"]);
+    command.args(["run", "--quiet", "--profile", "simulation"]);
     command.args(["--package", "changestream-tests", "--bin", "simulate"]);
     command.current_dir(root);
     command

@@ -17,11 +17,10 @@ mod consumer;
 mod consuming;
 mod faults;
 mod model;
+mod report;
 mod shadow;
 mod writers;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use bson::doc;
@@ -33,71 +32,9 @@ use chance::Chance;
 use consumer::{Consumer, Start, State};
 use faults::Wrongs;
 use model::Log;
+pub use report::{Report, grouped};
 use shadow::Shadow;
 use writers::Writers;
-
-/// What a run survived.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Changes that a majority has kept.
-    pub changes: usize,
-    /// Documents whose insertion was acknowledged and then rolled back.
-    pub rolled_back: usize,
-    /// Events delivered, over all consumers.
-    pub delivered: u64,
-    /// Resumes, over all streams.
-    pub resumes: u64,
-    /// Streams that consumers took up where an earlier one had stopped.
-    pub reopened: u64,
-    /// Faults, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// Errors that streams ended with, by name.
-    pub ends: BTreeMap<String, u64>,
-    /// Of everything that streams have sent.
-    pub fingerprint: u64,
-}
-
-impl Report {
-    /// Adds another run's figures.
-    pub fn add(&mut self, other: &Self) {
-        self.changes += other.changes;
-        self.rolled_back += other.rolled_back;
-        self.delivered += other.delivered;
-        self.resumes += other.resumes;
-        self.reopened += other.reopened;
-        self.fingerprint ^= other.fingerprint;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-        for (name, count) in &other.ends {
-            *self.ends.entry(name.clone()).or_default() += count;
-        }
-    }
-
-    /// How many faults there were.
-    pub fn fault_count(&self) -> u64 {
-        self.faults.values().sum()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} changes kept, {} documents rolled back, {} events delivered, {} resumes, {} streams reopened",
-            self.changes, self.rolled_back, self.delivered, self.resumes, self.reopened
-        )?;
-        write!(f, "\n{} faults:", self.fault_count())?;
-        for (kind, count) in &self.faults {
-            write!(f, " {kind} {count}")?;
-        }
-        write!(f, "\nends of streams:")?;
-        for (name, count) in &self.ends {
-            write!(f, " {name} {count}")?;
-        }
-        Ok(())
-    }
-}
 
 /// Runs the world of that seed: at least thirty faults.
 ///
@@ -285,6 +222,7 @@ impl Simulation {
             );
             self.pass(Duration::from_millis(200));
         }
+        self.report.operations = std::mem::take(&mut self.writers.operations);
         self.report.changes = self.log.len();
         let kept = self.log.inserts();
         self.report.rolled_back = self.writers.acknowledged.saturating_sub(kept);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bson::{Bson, Document, RawDocumentBuf, Timestamp};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
 use changestream_core::client::Idle;
 use changestream_core::{ChangeEvent, Error, ErrorKind, ResumePolicy, ResumeToken, WatchOptions};
 
@@ -16,7 +16,7 @@ pub(super) struct Shadow {
     options: WatchOptions,
     /// Whether errors are resumable by their label, or by a list (before server 4.4).
     labels: bool,
-    token: Option<Document>,
+    token: Option<RawDocumentBuf>,
     delivered: bool,
     pub(super) opened: bool,
     /// The first aggregate, but for where it starts.
@@ -31,7 +31,7 @@ pub(super) struct Shadow {
 /// A batch that has arrived.
 struct Reply {
     events: VecDeque<RawDocumentBuf>,
-    token: Option<Document>,
+    token: Option<RawDocumentBuf>,
 }
 
 impl Reply {
@@ -53,7 +53,7 @@ impl Shadow {
         let start = options.start_after.as_ref().or(options.resume_after.as_ref());
         Self {
             labels,
-            token: start.map(document),
+            token: start.map(|token| raw(token).to_owned()),
             delivered: false,
             opened: false,
             first: None,
@@ -131,7 +131,8 @@ impl Shadow {
             } else {
                 "resumeAfter"
             };
-            start.insert(field, token.clone());
+            let token = Document::try_from(token).expect("it came as BSON");
+            start.insert(field, token);
             return start;
         }
         if let Some(token) = &options.resume_after {
@@ -214,7 +215,7 @@ impl Shadow {
         let token = token.and_then(|token| token.as_document());
         let reply_at = Reply {
             events: events.collect(),
-            token: token.and_then(|token| Document::try_from(token).ok()),
+            token: token.map(ToOwned::to_owned),
         };
         if reply_at.events.is_empty() && self.held() == 0 {
             self.replies.clear();
@@ -253,7 +254,7 @@ impl Shadow {
         ensure(next.as_deref() == Some(event.as_raw()), || {
             "another event than the next of the batch".to_owned()
         })?;
-        let mut token = document(event.resume_token());
+        let mut token = raw(event.resume_token()).to_owned();
         if reply.events.is_empty() {
             token = reply.token.take().unwrap_or(token);
             self.replies.pop_front();
@@ -265,11 +266,11 @@ impl Shadow {
 
     /// The consumer was told that there is nothing.
     pub(super) fn idle(&mut self, idle: &Idle) -> Result<(), String> {
-        let told = idle.token.as_ref().map(document);
-        ensure(self.allows(told.as_ref()), || {
+        let told = idle.token.as_ref().map(raw);
+        ensure(self.allows(told), || {
             format!("idle at {told:?} instead of {:?}", self.token)
         })?;
-        while self.token != told {
+        while self.token.as_deref() != told {
             let Some(reply) = self.replies.pop_front() else {
                 break;
             };
@@ -280,16 +281,16 @@ impl Shadow {
 
     /// What the stream says its token is, at any time.
     pub(super) fn has_token(&self, token: Option<&ResumeToken>) -> Result<(), String> {
-        let token = token.map(document);
-        ensure(self.allows(token.as_ref()), || {
+        let token = token.map(raw);
+        ensure(self.allows(token), || {
             format!("the token is {token:?} instead of {:?}", self.token)
         })
     }
 
     /// The token may be that of the last hand-over; or of an empty batch right behind it, of which nothing was told yet.
-    fn allows(&self, token: Option<&Document>) -> bool {
+    fn allows(&self, token: Option<&RawDocument>) -> bool {
         let mut empty = self.replies.iter().take_while(|reply| reply.events.is_empty());
-        token == self.token.as_ref() || empty.any(|reply| reply.token.as_ref() == token)
+        token == self.token.as_deref() || empty.any(|reply| reply.token.as_deref() == token)
     }
 
     /// The stream ended with an error: a named one, that nothing could be done about.
@@ -297,8 +298,8 @@ impl Shadow {
         ensure(self.held() == 0, || {
             "ends while events wait to be delivered".to_owned()
         })?;
-        let token = error.resume_token().map(document);
-        ensure(token == self.token, || {
+        let token = error.resume_token().map(raw);
+        ensure(token == self.token.as_deref(), || {
             format!("the error carries {token:?} instead of {:?}", self.token)
         })?;
         if let Some(code) = error.code() {
@@ -365,6 +366,11 @@ fn take_start(aggregate: &mut Document) -> Result<Document, String> {
         }
     }
     Ok(start)
+}
+
+/// A token as it came.
+fn raw(token: &ResumeToken) -> &RawDocument {
+    token.as_document().expect("servers' tokens are documents")
 }
 
 fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {

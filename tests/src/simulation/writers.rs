@@ -1,5 +1,7 @@
 //! Whoever changes the deployment: every kind of operation, over two databases.
 
+use std::collections::BTreeMap;
+
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 
@@ -14,6 +16,8 @@ pub(super) struct Writers {
     /// Documents whose insertion was acknowledged.
     pub(super) acknowledged: usize,
     transactions: i64,
+    /// What was asked for, by kind.
+    pub(super) operations: BTreeMap<&'static str, u64>,
 }
 
 impl Writers {
@@ -29,21 +33,41 @@ impl Writers {
             ("store", "seen"),
             ("shop", "seen"),
         ]);
-        match chance.below(if sharded { 13 } else { 14 }) {
-            0 => self.insert(world, db, coll, 1, 20),
+        let kind = match chance.below(if sharded { 13 } else { 14 }) {
+            0 => {
+                self.insert(world, db, coll, 1, 20);
+                "insert"
+            }
             1 | 2 => {
                 let count = 2 + chance.below(8);
                 self.insert(world, db, coll, count, chance.below(200));
+                "insert-many"
             }
-            3 if chance.one_in(4) => self.insert(world, db, coll, 1, 100_000),
+            3 if chance.one_in(4) => {
+                self.insert(world, db, coll, 1, 100_000);
+                "insert-large"
+            }
             3..=5 => self.update(world, chance, db, coll),
-            6 => self.delete(world, chance, db, coll),
-            7 => self.find_and_modify(world, chance, db, coll),
-            8 => self.retry(world, db, coll),
-            9 | 10 => self.insert(world, db, coll, 3, 30),
+            6 => {
+                self.delete(world, chance, db, coll);
+                "delete"
+            }
+            7 => {
+                self.find_and_modify(world, chance, db, coll);
+                "find-and-modify"
+            }
+            8 => {
+                self.retry(world, db, coll);
+                "retried-insert"
+            }
+            9 | 10 => {
+                self.insert(world, db, coll, 3, 30);
+                "insert-many"
+            }
             11 | 12 => self.transact(world, chance),
             _ => self.change_schema(world, chance, db, coll),
-        }
+        };
+        *self.operations.entry(kind).or_default() += 1;
     }
 
     /// A document of a kind that every filter has an opinion on.
@@ -64,26 +88,41 @@ impl Writers {
         self.acknowledged += usize::try_from(reply.get_i32("n").unwrap_or(0)).unwrap_or(0);
     }
 
-    fn update(&mut self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
+    fn update(&mut self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) -> &'static str {
         let id = self.known(chance);
-        let update = match chance.below(6) {
-            0 => doc! { "q": { "_id": id }, "u": { "$set": { "seen": self.newest }, "$inc": { "n": 1 } } },
-            1 => doc! { "q": { "_id": id }, "u": { "$push": { "list": 4 }, "$unset": { "pad": "" } } },
+        let (kind, update) = match chance.below(6) {
+            0 => (
+                "update",
+                doc! { "q": { "_id": id }, "u": { "$set": { "seen": self.newest }, "$inc": { "n": 1 } } },
+            ),
+            1 => (
+                "update",
+                doc! { "q": { "_id": id }, "u": { "$push": { "list": 4 }, "$unset": { "pad": "" } } },
+            ),
             2 => {
-                doc! { "q": { "_id": id }, "u": { "_id": id, "even": id % 2 == 0, "replaced": self.newest } }
+                let document = doc! { "_id": id, "even": id % 2 == 0, "replaced": self.newest };
+                ("replace", doc! { "q": { "_id": id }, "u": document })
             }
-            3 => doc! { "q": { "_id": id }, "u": [{ "$set": { "piped": self.newest } }] },
+            3 => (
+                "update-by-pipeline",
+                doc! { "q": { "_id": id }, "u": [{ "$set": { "piped": self.newest } }] },
+            ),
             4 => {
                 let query = doc! { "_id": { "$gt": id - 5 } };
-                doc! { "q": query, "u": { "$set": { "many": self.newest } }, "multi": true }
+                let update = doc! { "q": query, "u": { "$set": { "many": self.newest } }, "multi": true };
+                ("update-many", update)
             }
             _ => {
                 self.newest += 1;
                 let set = doc! { "$set": { "even": self.newest % 2 == 0 } };
-                doc! { "q": { "_id": self.newest }, "u": set, "upsert": true }
+                (
+                    "upsert",
+                    doc! { "q": { "_id": self.newest }, "u": set, "upsert": true },
+                )
             }
         };
         command(world, db, doc! { "update": coll, "updates": [update] });
+        kind
     }
 
     fn delete(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
@@ -118,7 +157,7 @@ impl Writers {
         self.acknowledged += 1;
     }
 
-    fn transact(&mut self, world: &mut World, chance: &mut Chance) {
+    fn transact(&mut self, world: &mut World, chance: &mut Chance) -> &'static str {
         self.transactions += 1;
         let number = self.transactions;
         let inside = move |mut command: Document, first: bool| {
@@ -154,30 +193,40 @@ impl Writers {
         if commits && reply.as_ref().is_some_and(is_ok) {
             self.acknowledged += inserted;
         }
+        if commits {
+            "transaction-committed"
+        } else {
+            "transaction-aborted"
+        }
     }
 
-    fn change_schema(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) {
-        match chance.below(9) {
-            0 => create(world, db, "spare", false),
-            1 => drop(command(
-                world,
-                db,
-                doc! { "collMod": coll, "validationLevel": "off" },
-            )),
+    fn change_schema(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) -> &'static str {
+        let (kind, on, change) = match chance.below(9) {
+            0 => {
+                create(world, db, "spare", false);
+                return "create";
+            }
+            1 => ("coll-mod", db, doc! { "collMod": coll, "validationLevel": "off" }),
             2 | 3 => {
                 let index = doc! { "key": { "n": 1 }, "name": "n_1" };
-                command(world, db, doc! { "createIndexes": coll, "indexes": [index] });
+                (
+                    "create-indexes",
+                    db,
+                    doc! { "createIndexes": coll, "indexes": [index] },
+                )
             }
-            4 => drop(command(world, db, doc! { "dropIndexes": coll, "index": "n_1" })),
+            4 => ("drop-indexes", db, doc! { "dropIndexes": coll, "index": "n_1" }),
             5 => {
                 let to = chance.one_of(&["shop.other", "shop.spare", "store.spare"]);
                 let rename =
                     doc! { "renameCollection": format!("{db}.{coll}"), "to": to, "dropTarget": true };
-                command(world, "admin", rename);
+                ("rename", "admin", rename)
             }
-            6 | 7 => drop(command(world, db, doc! { "drop": coll })),
-            _ => drop(command(world, db, doc! { "dropDatabase": 1 })),
-        }
+            6 | 7 => ("drop", db, doc! { "drop": coll }),
+            _ => ("drop-database", db, doc! { "dropDatabase": 1 }),
+        };
+        command(world, on, change);
+        kind
     }
 }
 
