@@ -50,6 +50,25 @@ fn empty_replies_of_an_exhaust_cursor_move_the_position() {
 }
 
 #[test]
+fn empty_replies_that_nobody_took_are_told_as_the_latest_of_them() {
+    let (mut world, stream) = World::watching_orders(exhaust());
+    world.next_update(stream).unwrap().unwrap();
+    for number in 0..10 {
+        world.insert("shop", "others", [bson::doc! { "_id": number }]);
+        world.advance(Duration::from_millis(1100));
+    }
+    let latest = world.machine(stream).resume_token().cloned();
+    let Update::Idle(idle) = world.next_update(stream).unwrap().unwrap() else {
+        panic!("there was nothing else");
+    };
+    assert_eq!(idle.token, latest);
+    assert_eq!(world.machine(stream).resume_token().cloned(), latest);
+    let before = world.now;
+    world.next_update(stream).unwrap().unwrap();
+    assert!(world.now > before, "another one waited");
+}
+
+#[test]
 fn a_mongos_that_knows_no_exhaust_is_asked_each_time() {
     let mut world = World::new(Deployment::sharded(2, 1), [3; 32]);
     let orders = collection("shop", "orders");

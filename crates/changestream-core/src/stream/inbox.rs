@@ -50,6 +50,18 @@ impl Inbox {
         self.items.push_back(item);
     }
 
+    /// A reply without events. Of several in a row the latest says all: an exhaust cursor sends them to a consumer who
+    /// pauses, too, and what waits for him neither grows nor leads him back.
+    pub(crate) fn push_idle(&mut self, token: Option<ResumeToken>, operation_time: Option<Timestamp>) {
+        if let Some(Item::Idle { .. }) = self.items.back() {
+            self.items.pop_back();
+        }
+        self.items.push_back(Item::Idle {
+            token,
+            operation_time,
+        });
+    }
+
     /// Puts back what is to be delivered next.
     pub(crate) fn push_front(&mut self, item: Item) {
         self.items.push_front(item);

@@ -116,10 +116,7 @@ impl StreamMachine {
                 self.position.advanced(token.clone());
                 self.inbox.shrink();
             }
-            self.inbox.push(Item::Idle {
-                token,
-                operation_time: reply.operation_time,
-            });
+            self.inbox.push_idle(token, reply.operation_time);
         } else {
             self.stats.batches += 1;
             if Fault::TokenOnReceipt.is_on() {
