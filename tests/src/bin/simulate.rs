@@ -34,7 +34,10 @@ fn run(arguments: &Arguments) -> ExitCode {
             });
         }
     });
-    state.into_inner().unwrap_or_else(PoisonError::into_inner).conclude()
+    state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .conclude()
 }
 
 fn locked<T>(state: &Mutex<State>, act: impl FnOnce(&mut State) -> T) -> T {
@@ -129,7 +132,10 @@ impl State {
         if self.failed.is_empty() {
             return ExitCode::SUCCESS;
         }
-        println!("failed: {:?}; add them to tests/seeds.txt once they pass", self.failed);
+        println!(
+            "failed: {:?}; add them to tests/seeds.txt once they pass",
+            self.failed
+        );
         ExitCode::FAILURE
     }
 }
