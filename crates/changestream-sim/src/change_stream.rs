@@ -137,8 +137,8 @@ impl ChangeStream {
             }
             self.stand_at(passed.take());
             for candidate in change_event::candidates(entry, &self.options, &member.committed, profile) {
-                // Where events may be split, each fragment is placed by itself.
-                let splits = self.pipeline.splits_large_events();
+                // Where events may be split, each fragment is placed by itself. None that invalidates is ever so large.
+                let splits = self.pipeline.splits_large_events() && !candidate.invalidates;
                 if !splits && !self.is_next(&candidate.token.data)? {
                     continue;
                 }
