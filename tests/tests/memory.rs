@@ -335,7 +335,7 @@ impl AsyncWrite for Wire {
 const STREAMS: usize = 100;
 
 /// The most bytes of an idle stream, all of it, on a runtime whose sockets and timers are nothing.
-const IDLE: usize = 6000;
+const IDLE: usize = 6400;
 
 /// And for each member beside the one that it reads from.
 const MEMBER: usize = 320;

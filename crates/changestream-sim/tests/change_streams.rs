@@ -137,6 +137,21 @@ fn an_invalidated_stream_goes_on_with_start_after_only() {
 }
 
 #[test]
+fn an_invalidated_stream_goes_on_where_large_events_are_split_too() {
+    let mut w = World::new(Deployment::replica_set(1).server_version("7.0"));
+    let c = w.connect(0);
+    w.insert(c, 0);
+    let split = || vec![doc! { "$changeStreamSplitLargeEvent": {} }];
+    let (cursor, _) = w.watch(c, doc! {}, split());
+    w.ok(c, doc! { "drop": "c" });
+    let token = token(&w.get_more(c, cursor, 100));
+    w.insert(c, 1);
+    let (cursor, first) = w.watch(c, doc! { "startAfter": token }, split());
+    assert_eq!(ids(&first), [1]);
+    assert_ne!(cursor, 0);
+}
+
+#[test]
 fn a_token_from_before_the_oplog_is_refused_as_history_lost() {
     let mut w = World::replica_set(1);
     let c = w.connect(0);
