@@ -210,8 +210,9 @@ impl View {
         let Some(largest) = self.largest else {
             return Is::Missing;
         };
+        let slim = self.filter == Filter::Slim;
         let full = match (kind, self.full) {
-            _ if self.filter == Filter::Slim => false,
+            _ if slim => false,
             ("insert" | "replace", _) | ("update", Full::WhenAvailable | Full::Required) => true,
             _ => false,
         };
@@ -220,10 +221,16 @@ impl View {
             let bytes = document.as_ref().and_then(|document| document.to_vec().ok());
             bytes.is_some_and(|bytes| bytes.len() > largest / 2)
         };
-        if !(full && before && large(&change.after) && large(&change.before)) {
+        if !(before && large(&change.after) && large(&change.before)) {
             return Is::Missing;
         }
-        log.images_of(change)
+        match (kind, self.full, log.images_of(change)) {
+            // What is looked up is the document of that time, which may have become small or be gone.
+            ("update", Full::Lookup, Is::There) if !slim => Is::PerhapsThere,
+            ("update", Full::Lookup, image) if !slim => image,
+            (_, _, image) if full => image,
+            _ => Is::Missing,
+        }
     }
 }
 
