@@ -136,6 +136,8 @@ impl Simulation {
                 name,
                 command,
             } => shadow.asked(&name, Peer { member, connection }, &command),
+            // Behind a load balancer leave is taken over the connection on which a getMore may still be answered.
+            Heard::Answered { .. } if consumer.closing => Ok(()),
             Heard::Answered {
                 member,
                 connection,

@@ -207,10 +207,10 @@ impl Simulation {
         }
         let end = self.world.now + Duration::from_secs(1_800);
         while !self.is_done() {
-            let behind: Vec<_> = self.consumers.iter().map(|consumer| &consumer.place).collect();
             assert!(
                 self.world.now < end,
-                "somebody does not get to the end of the log: {behind:?}"
+                "somebody does not get to the end of the log:{}",
+                self.behind()
             );
             self.pass(Duration::from_millis(200));
         }
@@ -230,10 +230,30 @@ impl Simulation {
 
     fn is_done(&mut self) -> bool {
         self.log.refresh(&self.world.deployment);
-        self.consumers.iter().all(|consumer| {
-            let place = consumer.place.as_ref();
-            consumer.state == State::Refused
-                || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
-        })
+        self.consumers.iter().all(|consumer| self.has_everything(consumer))
+    }
+
+    fn has_everything(&self, consumer: &Consumer) -> bool {
+        let place = consumer.place.as_ref();
+        consumer.state == State::Refused
+            || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
+    }
+
+    /// Who has not everything, and what it does instead.
+    fn behind(&self) -> String {
+        let mut text = String::new();
+        for (index, consumer) in self.consumers.iter().enumerate() {
+            if self.has_everything(consumer) {
+                continue;
+            }
+            let Consumer {
+                id, place, state, view, ..
+            } = consumer;
+            let (demand, machine) = (self.world.demand_of(*id), self.world.machine(*id));
+            text.push_str(&format!(
+                "\nconsumer {index} is {state:?} and demands {demand:?} at {place:?}, watching {view:?}: {machine:?}"
+            ));
+        }
+        text
     }
 }
