@@ -107,13 +107,20 @@ pub(super) fn view(chance: &mut Chance, servers: &Servers) -> View {
         _ => Filter::Slim,
     };
     let small = servers.largest.is_some();
-    let splits = servers.profile.split_large_event && (chance.below(3) == 1 || (servers.sharded && small));
+    let splits = servers.profile.split_large_event
+        && match chance.below(3) {
+            0 => servers.sharded && small,
+            1 => true,
+            _ => small,
+        };
     // In a cluster a consumer could not tell which shard has no image.
     let requires = images && !servers.sharded;
     let full = match chance.below(if small { 9 } else { 6 }) {
         // Which document is looked up depends on when: a filter by it has no certain answer, nor has the number of pieces.
         1 if !splits => Full::Lookup,
+        // Where events can be too large, most carry both images, or they would not be.
         2 | 6.. if images => Full::WhenAvailable,
+        4.. if images && small => Full::WhenAvailable,
         3 if requires => Full::Required,
         _ => Full::Default,
     };
@@ -125,6 +132,7 @@ pub(super) fn view(chance: &mut Chance, servers: &Servers) -> View {
     };
     let before = match chance.below(if small { 8 } else { 5 }) {
         1 | 5.. if images => Before::WhenAvailable,
+        3.. if images && small => Before::WhenAvailable,
         2 if requires => Before::Required,
         _ => Before::Off,
     };

@@ -8,6 +8,7 @@ use super::Simulation;
 use super::consumer::{Consumer, Start, State};
 use super::model::{self, View};
 use super::place::{NO_IMAGE, Place, TOO_LARGE, Taken};
+use super::report;
 use super::shadow::{Peer, Shadow};
 use crate::world::{Heard, StreamId};
 
@@ -96,6 +97,7 @@ impl Simulation {
             && self.world.demand_of(consumer.id) != Demand::None
         {
             self.world.demand(consumer.id, Demand::None);
+            self.report.meet(report::DROPPED);
         }
     }
 
@@ -143,13 +145,19 @@ impl Simulation {
                 connection,
                 name,
                 reply,
-            } => match shadow.answered(&name, Peer { member, connection }, &reply) {
-                Ok(Some(time)) if consumer.place.is_none() => {
-                    consumer.place = Some(Place::new(&self.log, model::after(time)));
-                    Ok(())
+                more_to_come,
+            } => {
+                if more_to_come {
+                    self.report.meet(report::UNASKED);
                 }
-                other => other.map(drop),
-            },
+                match shadow.answered(&name, Peer { member, connection }, &reply) {
+                    Ok(Some(time)) if consumer.place.is_none() => {
+                        consumer.place = Some(Place::new(&self.log, model::after(time)));
+                        Ok(())
+                    }
+                    other => other.map(drop),
+                }
+            }
             Heard::Told(update) => self.told(index, &update),
             Heard::Ended(result) => return Some(result),
         };
@@ -179,6 +187,9 @@ impl Simulation {
                 if let Taken::Whole { shard, change } = place.take(&self.log, &consumer.view, event)? {
                     self.tokens.keep(event.resume_token(), shard, change);
                 }
+                if event.split_event().is_some() {
+                    self.report.meet(report::PIECES);
+                }
                 Ok(())
             }
             Update::Idle(idle) => {
@@ -187,7 +198,10 @@ impl Simulation {
                 }
                 consumer.shadow.idle(idle)
             }
-            Update::TimedOut(error) => consumer.shadow.timed_out(error),
+            Update::TimedOut(error) => {
+                self.report.meet(report::OUT_OF_TIME);
+                consumer.shadow.timed_out(error)
+            }
             Update::Resuming(_) | Update::Resumed { .. } if consumer.shadow.opened => Ok(()),
             Update::Invalidated { .. } if consumer.last_kind.as_deref() == Some("invalidate") => Ok(()),
             _ => Err(format!("told {update:?}")),
@@ -275,6 +289,7 @@ impl Simulation {
         let (Some(place), Some(obstacle)) = (place, found) else {
             return Start::Now;
         };
+        self.report.meet(report::OBSTACLES);
         let from = place.from;
         consumer.careful = obstacle.is_behind_others;
         if !obstacle.is_behind_others {
@@ -293,7 +308,7 @@ impl Simulation {
         consumer.state = State::Refused;
         let outcome = match end {
             Err(error) if error.to_string().contains(TOO_OLD_FOR_THIS) => {
-                *self.report.ends.entry("too-old-a-server".to_owned()).or_default() += 1;
+                self.report.meet(report::TOO_OLD);
                 Ok(())
             }
             Err(error) if !consumer.shadow.opened => consumer.shadow.failed(error),
@@ -365,6 +380,7 @@ impl Simulation {
             return;
         };
         self.report.reopened += 1;
+        self.report.meet(report::OF_OTHERS);
         let mut consumer = self.consumers.remove(index);
         self.begin(&mut consumer, start);
         self.consumers.insert(index, consumer);

@@ -37,7 +37,7 @@ use chance::Chance;
 use consumer::{Consumer, Start, State};
 use faults::Wrongs;
 use model::Log;
-pub use report::{Report, grouped};
+pub use report::{OFTEN_MET, Report, SELDOM_MET, grouped};
 use servers::Servers;
 use shadow::Shadow;
 use tokens::Tokens;
@@ -78,6 +78,10 @@ impl Simulation {
         let (servers, config) = Servers::any(&mut chance);
         let mut world = World::new(config, seed);
         world.listen();
+        let mut report = Report::default();
+        if servers.balanced {
+            report.meet(report::BALANCERS);
+        }
         Self {
             log: Log::new(world.deployment.shard_count().max(1)),
             world,
@@ -87,7 +91,7 @@ impl Simulation {
             consumers: Vec::new(),
             wrongs: Wrongs::default(),
             tokens: Tokens::default(),
-            report: Report::default(),
+            report,
         }
     }
 
@@ -230,7 +234,9 @@ impl Simulation {
 
     fn is_done(&mut self) -> bool {
         self.log.refresh(&self.world.deployment);
-        self.consumers.iter().all(|consumer| self.has_everything(consumer))
+        self.consumers
+            .iter()
+            .all(|consumer| self.has_everything(consumer))
     }
 
     fn has_everything(&self, consumer: &Consumer) -> bool {
@@ -247,7 +253,11 @@ impl Simulation {
                 continue;
             }
             let Consumer {
-                id, place, state, view, ..
+                id,
+                place,
+                state,
+                view,
+                ..
             } = consumer;
             let (demand, machine) = (self.world.demand_of(*id), self.world.machine(*id));
             text.push_str(&format!(

@@ -36,6 +36,8 @@ pub enum Heard {
         name: String,
         /// The whole reply.
         reply: RawDocumentBuf,
+        /// Whether another follows unasked, as an exhaust cursor's do.
+        more_to_come: bool,
     },
     /// It told its consumer this.
     Told(Update),
@@ -123,7 +125,8 @@ impl Tap {
                 continue;
             };
             // The next reply of an exhaust cursor answers this one.
-            if message.flags.contains(Flags::MORE_TO_COME) {
+            let more_to_come = message.flags.contains(Flags::MORE_TO_COME);
+            if more_to_come {
                 wire.asked.insert(message.request_id, name.clone());
             }
             let answered = Heard::Answered {
@@ -131,6 +134,7 @@ impl Tap {
                 connection: client.1,
                 name,
                 reply: document(&message.body),
+                more_to_come,
             };
             self.heard.push_back((StreamId(client.0), answered));
         }
