@@ -17,6 +17,11 @@ use changestream_core::{
     ServerError, Session, Update, WatchOptions,
 };
 
+#[path = "stream/counting.rs"]
+mod counting;
+#[path = "stream/hostile.rs"]
+mod hostile;
+
 /// A stream and the server that it talks to, played by hand.
 struct World {
     stream: StreamMachine,

@@ -112,6 +112,45 @@ fn a_lag_behind_the_primary_takes_into_account_when_each_was_asked() {
     assert!(!is_fresh((0, 0), (i64::MAX / 1000, i64::MIN / 1000)));
 }
 
+/// `SMax.lastWriteDate - S.lastWriteDate + heartbeatFrequencyMS`
+#[test]
+fn without_a_primary_a_lag_is_that_behind_the_secondary_that_has_written_last() {
+    let server = |name: &str, server_type, written: Option<i64>| {
+        let mut server = ServerDescription::unknown(address(name));
+        server.server_type = server_type;
+        server.max_wire_version = 25;
+        server.last_write_date = written.map(|seconds| DateTime::from_millis(seconds * 1000));
+        server
+    };
+    let fresh = |written: [Option<i64>; 3]| {
+        let [a, b, other] = written;
+        let servers = [
+            server("a", ServerType::RsSecondary, a),
+            server("b", ServerType::RsSecondary, b),
+            server("c", ServerType::RsOther, other),
+        ];
+        let description = TopologyDescription::new(TopologyType::ReplicaSetNoPrimary, servers);
+        let mut criteria = criteria(ReadPreferenceMode::Secondary);
+        criteria.read_preference.max_staleness = Some(Duration::from_secs(100));
+        let found = suitable_servers(&description, &criteria, Duration::from_secs(10)).unwrap();
+        let names: Vec<_> = found.iter().map(|server| server.address.to_string()).collect();
+        names.join(" ")
+    };
+    assert_eq!(fresh([Some(0), Some(90), None]), "a:27017 b:27017");
+    assert_eq!(fresh([Some(0), Some(91), None]), "b:27017");
+    assert_eq!(fresh([Some(91), Some(0), None]), "a:27017");
+    assert_eq!(
+        fresh([Some(0), Some(0), Some(1000)]),
+        "a:27017 b:27017",
+        "no secondary"
+    );
+    assert_eq!(
+        fresh([Some(0), None, None]),
+        "a:27017",
+        "a lag that cannot be told"
+    );
+}
+
 #[test]
 fn an_unreliable_round_trip_is_not_counted_and_an_unknown_server_has_none() {
     let mut world = World::new(&["a"]);

@@ -69,6 +69,13 @@ impl Calls {
         });
     }
 
+    /// The consumer says where calls begin, in the middle of one that was not announced.
+    fn announce(&mut self) {
+        if let Some(call) = &mut self.current {
+            call.announced = true;
+        }
+    }
+
     /// What was demanded has come.
     pub(super) fn satisfied(&mut self) {
         self.current = self.current.filter(|call| call.announced);
@@ -123,6 +130,8 @@ impl StreamMachine {
     pub(super) fn on_begin(&mut self, now: Instant) {
         if self.opened || !self.calls.is_going_on() {
             self.calls.begin(now, true);
+        } else {
+            self.calls.announce();
         }
     }
 
