@@ -36,9 +36,18 @@ impl World {
     }
 
     fn on(scope: &Scope, options: WatchOptions) -> Self {
+        Self::made(scope, options, 7)
+    }
+
+    /// One of many streams, each of which draws other numbers.
+    fn seeded(options: WatchOptions, seed: u8) -> Self {
+        Self::made(&collection(), options, seed)
+    }
+
+    fn made(scope: &Scope, options: WatchOptions, seed: u8) -> Self {
         let now = epoch();
-        let stream =
-            StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
+        let random = Random::new([seed; 32]);
+        let stream = StreamMachine::new(scope, &options, RETRIES, PATIENCE, random, now).unwrap();
         Self {
             stream,
             now,
@@ -1026,6 +1035,41 @@ fn a_get_more_that_an_overloaded_server_refuses_is_sent_again_twice_with_growing
     world.reply(overload());
     assert!(world.expect_command().contains_key("killCursors"));
     assert_eq!(world.expect_end().unwrap_err().code(), Some(462));
+}
+
+#[test]
+fn the_second_pause_may_be_twice_as_long_as_the_first() {
+    let longer_than = |milliseconds: u64, refusals: u32| {
+        let seeds = (0..60).filter(|seed| {
+            let mut world = World::seeded(without_prefetch(WatchOptions::default()), *seed);
+            world.open(cursor(1, "firstBatch", &[], Some("t0")));
+            world.demand(Demand::Next);
+            world.expect_get_more();
+            for _ in 1..refusals {
+                world.reply(overload());
+                wait(&mut world, 200);
+                world.expect_get_more();
+            }
+            world.reply(overload());
+            wait(&mut world, milliseconds);
+            world.poll().is_none()
+        });
+        seeds.count()
+    };
+    assert_eq!(longer_than(200, 1), 0);
+    assert!(longer_than(100, 1) > 10);
+    assert_eq!(longer_than(400, 2), 0);
+    assert!(longer_than(200, 2) > 10);
+}
+
+#[test]
+fn a_reply_is_kept_as_it_came() {
+    let document = next_batch(&["e1"], None);
+    let bytes = RawDocumentBuf::try_from(&document).unwrap().into_bytes();
+    let reply = CommandReply::parse(bytes.clone().into()).unwrap();
+    assert_eq!(reply.as_bytes()[..], bytes);
+    assert_eq!(reply.as_raw().as_bytes(), bytes);
+    assert_eq!(reply.to_document().unwrap(), document);
 }
 
 #[test]

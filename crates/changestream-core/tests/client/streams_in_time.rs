@@ -258,3 +258,154 @@ fn taking_leave_has_the_limit_of_a_call() {
     let kill = network.expect("a:1", "killCursors");
     assert_eq!(kill.command.get_i64("maxTimeMS").unwrap(), 700);
 }
+
+#[test]
+fn an_aggregate_that_the_server_gave_up_is_a_timeout_of_opening() {
+    let mut network = Network::new(SET);
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let aggregate = network.expect("a:1", "aggregate");
+    network.answer(&aggregate, &failure(50, &[]));
+    let error = network.expect_error();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(error.code(), Some(50));
+    let message = error.to_string();
+    assert!(
+        message.contains("the aggregate was not answered within"),
+        "{message}"
+    );
+    network.expect_no_request();
+}
+
+#[test]
+fn without_a_limit_what_the_server_gave_up_is_its_error_and_no_timeout() {
+    let (mut network, get_more) = Network::waiting();
+    network.answer(&get_more, &failure(50, &[]));
+    let error = network.expect_error();
+    assert_eq!(error.code(), Some(50));
+    assert!(!error.is_timeout(), "{error}");
+}
+
+#[test]
+fn what_fails_when_the_time_is_over_is_the_cause_of_a_timeout() {
+    let mut network = Network::new(SET);
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.expect("a:1", "aggregate");
+    network.sleep(1000);
+    network.disconnect("a:1");
+    let error = network.expect_error();
+    assert!(error.is_timeout(), "{error}");
+    assert!(error.to_string().contains("a:1 is gone"), "{error}");
+}
+
+#[test]
+fn an_aggregate_that_fails_in_time_is_tried_again_as_often_as_there_is_time() {
+    let mut network = Network::new(SET);
+    network.answer_hello("a:1", &primary("a:1", 1));
+    for _ in 0..4 {
+        let aggregate = network.expect("a:1", "aggregate");
+        network.answer(&aggregate, &failure(134, &[]));
+    }
+    network.expect_alive();
+    network.pass(1000);
+    let error = network.expect_error();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(error.code(), Some(134), "why it was tried again");
+}
+
+const OVERLOADED: &[&str] = &["RetryableError", "SystemOverloadedError"];
+
+#[test]
+fn a_stream_that_opens_does_not_wait_for_an_overloaded_server_beyond_its_time() {
+    let mut network = Network::new(SET);
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let aggregate = network.expect("a:1", "aggregate");
+    network.sleep(999);
+    network.answer(&aggregate, &failure(462, OVERLOADED));
+    let error = network.expect_error();
+    assert_eq!(error.code(), Some(462));
+    assert!(
+        !error.is_timeout(),
+        "there was still time when the server refused: {error}"
+    );
+}
+
+#[test]
+fn a_call_that_resumes_does_not_wait_for_an_overloaded_server_beyond_its_time() {
+    let mut network = open();
+    network.input(Input::Begin);
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.answer(&get_more, &failure(43, &[]));
+    network.demand(Demand::Next);
+    let aggregate = network.expect("a:1", "aggregate");
+    network.sleep(999);
+    network.answer(&aggregate, &failure(462, OVERLOADED));
+    let error = timed_out(&network);
+    assert!(error.to_string().contains("the server is overloaded"), "{error}");
+    assert_eq!(error.code(), Some(462));
+    network.input(Input::Begin);
+    network.demand(Demand::Next);
+    network.pass(1000);
+    network.expect("a:1", "aggregate");
+    network.expect_alive();
+}
+
+#[test]
+fn a_get_more_that_an_overloaded_server_refuses_is_not_sent_again_beyond_its_time() {
+    let (mut network, get_more) = waiting();
+    network.sleep(999);
+    network.answer(&get_more, &failure(462, OVERLOADED));
+    let error = timed_out(&network);
+    assert!(error.to_string().contains("the server is overloaded"), "{error}");
+    network.demand(Demand::Next);
+    network.pass(999);
+    let again = network.expect("a:1", "getMore");
+    assert_eq!(again.command.get_i64("getMore").unwrap(), 7);
+    network.expect_alive();
+}
+
+#[test]
+fn a_try_that_runs_out_of_time_is_over() {
+    let mut network = open();
+    network.demand(Demand::TryNext);
+    network.expect("a:1", "getMore");
+    network.pass(1000);
+    timed_out(&network);
+}
+
+#[test]
+fn a_wait_for_changes_has_to_be_shorter_than_the_limit() {
+    use changestream_core::stream::{Patience, Retries, StreamMachine};
+    use changestream_core::{Scope, WatchOptions, random::Random};
+    let made = |timeout: Option<u64>, wait: u64| {
+        let mut options = WatchOptions::default();
+        options.timeout = timeout.map(Duration::from_millis);
+        options.max_await_time = Some(Duration::from_millis(wait));
+        let retries = Retries {
+            reads: true,
+            overloads: 2,
+            retargets: false,
+        };
+        let patience = Patience {
+            open: Duration::from_secs(30),
+            scan: Duration::from_secs(30),
+            get_more: Duration::from_secs(10),
+        };
+        let random = Random::new([0; 32]);
+        let now = super::network::epoch();
+        StreamMachine::new(&Scope::Cluster, &options, retries, patience, random, now)
+            .map(|stream| (stream.call_limit(), stream.is_timed()))
+            .map_err(|error| error.to_string())
+    };
+    let limit = Some(Duration::from_millis(100));
+    assert_eq!(made(Some(100), 99), Ok((limit, true)));
+    assert_eq!(made(Some(0), 5_000), Ok((None, true)));
+    assert_eq!(made(None, 5_000), Ok((None, false)));
+    for wait in [100, 101] {
+        let message = made(Some(100), wait).unwrap_err();
+        assert!(
+            message.contains(&format!("{wait} ms")) && message.contains("100 ms"),
+            "{message}"
+        );
+    }
+}

@@ -212,8 +212,25 @@ impl StreamMachine {
         }
     }
 
+    /// The failure of what opens or resumes, as it is to be told. To be asked for while the state still says what was being
+    /// done; of any other state the failure is what it is.
+    pub(super) fn told_of_opening(&self, now: Instant, error: Error) -> Error {
+        match &self.state {
+            State::Selecting(_) => self.told(now, error),
+            State::Opening(_, server) => self.told(now, error.at(server.address.clone())),
+            State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..)
+            | State::Interrupted
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => error,
+        }
+    }
+
     /// The error as it is to be told where `timeoutMS` is set: what ran out of time is a timeout, whoever said so.
-    pub(super) fn told(&self, now: Instant, error: Error) -> Error {
+    fn told(&self, now: Instant, error: Error) -> Error {
         let given_up = error.server_error().is_some_and(is_max_time_expired);
         let over = self.is_called() && self.calls.is_over(now);
         if !self.calls.are_timed() || error.is_timeout() || !(given_up || over) {

@@ -73,7 +73,6 @@ impl StreamMachine {
             self.state = State::Interrupted;
             return;
         }
-        let error = self.told(now, error);
         if error.is_timeout() {
             return self.interrupted(goal, error);
         }
