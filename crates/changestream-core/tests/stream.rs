@@ -17,8 +17,12 @@ use changestream_core::{
     ServerError, Session, Update, WatchOptions,
 };
 
+#[path = "stream/commands.rs"]
+mod commands;
 #[path = "stream/counting.rs"]
 mod counting;
+#[path = "stream/exhaust.rs"]
+mod exhaust;
 #[path = "stream/hostile.rs"]
 mod hostile;
 
@@ -207,7 +211,7 @@ const RETRIES: Retries = Retries {
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
-    scan: Duration::from_secs(30),
+    scan: Duration::from_secs(300),
     get_more: Duration::from_secs(10),
 };
 
@@ -708,6 +712,80 @@ fn prefetch_keeps_to_its_window_of_bytes() {
 }
 
 #[test]
+fn the_window_of_bytes_is_of_what_is_not_handed_over_yet() {
+    let size = |name: &str| {
+        let event = doc! { "_id": { "_data": name }, "operationType": "insert" };
+        RawDocumentBuf::try_from(&event).unwrap().as_bytes().len()
+    };
+    let mut world = World::new(options(|o| {
+        o.prefetch_batches = 9;
+        // Two events with their places in the array, and no third.
+        o.prefetch_bytes = 2 * (size("e1") + 3) + 1;
+    }));
+    world.open(cursor(1, "firstBatch", &["e1", "e2", "e3"], Some("t3")));
+    world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_get_more();
+}
+
+#[test]
+fn a_stream_is_open_once_its_first_aggregate_has_succeeded() {
+    let mut world = World::new(WatchOptions::default());
+    world.expect_selection();
+    assert!(!world.stream.is_open());
+    world.ready();
+    world.expect_command();
+    assert!(!world.stream.is_open());
+    world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+    assert!(world.stream.is_open());
+}
+
+#[test]
+fn a_refusal_with_one_of_the_two_labels_of_an_overload_is_none() {
+    for labels in [&["RetryableError"][..], &["SystemOverloadedError"]] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(failure(462, labels));
+        assert!(world.expect_command().contains_key("killCursors"));
+        assert_eq!(world.expect_end().unwrap_err().code(), Some(462));
+    }
+}
+
+#[test]
+fn no_pause_ends_before_its_time() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    world.input(StreamInput::Timeout);
+    world.expect_nothing();
+    wait(&mut world, 200);
+    world.expect_get_more();
+
+    let mut world = World::opened(options(|o| o.resume_policy = ResumePolicy::Forever));
+    world.resume_after(Failure::Network);
+    for refusal in 0..2 {
+        world.reply(failure(91, &[]));
+        if refusal == 0 {
+            world.expect_selection();
+            world.ready();
+            world.expect_command();
+        }
+    }
+    world.demand(Demand::Next);
+    let Update::Resuming(resuming) = world.expect_update() else {
+        panic!("the policy lets it be tried again")
+    };
+    assert!(!resuming.delay.is_zero());
+    world.input(StreamInput::Timeout);
+    world.expect_nothing();
+    world.now += resuming.delay;
+    world.input(StreamInput::Timeout);
+    world.expect_selection();
+}
+
+#[test]
 fn without_prefetch_a_get_more_leaves_only_when_the_consumer_waits() {
     let mut world = World::new(without_prefetch(WatchOptions::default()));
     world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
@@ -798,6 +876,7 @@ fn a_reply_that_makes_no_sense_is_an_error_and_no_reason_to_resume() {
         doc! { "id": 1_i64 },
         doc! { "id": 1_i64, "nextBatch": 5 },
         doc! { "id": 1_i64, "nextBatch": [5] },
+        doc! { "id": 1_i64, "nextBatch": { "0": { "_id": { "_data": "e1" } } } },
     ] {
         let mut world = World::opened(WatchOptions::default());
         world.demand(Demand::Next);

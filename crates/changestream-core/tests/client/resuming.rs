@@ -280,6 +280,7 @@ fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
         (Some(9), Some(9)),
         (Some(8), Some(9)),
         (None, Some(9)),
+        (Some(11), Some(11)),
     ] {
         network.demand(Demand::Next);
         let get_more = network.expect("a:1", "getMore");
@@ -302,5 +303,5 @@ fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
     );
     other.answer_hello("a:1", &primary("a:1", 1));
     let aggregate = other.expect("a:1", "aggregate");
-    assert_eq!(*aggregate.command.get_document("$clusterTime").unwrap(), time(9));
+    assert_eq!(*aggregate.command.get_document("$clusterTime").unwrap(), time(11));
 }

@@ -305,6 +305,10 @@ fn an_aggregate_that_fails_in_time_is_tried_again_as_often_as_there_is_time() {
         let aggregate = network.expect("a:1", "aggregate");
         network.answer(&aggregate, &failure(134, &[]));
     }
+    let aggregate = network.expect("a:1", "aggregate");
+    network.answer(&aggregate, &failure(134, &[]));
+    network.expect_no_request();
+    assert_eq!(network.deadline.unwrap().reason, DeadlineReason::ResumeBackoff);
     network.expect_alive();
     network.pass(1000);
     let error = network.expect_error();

@@ -77,3 +77,23 @@ fn what_came_before_a_broken_event_is_handed_over_first() {
     assert!(matches!(error.kind(), ErrorKind::Protocol { .. }), "{error}");
     assert_eq!(error.resume_token(), Some(&token_of("e1")));
 }
+
+#[test]
+fn nothing_follows_a_broken_event() {
+    let (honest, start, _) = reply_and_first_event();
+    let mut lying = honest;
+    lying[start..start + 4].copy_from_slice(&4i32.to_le_bytes());
+    let mut world = World::new(WatchOptions::default());
+    world.open(super::cursor(1, "firstBatch", &["e0"], Some("t0")));
+    world.expect_get_more();
+    world.input(StreamInput::Reply(CommandReply::parse(lying.into()).unwrap()));
+    world.expect_event("e0");
+    world.expect_get_more();
+    world.reply(next_batch(&["e3"], Some("t3")));
+    world.demand(Demand::Next);
+    assert!(world.expect_end().is_err());
+    world.demand(Demand::Next);
+    world.expect_nothing();
+    assert!(!world.stream.has_buffered());
+    assert_eq!(world.token(), Some(token_of("t0")));
+}

@@ -108,6 +108,10 @@ fn servers_before_4_2_lose_their_connections_with_a_state_change() {
     let mut error = command(ConnectionPhase::Ready, 10107, "", &[]);
     error.max_wire_version = Some(7);
     assert_eq!(effects(&error), (true, true, true));
+    error.max_wire_version = Some(8);
+    assert_eq!(effects(&error), (true, false, true));
+    error.max_wire_version = None;
+    assert_eq!(effects(&error), (true, false, true));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod describing;
+mod discovering;
 mod errors;
 mod hostile;
 mod scanning;

@@ -9,7 +9,7 @@ use changestream_core::ServerAddress;
 use changestream_core::random::Random;
 use changestream_core::topology::{ServerDescription, ServerType, Snapshot, TopologyType};
 
-use crate::world::{World, address, elected, primary, refusal, secondary, settings};
+use crate::world::{World, address, elected, mongos, primary, refusal, secondary, settings};
 
 const HOSTS: [&str; 3] = ["a:27017", "b:27017", "c:27017"];
 
@@ -223,6 +223,47 @@ fn the_servers_own_count_decides_which_news_are_newer_and_the_time_where_there_i
         "before it was restarted"
     );
     assert_eq!(stays((10, counted(1, 9)), (20, None)), 20);
+}
+
+#[test]
+fn what_another_stream_has_checked_since_is_not_checked_again_before_the_minimum_pause() {
+    let mut first = World::new(&["a"]);
+    let mut second = World::new(&["a"]);
+    second.now = first.now;
+    for world in [&mut first, &mut second] {
+        world.checks();
+        world.hello("a", &primary("a:27017", &["a:27017"]));
+    }
+    for world in [&mut first, &mut second] {
+        world.pass(60_000);
+    }
+    first.checks();
+    first.hello("a", &primary("a:27017", &["a:27017"]));
+    second.pass(100);
+    second.topology.merge(&first.topology.snapshot());
+    second.topology.mark_stale();
+    assert_eq!(second.next_check_in(), Some(400));
+}
+
+#[test]
+fn what_others_know_of_one_server_does_not_shorten_the_cooldown_of_another() {
+    let mut first = World::new(&["a", "b"]);
+    let mut second = World::new(&["a", "b"]);
+    second.now = first.now;
+    first.checks();
+    first.refuse("a");
+    second.checks();
+    second.refuse("a");
+    second.hello("b", &mongos());
+    assert!(first.topology.merge(&second.topology.snapshot()).description);
+    assert_eq!(first.server_type("b"), ServerType::Mongos);
+    first.topology.cancel_check(first.now, &address("b"));
+    let at = |millis| first.now + std::time::Duration::from_millis(millis);
+    assert_eq!(first.topology.servers_to_check(at(500)), [address("b")]);
+    assert_eq!(
+        first.topology.servers_to_check(at(5_000)),
+        [address("b"), address("a")]
+    );
 }
 
 #[test]
