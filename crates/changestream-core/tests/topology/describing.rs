@@ -21,6 +21,8 @@ fn replica_set() -> World {
     world
 }
 
+type Change = fn(&mut TopologyDescription);
+
 fn server(description: &mut TopologyDescription) -> &mut ServerDescription {
     Arc::make_mut(description.servers.get_mut(&address("b")).unwrap())
 }
@@ -29,7 +31,7 @@ fn server(description: &mut TopologyDescription) -> &mut ServerDescription {
 fn descriptions_that_differ_in_anything_but_times_do_not_say_the_same() {
     let world = replica_set();
     let one = world.topology.description();
-    let differences: [(&str, fn(&mut TopologyDescription)); 18] = [
+    let differences: [(&str, Change); 18] = [
         ("type", |d| d.topology_type = TopologyType::ReplicaSetNoPrimary),
         ("set name", |d| d.set_name = Some("other".to_owned())),
         ("election", |d| d.max_election_id = None),

@@ -156,9 +156,10 @@ fn without_a_primary_a_lag_is_that_behind_the_secondary_that_has_written_last() 
 fn a_staleness_that_no_replica_set_could_keep_is_refused_for_reads_of_one() {
     let suits = |topology_type, operation, limit: u64, heartbeat: u64| {
         let mut server = ServerDescription::unknown(address("a"));
-        server.server_type = match topology_type {
-            TopologyType::Sharded => ServerType::Mongos,
-            _ => ServerType::RsPrimary,
+        server.server_type = if topology_type == TopologyType::Sharded {
+            ServerType::Mongos
+        } else {
+            ServerType::RsPrimary
         };
         server.max_wire_version = 25;
         let description = TopologyDescription::new(topology_type, [server]);
