@@ -709,6 +709,10 @@ fn prefetch_keeps_to_its_window_of_bytes() {
     }));
     world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
     world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_nothing();
+    world.demand(Demand::Next);
+    world.expect_get_more();
 }
 
 #[test]
@@ -825,6 +829,43 @@ fn a_try_that_has_to_resume_ends_without_another_get_more() {
     world.demand(Demand::TryNext);
     assert!(matches!(world.expect_update(), Update::Idle(_)));
     world.expect_nothing();
+}
+
+#[test]
+fn a_try_that_begins_with_a_resume_still_has_its_get_more() {
+    let mut world = World::opened(WatchOptions::default());
+    world.input(StreamInput::Failed(network_error()));
+    world.demand(Demand::TryNext);
+    world.expect_selection();
+    world.ready();
+    assert!(world.expect_command().contains_key("killCursors"));
+    assert!(world.expect_command().contains_key("aggregate"));
+    world.reply(cursor(2, "firstBatch", &[], Some("t0")));
+    assert!(matches!(world.expect_update(), Update::Resuming(_)));
+    assert!(matches!(world.expect_update(), Update::Resumed { .. }));
+    assert_eq!(world.expect_get_more().get_i64("getMore").unwrap(), 2);
+    world.reply(next_batch(&[], Some("t1")));
+    assert!(matches!(world.expect_update(), Update::Idle(_)));
+    world.expect_nothing();
+}
+
+#[test]
+fn a_resume_that_finds_nothing_tells_who_waits_for_more_than_a_try_where_the_stream_stands() {
+    let mut world = World::opened(WatchOptions::default());
+    world.input(StreamInput::Failed(network_error()));
+    world.demand(Demand::Next);
+    world.expect_selection();
+    world.ready();
+    world.expect_command();
+    world.expect_command();
+    world.reply(cursor(2, "firstBatch", &[], Some("t1")));
+    for _ in 0..2 {
+        world.expect_update();
+        world.demand(Demand::Next);
+    }
+    assert!(
+        matches!(world.expect_update(), Update::Idle(Idle { token: Some(t), .. }) if t == token_of("t1"))
+    );
 }
 
 #[test]
@@ -1179,6 +1220,7 @@ fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_se
     world.expect_command();
     for pause in [200, 400] {
         world.reply(overload());
+        world.input(StreamInput::Timeout);
         wait(&mut world, pause);
         let Some(StreamOutput::SelectServer { deprioritized }) = world.poll() else {
             panic!("a server is selected anew")

@@ -347,6 +347,8 @@ fn a_call_that_resumes_does_not_wait_for_an_overloaded_server_beyond_its_time() 
     let error = timed_out(&network);
     assert!(error.to_string().contains("the server is overloaded"), "{error}");
     assert_eq!(error.code(), Some(462));
+    network.pass(0);
+    network.expect_no_request();
     network.input(Input::Begin);
     network.demand(Demand::Next);
     network.pass(1000);
@@ -410,6 +412,50 @@ fn a_wait_for_changes_has_to_be_shorter_than_the_limit() {
         assert!(
             message.contains(&format!("{wait} ms")) && message.contains("100 ms"),
             "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_get_more_that_is_refused_while_nobody_waits_ends_no_call() {
+    let mut network = Network::with(SET, None, changestream_core::WatchOptions::default());
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.open_at("a:1");
+    network.input(Input::Begin);
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.answer(&get_more, &next_batch(7, &["e1"]));
+    let ahead = network.expect("a:1", "getMore");
+    network.sleep(999);
+    network.answer(&ahead, &failure(462, OVERLOADED));
+    network.pass(300);
+    let again = network.expect("a:1", "getMore");
+    network.answer(&again, &next_batch(7, &["e2"]));
+    network.input(Input::Begin);
+    network.demand(Demand::Next);
+    assert!(matches!(
+        network.updates[..],
+        [Update::Change(_), Update::Change(_)]
+    ));
+}
+
+#[test]
+fn looking_for_a_server_ends_with_the_shorter_of_its_own_time_and_the_calls() {
+    for (options, after) in [
+        ("timeoutMS=500&serverSelectionTimeoutMS=2000", 500),
+        ("timeoutMS=2000&serverSelectionTimeoutMS=500", 500),
+        ("timeoutMS=0&serverSelectionTimeoutMS=500", 500),
+        ("serverSelectionTimeoutMS=500", 500),
+    ] {
+        let mut network = Network::new(&format!("mongodb://a:1,b:1/?replicaSet=rs&{options}"));
+        network.pass(after - 1);
+        network.expect_alive();
+        network.pass(1);
+        let error = network.expect_error();
+        assert_eq!(
+            error.is_timeout(),
+            options.contains("timeoutMS=") && options.starts_with('t'),
+            "{error}"
         );
     }
 }

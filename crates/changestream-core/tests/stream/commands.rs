@@ -175,6 +175,95 @@ fn a_get_more_waits_no_longer_than_its_call_has_time() {
 }
 
 #[test]
+fn a_get_more_that_fetches_ahead_may_wait_as_long_as_the_user_said() {
+    let mut world = World::new(options(|o| {
+        o.timeout = Some(Duration::from_secs(1));
+        o.max_await_time = Some(Duration::from_millis(500));
+        o.prefetch_batches = 1;
+    }));
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.input(StreamInput::Begin);
+    get_more(&mut world);
+    world.now += Duration::from_millis(900);
+    world.reply(next_batch(&["e1"], Some("t1")));
+    assert_eq!(world.expect_get_more().get_i64("maxTimeMS").unwrap(), 500);
+    world.expect_event("e1");
+}
+
+#[test]
+fn a_call_that_ends_before_its_get_more_was_sent_leaves_the_cursor_as_it_is() {
+    let mut world = World::new(without_prefetch(options(|o| {
+        o.timeout = Some(Duration::from_secs(1));
+    })));
+    world.open(cursor(1, "firstBatch", &[], Some("t0")));
+    world.demand(Demand::Next);
+    world.now += Duration::from_secs(1);
+    world.input(StreamInput::Timeout);
+    assert!(matches!(world.expect_update(), Update::TimedOut(_)));
+    world.demand(Demand::Next);
+    world.input(StreamInput::Timeout);
+    assert_eq!(world.expect_get_more().get_i64("getMore").unwrap(), 1);
+}
+
+/// A server that is further away than a call has time.
+#[test]
+fn nothing_is_sent_that_would_be_answered_too_late() {
+    let far = || Server {
+        min_round_trip: Duration::from_millis(150),
+        ..server(9, true)
+    };
+    let in_time = |timeout: u64| {
+        World::new(without_prefetch(options(|o| {
+            o.timeout = Some(Duration::from_millis(timeout))
+        })))
+    };
+    let mut world = in_time(150);
+    world.expect_selection();
+    world.input(StreamInput::Ready(far()));
+    let error = world.expect_end().unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert!(
+        error.to_string().contains(
+            "the aggregate was not sent: what is left of 150 ms (timeoutMS) is no longer than a round trip (150 ms)"
+        ),
+        "{error}"
+    );
+    assert_eq!(error.server(), Some(&"a:1".parse().unwrap()));
+
+    let mut world = in_time(200);
+    let aggregate = open_at(&mut world, far(), cursor(1, "firstBatch", &[], Some("t0")));
+    assert_eq!(aggregate.get_i64("maxTimeMS").unwrap(), 50);
+    world.input(StreamInput::Begin);
+    get_more(&mut world);
+    world.reply(next_batch(&[], Some("t0")));
+    world.expect_update();
+    world.now += Duration::from_millis(50);
+    world.demand(Demand::Next);
+    let Update::TimedOut(error) = world.expect_update() else {
+        panic!("there is no time for a getMore")
+    };
+    assert!(error.to_string().contains("a getMore was not sent"), "{error}");
+    world.input(StreamInput::Begin);
+    get_more(&mut world);
+    world.reply(super::failure(43, &[]));
+    world.now += Duration::from_millis(50);
+    world.expect_selection();
+    world.expect_update();
+    world.demand(Demand::Next);
+    world.input(StreamInput::Ready(far()));
+    let Update::TimedOut(error) = world.expect_update() else {
+        panic!("there is no time for an aggregate")
+    };
+    assert!(
+        error.to_string().contains("the aggregate was not sent"),
+        "{error}"
+    );
+    world.input(StreamInput::Begin);
+    world.demand(Demand::Next);
+    world.expect_selection();
+}
+
+#[test]
 fn where_sessions_are_not_known_none_is_sent_and_none_is_ended() {
     let mut world = World::new(without_prefetch(WatchOptions::default()));
     let reply = cursor(1, "firstBatch", &[], Some("t0"));
