@@ -276,10 +276,9 @@ impl Simulation {
         let consumer = &mut self.consumers[index];
         let place = consumer.place.as_ref();
         let found = place.and_then(|place| place.obstacle(&self.log, &consumer.view, code));
-        let named = match error.kind() {
-            ErrorKind::PreImageMissing(_) => code == NO_IMAGE,
-            ErrorKind::EventTooLarge(_) => code == TOO_LARGE,
-            _ => false,
+        let named = match code {
+            NO_IMAGE => matches!(error.kind(), ErrorKind::PreImageMissing(_)),
+            _ => matches!(error.kind(), ErrorKind::EventTooLarge(_)),
         };
         let outcome = match found {
             Some(obstacle) if named && !(obstacle.is_behind_others && consumer.careful) => Ok(()),
