@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use changestream_core::Update;
 use changestream_core::client::{Demand, Input};
 
-use super::{Heard, StreamId, World};
+use super::{Heard, StreamId, World, sim};
 
 impl World {
     /// Says what the consumer wants, without stepping the world.
@@ -68,6 +68,42 @@ impl World {
         self.now = self.now.max(end);
         self.settle();
         false
+    }
+
+    /// Moves on to that moment.
+    pub(super) fn step_to(&mut self, at: Instant) {
+        self.steps += 1;
+        self.now = self.now.max(at);
+        self.deliver();
+        self.deployment.handle_input(self.now, sim::Input::Timeout);
+        for at in 0..self.live.len() {
+            let id = StreamId(self.live[at]);
+            if self.network.is_asleep(id.0) {
+                continue;
+            }
+            if self.streams[id.0]
+                .deadline
+                .is_some_and(|deadline| deadline.at <= self.now)
+            {
+                // A call that begins with a late answer is judged after what that led to has been told.
+                let mut again = None;
+                for _ in 0..2 {
+                    self.input(id, Input::Timeout);
+                    self.poll_stream(id.0);
+                    let deadline = self.streams[id.0].deadline;
+                    again = deadline.filter(|deadline| deadline.at <= self.now);
+                    if again.is_none() {
+                        break;
+                    }
+                }
+                assert!(
+                    again.is_none(),
+                    "a loop without end: {again:?} in {:?}",
+                    self.streams[id.0]
+                );
+            }
+        }
+        self.settle();
     }
 
     /// What has come of earlier demands and was not taken yet; demands nothing.

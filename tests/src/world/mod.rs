@@ -364,41 +364,6 @@ impl World {
         self.step_to(at);
     }
 
-    fn step_to(&mut self, at: Instant) {
-        self.steps += 1;
-        self.now = self.now.max(at);
-        self.deliver();
-        self.deployment.handle_input(self.now, sim::Input::Timeout);
-        for at in 0..self.live.len() {
-            let id = StreamId(self.live[at]);
-            if self.network.is_asleep(id.0) {
-                continue;
-            }
-            if self.streams[id.0]
-                .deadline
-                .is_some_and(|deadline| deadline.at <= self.now)
-            {
-                // A call that begins with a late answer is judged after what that led to has been told.
-                let mut again = None;
-                for _ in 0..2 {
-                    self.input(id, Input::Timeout);
-                    self.poll_stream(id.0);
-                    let deadline = self.streams[id.0].deadline;
-                    again = deadline.filter(|deadline| deadline.at <= self.now);
-                    if again.is_none() {
-                        break;
-                    }
-                }
-                assert!(
-                    again.is_none(),
-                    "a loop without end: {again:?} in {:?}",
-                    self.streams[id.0]
-                );
-            }
-        }
-        self.settle();
-    }
-
     /// Whether an update or the end is there to be taken.
     pub fn has_something(&self, id: StreamId) -> bool {
         let stream = &self.streams[id.0];
