@@ -157,6 +157,9 @@ fn typed(programs: &Programs) -> Vec<Client> {
     if let Some(program) = &programs.mongodb {
         clients.push(Client::new("mongodb typed", program, "typed"));
     }
+    if let Some(program) = &programs.mongodb_bson_3 {
+        clients.push(Client::new("mongodb typed, bson 3", program, "typed"));
+    }
     if let Some(python) = &programs.python {
         let script = programs.scripts.join("pymongo_client.py");
         clients.push(Client::new("PyMongo", python, "typed").argument(&script));
