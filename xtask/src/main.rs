@@ -10,6 +10,7 @@ mod ci;
 mod conformance;
 mod deny;
 mod fuzz;
+mod mutants;
 mod simulation;
 mod soak;
 mod tidy;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["bench", rounds] => count(rounds).and_then(|rounds| bench::run(&root(), rounds)),
         ["bench-smoke"] => bench::smoke(&root(), false),
         ["bench-smoke", "--accept"] => bench::smoke(&root(), true),
+        ["mutants", rest @ ..] => mutants::run(&root(), rest),
         ["deny"] => deny::run(&root()),
         ["weight"] => weight::run(&root()),
         ["weight", "--count"] => weight::count(&root()),
@@ -77,4 +79,6 @@ cargo xtask soak    many streams in one process for minutes, against a deploymen
                     [--minutes M] [--streams N] [--rate DOCUMENTS_A_SECOND] [--seed S]
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
+cargo xtask mutants  changes the core in a thousand places, one by one, to see that a test notices each, if cargo-mutants
+                    is installed: hours; [--shard K/N] [--in-diff FILE] [--file GLOB]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

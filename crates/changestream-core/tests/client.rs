@@ -26,3 +26,7 @@ mod resuming;
 mod seedlist;
 #[path = "client/selecting.rs"]
 mod selecting;
+#[path = "client/streams_in_time.rs"]
+mod streams_in_time;
+#[path = "client/taking.rs"]
+mod taking;

@@ -301,6 +301,35 @@ fn requests_and_replies_are_compressed_and_hello_is_not() {
 }
 
 #[test]
+fn the_memory_of_a_large_inflated_reply_is_used_again_once_nobody_holds_it() {
+    let mut world = compressing(&[Compressor::Snappy]);
+    world.greet(&listing(&["snappy"]));
+    world.authenticate();
+    world.events.clear();
+    let mut receive = |len: usize, fill: &str| {
+        let id = world.send(&doc! { "ping": 1 }, false, None);
+        world.request();
+        let body = rawdoc! { "ok": 1.0, "t": fill.repeat(len) };
+        let reply = encode_op_msg(1, id, Flags::NONE, &body, &[]);
+        world.receive(&compress(&reply, Compressor::Snappy, None).unwrap());
+        let reply = world.replies().remove(0).body;
+        assert_eq!(reply[..], *body.as_bytes());
+        reply
+    };
+    let first = receive(100_000, "a");
+    let place = first.as_ptr();
+    let second = receive(100_000, "b");
+    assert_ne!(second.as_ptr(), place, "the first is still held");
+    let place = second.as_ptr();
+    drop((first, second));
+    // What is free takes other memory's place here, so that an allocator cannot give the same twice.
+    let others: Vec<Vec<u8>> = (0..4).map(|_| vec![1; 100_000]).collect();
+    assert_eq!(receive(100_000, "c").as_ptr(), place);
+    assert_eq!(receive(90_000, "d").as_ptr(), place, "a shorter one fits");
+    drop(others);
+}
+
+#[test]
 fn authentication_is_not_compressed() {
     let mut settings = settings(Some(Credential::new("user", "pencil", "admin", None)));
     settings.compressors = vec![Compressor::Zlib];

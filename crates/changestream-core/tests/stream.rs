@@ -17,6 +17,15 @@ use changestream_core::{
     ServerError, Session, Update, WatchOptions,
 };
 
+#[path = "stream/commands.rs"]
+mod commands;
+#[path = "stream/counting.rs"]
+mod counting;
+#[path = "stream/exhaust.rs"]
+mod exhaust;
+#[path = "stream/hostile.rs"]
+mod hostile;
+
 /// A stream and the server that it talks to, played by hand.
 struct World {
     stream: StreamMachine,
@@ -31,9 +40,18 @@ impl World {
     }
 
     fn on(scope: &Scope, options: WatchOptions) -> Self {
+        Self::made(scope, options, 7)
+    }
+
+    /// One of many streams, each of which draws other numbers.
+    fn seeded(options: WatchOptions, seed: u8) -> Self {
+        Self::made(&collection(), options, seed)
+    }
+
+    fn made(scope: &Scope, options: WatchOptions, seed: u8) -> Self {
         let now = epoch();
-        let stream =
-            StreamMachine::new(scope, &options, RETRIES, PATIENCE, Random::new([7; 32]), now).unwrap();
+        let random = Random::new([seed; 32]);
+        let stream = StreamMachine::new(scope, &options, RETRIES, PATIENCE, random, now).unwrap();
         Self {
             stream,
             now,
@@ -193,7 +211,7 @@ const RETRIES: Retries = Retries {
 
 const PATIENCE: Patience = Patience {
     open: Duration::from_secs(30),
-    scan: Duration::from_secs(30),
+    scan: Duration::from_secs(300),
     get_more: Duration::from_secs(10),
 };
 
@@ -691,6 +709,84 @@ fn prefetch_keeps_to_its_window_of_bytes() {
     }));
     world.open(cursor(1, "firstBatch", &["e1"], Some("t1")));
     world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_nothing();
+    world.demand(Demand::Next);
+    world.expect_get_more();
+}
+
+#[test]
+fn the_window_of_bytes_is_of_what_is_not_handed_over_yet() {
+    let size = |name: &str| {
+        let event = doc! { "_id": { "_data": name }, "operationType": "insert" };
+        RawDocumentBuf::try_from(&event).unwrap().as_bytes().len()
+    };
+    let mut world = World::new(options(|o| {
+        o.prefetch_batches = 9;
+        // Two events with their places in the array, and no third.
+        o.prefetch_bytes = 2 * (size("e1") + 3) + 1;
+    }));
+    world.open(cursor(1, "firstBatch", &["e1", "e2", "e3"], Some("t3")));
+    world.expect_nothing();
+    world.expect_event("e1");
+    world.expect_get_more();
+}
+
+#[test]
+fn a_stream_is_open_once_its_first_aggregate_has_succeeded() {
+    let mut world = World::new(WatchOptions::default());
+    world.expect_selection();
+    assert!(!world.stream.is_open());
+    world.ready();
+    world.expect_command();
+    assert!(!world.stream.is_open());
+    world.reply(cursor(1, "firstBatch", &[], Some("t0")));
+    assert!(world.stream.is_open());
+}
+
+#[test]
+fn a_refusal_with_one_of_the_two_labels_of_an_overload_is_none() {
+    for labels in [&["RetryableError"][..], &["SystemOverloadedError"]] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(failure(462, labels));
+        assert!(world.expect_command().contains_key("killCursors"));
+        assert_eq!(world.expect_end().unwrap_err().code(), Some(462));
+    }
+}
+
+#[test]
+fn no_pause_ends_before_its_time() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(overload());
+    world.input(StreamInput::Timeout);
+    world.expect_nothing();
+    wait(&mut world, 200);
+    world.expect_get_more();
+
+    let mut world = World::opened(options(|o| o.resume_policy = ResumePolicy::Forever));
+    world.resume_after(Failure::Network);
+    for refusal in 0..2 {
+        world.reply(failure(91, &[]));
+        if refusal == 0 {
+            world.expect_selection();
+            world.ready();
+            world.expect_command();
+        }
+    }
+    world.demand(Demand::Next);
+    let Update::Resuming(resuming) = world.expect_update() else {
+        panic!("the policy lets it be tried again")
+    };
+    assert!(!resuming.delay.is_zero());
+    world.input(StreamInput::Timeout);
+    world.expect_nothing();
+    world.now += resuming.delay;
+    world.input(StreamInput::Timeout);
+    world.expect_selection();
 }
 
 #[test]
@@ -733,6 +829,43 @@ fn a_try_that_has_to_resume_ends_without_another_get_more() {
     world.demand(Demand::TryNext);
     assert!(matches!(world.expect_update(), Update::Idle(_)));
     world.expect_nothing();
+}
+
+#[test]
+fn a_try_that_begins_with_a_resume_still_has_its_get_more() {
+    let mut world = World::opened(WatchOptions::default());
+    world.input(StreamInput::Failed(network_error()));
+    world.demand(Demand::TryNext);
+    world.expect_selection();
+    world.ready();
+    assert!(world.expect_command().contains_key("killCursors"));
+    assert!(world.expect_command().contains_key("aggregate"));
+    world.reply(cursor(2, "firstBatch", &[], Some("t0")));
+    assert!(matches!(world.expect_update(), Update::Resuming(_)));
+    assert!(matches!(world.expect_update(), Update::Resumed { .. }));
+    assert_eq!(world.expect_get_more().get_i64("getMore").unwrap(), 2);
+    world.reply(next_batch(&[], Some("t1")));
+    assert!(matches!(world.expect_update(), Update::Idle(_)));
+    world.expect_nothing();
+}
+
+#[test]
+fn a_resume_that_finds_nothing_tells_who_waits_for_more_than_a_try_where_the_stream_stands() {
+    let mut world = World::opened(WatchOptions::default());
+    world.input(StreamInput::Failed(network_error()));
+    world.demand(Demand::Next);
+    world.expect_selection();
+    world.ready();
+    world.expect_command();
+    world.expect_command();
+    world.reply(cursor(2, "firstBatch", &[], Some("t1")));
+    for _ in 0..2 {
+        world.expect_update();
+        world.demand(Demand::Next);
+    }
+    assert!(
+        matches!(world.expect_update(), Update::Idle(Idle { token: Some(t), .. }) if t == token_of("t1"))
+    );
 }
 
 #[test]
@@ -784,6 +917,7 @@ fn a_reply_that_makes_no_sense_is_an_error_and_no_reason_to_resume() {
         doc! { "id": 1_i64 },
         doc! { "id": 1_i64, "nextBatch": 5 },
         doc! { "id": 1_i64, "nextBatch": [5] },
+        doc! { "id": 1_i64, "nextBatch": { "0": { "_id": { "_data": "e1" } } } },
     ] {
         let mut world = World::opened(WatchOptions::default());
         world.demand(Demand::Next);
@@ -1024,6 +1158,41 @@ fn a_get_more_that_an_overloaded_server_refuses_is_sent_again_twice_with_growing
 }
 
 #[test]
+fn the_second_pause_may_be_twice_as_long_as_the_first() {
+    let longer_than = |milliseconds: u64, refusals: u32| {
+        let seeds = (0..60).filter(|seed| {
+            let mut world = World::seeded(without_prefetch(WatchOptions::default()), *seed);
+            world.open(cursor(1, "firstBatch", &[], Some("t0")));
+            world.demand(Demand::Next);
+            world.expect_get_more();
+            for _ in 1..refusals {
+                world.reply(overload());
+                wait(&mut world, 200);
+                world.expect_get_more();
+            }
+            world.reply(overload());
+            wait(&mut world, milliseconds);
+            world.poll().is_none()
+        });
+        seeds.count()
+    };
+    assert_eq!(longer_than(200, 1), 0);
+    assert!(longer_than(100, 1) > 10);
+    assert_eq!(longer_than(400, 2), 0);
+    assert!(longer_than(200, 2) > 10);
+}
+
+#[test]
+fn a_reply_is_kept_as_it_came() {
+    let document = next_batch(&["e1"], None);
+    let bytes = RawDocumentBuf::try_from(&document).unwrap().into_bytes();
+    let reply = CommandReply::parse(bytes.clone().into()).unwrap();
+    assert_eq!(reply.as_bytes()[..], bytes);
+    assert_eq!(reply.as_raw().as_bytes(), bytes);
+    assert_eq!(reply.to_document().unwrap(), document);
+}
+
+#[test]
 fn the_server_says_how_long_the_first_pause_may_be_and_no_longer_than_ten_seconds() {
     for (base, longest) in [
         (1.0, 2),
@@ -1051,6 +1220,7 @@ fn an_aggregate_that_is_refused_by_an_overloaded_server_is_tried_again_at_any_se
     world.expect_command();
     for pause in [200, 400] {
         world.reply(overload());
+        world.input(StreamInput::Timeout);
         wait(&mut world, pause);
         let Some(StreamOutput::SelectServer { deprioritized }) = world.poll() else {
             panic!("a server is selected anew")

@@ -1,6 +1,9 @@
 //! The wire codec: whole messages, cut messages, lying messages, mangled messages.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+#[path = "wire/lending.rs"]
+mod lending;
+
 use bson::{RawDocumentBuf, rawdoc};
 use bytes::Bytes;
 use changestream_core::random::Random;
@@ -75,6 +78,59 @@ fn legacy_messages_survive_the_round_trip() {
     };
     assert_eq!((reply.request_id, reply.response_to), (10, 9));
     assert_eq!(&reply.document[..], body.as_bytes());
+}
+
+#[test]
+fn legacy_messages_are_laid_out_as_servers_expect() {
+    let body = rawdoc! { "isMaster": 1 };
+    let query = encode_op_query(9, "admin.$cmd", &body);
+    let slave_ok = 4u32.to_le_bytes();
+    let one_document = [0i32.to_le_bytes(), (-1i32).to_le_bytes()].concat();
+    let expected = [&slave_ok[..], b"admin.$cmd\0", &one_document, body.as_bytes()].concat();
+    assert_eq!(&query[HEADER_LEN..], expected);
+
+    let reply = encode_op_reply(10, 9, &body);
+    let await_capable = 8u32.to_le_bytes();
+    let cursor_and_start = [0; 12];
+    let count = 1i32.to_le_bytes();
+    let expected = [&await_capable[..], &cursor_and_start, &count, body.as_bytes()].concat();
+    assert_eq!(&reply[HEADER_LEN..], expected);
+}
+
+#[test]
+fn flags_are_a_set_of_bits() {
+    assert_eq!(Flags::NONE.bits(), 0);
+    assert_eq!(Flags::CHECKSUM_PRESENT.bits(), 1);
+    assert_eq!(Flags::MORE_TO_COME.bits(), 2);
+    assert_eq!(Flags::EXHAUST_ALLOWED.bits(), 0x1_0000);
+    let both = Flags::MORE_TO_COME.with(Flags::EXHAUST_ALLOWED);
+    assert_eq!(both.bits(), 0x1_0002);
+    assert_eq!(both.with(Flags::MORE_TO_COME), both);
+    assert!(both.contains(Flags::MORE_TO_COME) && both.contains(Flags::NONE));
+    assert!(!both.contains(Flags::CHECKSUM_PRESENT));
+    assert!(!Flags::MORE_TO_COME.contains(both));
+    assert_eq!(Flags::from_bits(0x1_0002), both);
+}
+
+#[test]
+fn each_error_says_what_it_found() {
+    for (error, words) in [
+        (WireError::Truncated("body"), "ends inside its body"),
+        (
+            WireError::Malformed("two bodies"),
+            "malformed message: two bodies",
+        ),
+        (WireError::OpCode(2004), "operation code 2004"),
+        (WireError::SectionKind(7), "section kind 7"),
+        (WireError::Checksum, "CRC-32C"),
+        (
+            WireError::CompressedOpCode(1),
+            "operation code 1 in a compressed message",
+        ),
+        (WireError::Compressor(9), "unknown compressor 9"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }
 
 #[test]

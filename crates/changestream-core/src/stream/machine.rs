@@ -348,10 +348,11 @@ impl StreamMachine {
         if let Some(session) = self.explicit_session() {
             session.learn(reply.operation_time, reply.cluster_time.as_ref());
         }
+        let refused = reply.error.clone().map(ErrorKind::from_server).map(Error::new);
+        let refused = refused.map(|error| self.told_of_opening(now, error));
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Opening(goal, server) => match &reply.error {
+            State::Opening(goal, server) => match refused {
                 Some(error) => {
-                    let error = Error::new(ErrorKind::from_server(error.clone())).at(server.address.clone());
                     self.state = State::Faulted(Some(server));
                     self.open_failed(now, goal, error, reply.base_backoff());
                 }
@@ -392,9 +393,9 @@ impl StreamMachine {
     }
 
     fn on_failed(&mut self, now: Instant, error: Error) {
+        let error = self.told_of_opening(now, error);
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Selecting(goal) => self.open_failed(now, goal, error, None),
-            State::Opening(goal, server) => self.open_failed(now, goal, error.at(server.address), None),
+            State::Selecting(goal) | State::Opening(goal, _) => self.open_failed(now, goal, error, None),
             State::Live(live) | State::Postponed(live, _) => {
                 if matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }) {
                     self.overdue = self.overdue.saturating_add(1);

@@ -325,7 +325,7 @@ impl Topology {
             description: !previous.says_the_same_as(&new),
             ..Changes::default()
         };
-        let initial = self.servers.is_empty() && previous.servers.is_empty();
+        let initial = previous.servers.is_empty();
         if !initial {
             self.record_server_changes(&previous, &new, checked);
         } else if changes.description {

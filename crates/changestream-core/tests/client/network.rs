@@ -217,7 +217,7 @@ impl Network {
     }
 
     /// Takes everything that the machine has to say, and checks what has to hold whenever it is drained.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             let output = self.machine.poll_output();
             if !self.deaf {
@@ -382,6 +382,19 @@ impl Network {
         };
         self.receive(request.connection, &bytes);
         self.awaited.remove(&(request.connection, request.id));
+    }
+
+    /// As [`answer`](Self::answer), but what the machine has to say to it is not taken yet.
+    pub(crate) fn answer_unpolled(&mut self, request: &Request, reply: &Document) {
+        let connection = request.connection;
+        let body = RawDocumentBuf::try_from(reply).unwrap();
+        let bytes = encode_op_msg(9, request.id, Flags::NONE, &body, &[]);
+        let buffer = self.machine.read_buffer(connection).unwrap();
+        let len = bytes.len();
+        buffer[..len].copy_from_slice(&bytes);
+        self.machine
+            .handle_input(self.now, Input::Received { connection, len });
+        self.awaited.remove(&(connection, request.id));
     }
 
     pub(crate) fn receive(&mut self, connection: ConnectionId, mut bytes: &[u8]) {

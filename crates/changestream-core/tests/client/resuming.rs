@@ -80,6 +80,29 @@ fn after_a_step_down_the_same_connection_is_asked_again_and_kept() {
 }
 
 #[test]
+fn a_step_down_that_the_server_has_told_of_before_is_no_reason_to_ask_it_what_it_is() {
+    let process = bson::oid::ObjectId::from_bytes([1; 12]);
+    let counted = |mut reply: Document, counter: i64| {
+        reply.insert(
+            "topologyVersion",
+            doc! { "processId": process, "counter": counter },
+        );
+        reply
+    };
+    for (counter, asked) in [(5, "aggregate"), (6, "hello")] {
+        let mut network = Network::new("mongodb://a:1/?replicaSet=rs");
+        network.answer_hello("a:1", &counted(primary("a:1", 1), 5));
+        network.open_at("a:1");
+        network.demand(Demand::Next);
+        let get_more = network.expect("a:1", "getMore");
+        network.pass(600);
+        network.answer(&get_more, &counted(failure(10107, RESUMABLE), counter));
+        network.expect("a:1", "killCursors");
+        network.expect("a:1", asked);
+    }
+}
+
+#[test]
 fn after_a_step_down_the_other_member_is_read_from_if_it_is_elected() {
     let (mut network, get_more) = Network::waiting();
     network.pass(600);
@@ -257,6 +280,7 @@ fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
         (Some(9), Some(9)),
         (Some(8), Some(9)),
         (None, Some(9)),
+        (Some(11), Some(11)),
     ] {
         network.demand(Demand::Next);
         let get_more = network.expect("a:1", "getMore");
@@ -279,5 +303,5 @@ fn the_newest_cluster_time_goes_with_each_command_and_into_the_snapshot() {
     );
     other.answer_hello("a:1", &primary("a:1", 1));
     let aggregate = other.expect("a:1", "aggregate");
-    assert_eq!(*aggregate.command.get_document("$clusterTime").unwrap(), time(9));
+    assert_eq!(*aggregate.command.get_document("$clusterTime").unwrap(), time(11));
 }

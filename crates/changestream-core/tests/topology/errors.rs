@@ -4,6 +4,7 @@ use bson::oid::ObjectId;
 use changestream_core::ServerError;
 use changestream_core::topology::{
     ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, ServerType, TopologyType,
+    TopologyVersion,
 };
 
 use crate::world::{World, address, primary, refusal, settings};
@@ -107,6 +108,10 @@ fn servers_before_4_2_lose_their_connections_with_a_state_change() {
     let mut error = command(ConnectionPhase::Ready, 10107, "", &[]);
     error.max_wire_version = Some(7);
     assert_eq!(effects(&error), (true, true, true));
+    error.max_wire_version = Some(8);
+    assert_eq!(effects(&error), (true, false, true));
+    error.max_wire_version = None;
+    assert_eq!(effects(&error), (true, false, true));
 }
 
 #[test]
@@ -216,4 +221,87 @@ fn generations_never_fall_however_many_services_a_load_balancer_names() {
         last = now;
     }
     assert!(last > 0);
+}
+
+#[test]
+fn up_to_a_bound_each_service_is_counted_alone_and_beyond_it_all_connections_are_cleared() {
+    let mut settings = settings(&["a"]);
+    settings.load_balanced = true;
+    let mut world = World::with(settings);
+    let service = |number: u16| {
+        let mut id = [0; 12];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        Some(ObjectId::from_bytes(id))
+    };
+    let fail = |world: &mut World, number: u16| {
+        let mut error = network(ConnectionPhase::Ready, false);
+        error.service_id = service(number);
+        error.generation = world.topology.generation(&address("a"), error.service_id);
+        assert!(handle(world, &error).pool_cleared);
+    };
+    let generation = |world: &World, number| world.topology.generation(&address("a"), service(number));
+    // The first fails three times, the others once.
+    for number in [0, 0].into_iter().chain(0..256) {
+        fail(&mut world, number);
+    }
+    assert_eq!(generation(&world, 0), 3);
+    assert_eq!(generation(&world, 255), 1);
+    assert_eq!(generation(&world, 256), 0, "of another service nothing is known");
+    let before: Vec<_> = (0..300).map(|number| generation(&world, number)).collect();
+    fail(&mut world, 256);
+    for (number, before) in (0..300).zip(before) {
+        assert!(generation(&world, number) > before, "service {number} is cleared");
+    }
+}
+
+#[test]
+fn a_server_that_an_error_made_unknown_says_what_the_error_was() {
+    let said = |error: &ApplicationError| {
+        let mut world = with_primary();
+        handle(&mut world, error);
+        let server = world.topology.server(&address("a")).unwrap();
+        server.error.clone().unwrap()
+    };
+    assert_eq!(said(&network(ConnectionPhase::Ready, false)), "connection reset");
+    let refused = said(&command(ConnectionPhase::Ready, 91, "shutting down", &[]));
+    assert!(
+        refused.contains("shutting down") && refused.contains("91"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_state_change_that_the_server_counts_as_old_changes_nothing() {
+    let process_id = ObjectId::from_bytes([1; 12]);
+    let version = |process_id, counter| TopologyVersion { process_id, counter };
+    let changes = |known: i64, told: Option<TopologyVersion>| {
+        let mut world = World::new(&["a"]);
+        world.checks();
+        let mut hello = primary("a:27017", &["a:27017"]);
+        let counted = bson::rawdoc! { "processId": process_id, "counter": known };
+        hello.append(bson::cstr!("topologyVersion"), counted);
+        world.hello("a", &hello);
+        let mut error = command(ConnectionPhase::Ready, 10107, "", &[]);
+        if let ApplicationErrorKind::Command { topology_version, .. } = &mut error.kind {
+            *topology_version = told;
+        }
+        let changed = handle(&mut world, &error).description;
+        let server = world.topology.server(&address("a")).unwrap();
+        assert_eq!(changed, server.server_type == ServerType::Unknown);
+        if changed {
+            assert_eq!(
+                server.topology_version, told,
+                "what comes next is held against it"
+            );
+        }
+        changed
+    };
+    assert!(!changes(5, Some(version(process_id, 4))));
+    assert!(!changes(5, Some(version(process_id, 5))));
+    assert!(changes(5, Some(version(process_id, 6))));
+    assert!(
+        changes(5, Some(version(ObjectId::from_bytes([2; 12]), 0))),
+        "it was restarted"
+    );
+    assert!(changes(5, None));
 }

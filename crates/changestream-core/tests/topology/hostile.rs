@@ -33,6 +33,21 @@ fn complete() -> RawDocumentBuf {
 fn each_field_is_read() {
     let reply = HelloReply::parse(&complete()).unwrap();
     assert!(reply.ok && reply.is_writable_primary && reply.hello_ok);
+    let mut hidden = complete();
+    for name in [
+        bson::cstr!("passive"),
+        bson::cstr!("hidden"),
+        bson::cstr!("secondary"),
+    ] {
+        hidden.append(name, true);
+    }
+    let hidden = HelloReply::parse(&hidden).unwrap();
+    assert!(hidden.passive && hidden.hidden && hidden.secondary && !reply.passive && !reply.hidden);
+    assert_eq!(reply.error_message.as_deref(), Some("none"));
+    assert_eq!(
+        (reply.code, reply.error_labels.as_slice()),
+        (Some(0), &["L".to_owned()][..])
+    );
     assert_eq!(reply.set_name.as_deref(), Some("rs"));
     assert_eq!(reply.set_version, Some(3));
     let hosts: Vec<_> = reply.hosts.iter().map(ToString::to_string).collect();
@@ -110,6 +125,55 @@ fn a_million_hosts_are_cut_to_the_bound() {
     assert_eq!(reply.compression.len(), MAX_LIST);
     assert_eq!(reply.sasl_supported_mechs.len(), MAX_LIST);
     assert_eq!((reply.set_name, reply.me), (None, None));
+}
+
+#[test]
+fn a_refusal_is_told_with_its_code_and_on_one_line_of_bounded_length() {
+    let said = |reply: RawDocumentBuf| {
+        let mut world = World::new(&["a"]);
+        world.checks();
+        world.hello("a", &reply);
+        world
+            .topology
+            .server(&address("a"))
+            .unwrap()
+            .error
+            .clone()
+            .unwrap()
+    };
+    assert_eq!(
+        said(rawdoc! { "ok": 0, "errmsg": "not now", "code": 91 }),
+        "hello was refused: not now (code 91)"
+    );
+    assert_eq!(
+        said(rawdoc! { "ok": 0, "errmsg": "not now" }),
+        "hello was refused: not now"
+    );
+    assert_eq!(said(rawdoc! { "ok": 0 }), "hello was refused: no message");
+    let cut = |text: String| {
+        let reply = HelloReply::parse(&rawdoc! { "ok": 0, "errmsg": text }).unwrap();
+        reply.error_message.unwrap()
+    };
+    assert_eq!(cut("x".repeat(MAX_TEXT)), "x".repeat(MAX_TEXT));
+    assert_eq!(cut("x".repeat(MAX_TEXT + 1)), "x".repeat(MAX_TEXT));
+    assert_eq!(cut("ä".repeat(MAX_TEXT)), "ä".repeat(MAX_TEXT / 2));
+    assert_eq!(
+        cut(format!("x{}", "ä".repeat(MAX_TEXT))),
+        format!("x{}", "ä".repeat(MAX_TEXT / 2 - 1))
+    );
+    assert_eq!(cut("one\ntwo".to_owned()), "one two");
+}
+
+#[test]
+fn a_hello_that_is_no_document_is_an_error_that_says_so() {
+    let mut bytes = rawdoc! { "ok": 1 }.into_bytes();
+    bytes[4] = 0x7e;
+    let error = HelloReply::parse(RawDocument::from_bytes(&bytes).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().starts_with("malformed hello reply: "),
+        "{error}"
+    );
+    assert!(error.to_string().len() > "malformed hello reply: ".len());
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use bson::{DateTime, rawdoc};
 use changestream_core::random::Random;
 use changestream_core::topology::{
-    HelloReply, SelectionCriteria, SelectionError, ServerDescription, ServerType, Topology,
-    TopologyDescription, TopologyEvent, TopologyType, less_loaded, suitable_servers,
+    HelloReply, Operation, RoundTripTimes, SelectionCriteria, SelectionError, ServerDescription, ServerType,
+    Topology, TopologyDescription, TopologyEvent, TopologyType, in_latency_window, less_loaded,
+    suitable_servers,
 };
 use changestream_core::{ReadPreference, ReadPreferenceMode, ServerAddress};
 
@@ -112,6 +113,166 @@ fn a_lag_behind_the_primary_takes_into_account_when_each_was_asked() {
     assert!(!is_fresh((0, 0), (i64::MAX / 1000, i64::MIN / 1000)));
 }
 
+/// `SMax.lastWriteDate - S.lastWriteDate + heartbeatFrequencyMS`
+#[test]
+fn without_a_primary_a_lag_is_that_behind_the_secondary_that_has_written_last() {
+    let server = |name: &str, server_type, written: Option<i64>| {
+        let mut server = ServerDescription::unknown(address(name));
+        server.server_type = server_type;
+        server.max_wire_version = 25;
+        server.last_write_date = written.map(|seconds| DateTime::from_millis(seconds * 1000));
+        server
+    };
+    let fresh = |written: [Option<i64>; 3]| {
+        let [a, b, other] = written;
+        let servers = [
+            server("a", ServerType::RsSecondary, a),
+            server("b", ServerType::RsSecondary, b),
+            server("c", ServerType::RsOther, other),
+        ];
+        let description = TopologyDescription::new(TopologyType::ReplicaSetNoPrimary, servers);
+        let mut criteria = criteria(ReadPreferenceMode::Secondary);
+        criteria.read_preference.max_staleness = Some(Duration::from_secs(100));
+        let found = suitable_servers(&description, &criteria, Duration::from_secs(10)).unwrap();
+        let names: Vec<_> = found.iter().map(|server| server.address.to_string()).collect();
+        names.join(" ")
+    };
+    assert_eq!(fresh([Some(0), Some(90), None]), "a:27017 b:27017");
+    assert_eq!(fresh([Some(0), Some(91), None]), "b:27017");
+    assert_eq!(fresh([Some(91), Some(0), None]), "a:27017");
+    assert_eq!(
+        fresh([Some(0), Some(0), Some(1000)]),
+        "a:27017 b:27017",
+        "no secondary"
+    );
+    assert_eq!(
+        fresh([Some(0), None, None]),
+        "a:27017",
+        "a lag that cannot be told"
+    );
+}
+
+#[test]
+fn a_staleness_that_no_replica_set_could_keep_is_refused_for_reads_of_one() {
+    let suits = |topology_type, operation, limit: u64, heartbeat: u64| {
+        let mut server = ServerDescription::unknown(address("a"));
+        server.server_type = if topology_type == TopologyType::Sharded {
+            ServerType::Mongos
+        } else {
+            ServerType::RsPrimary
+        };
+        server.max_wire_version = 25;
+        let description = TopologyDescription::new(topology_type, [server]);
+        let mut criteria = criteria(ReadPreferenceMode::Nearest);
+        criteria.operation = operation;
+        criteria.read_preference.max_staleness = Some(Duration::from_secs(limit));
+        let found = suitable_servers(&description, &criteria, Duration::from_secs(heartbeat));
+        found.map(|servers| servers.len())
+    };
+    let (set, sharded) = (TopologyType::ReplicaSetWithPrimary, TopologyType::Sharded);
+    assert_eq!(suits(set, Operation::Read, 90, 10), Ok(1));
+    assert_eq!(suits(set, Operation::Read, 110, 100), Ok(1));
+    for (limit, heartbeat, smallest) in [(89, 10, "90"), (109, 100, "110")] {
+        let error = suits(set, Operation::Read, limit, heartbeat)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("must be at least {smallest} ")),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        suits(sharded, Operation::Read, 1, 10),
+        Ok(1),
+        "a mongos judges for itself"
+    );
+    assert_eq!(suits(set, Operation::Write, 1, 10), Ok(1));
+}
+
+#[test]
+fn of_tag_sets_the_first_that_any_server_has_decides() {
+    let server = |name: &str, tags: &[(&str, &str)]| {
+        let mut server = ServerDescription::unknown(address(name));
+        server.server_type = ServerType::RsSecondary;
+        server.max_wire_version = 25;
+        let tags = tags
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        server.tags = tags.collect();
+        server
+    };
+    let servers = [
+        server("a", &[("dc", "ny"), ("rack", "1")]),
+        server("b", &[("dc", "ny"), ("rack", "2")]),
+        server("c", &[]),
+    ];
+    let description = TopologyDescription::new(TopologyType::ReplicaSetNoPrimary, servers);
+    let found = |sets: &[&[(&str, &str)]]| {
+        let mut criteria = criteria(ReadPreferenceMode::Secondary);
+        criteria.read_preference.tag_sets = sets
+            .iter()
+            .map(|set| {
+                let tags = set
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+                tags.collect()
+            })
+            .collect();
+        let found = suitable_servers(&description, &criteria, Duration::from_secs(10)).unwrap();
+        let names: Vec<_> = found.iter().map(|server| server.address.to_string()).collect();
+        names.join(" ")
+    };
+    assert_eq!(found(&[]), "a:27017 b:27017 c:27017");
+    assert_eq!(found(&[&[("dc", "ny")]]), "a:27017 b:27017");
+    assert_eq!(found(&[&[("dc", "ny"), ("rack", "2")]]), "b:27017");
+    assert_eq!(found(&[&[("dc", "la")]]), "");
+    assert_eq!(found(&[&[("dc", "la")], &[("rack", "1")], &[]]), "a:27017");
+    assert_eq!(found(&[&[("dc", "la")], &[]]), "a:27017 b:27017 c:27017");
+}
+
+#[test]
+fn a_choice_of_one_draws_nothing() {
+    let mut world = World::new(&["a"]);
+    world.checks();
+    world.hello("a", &standalone());
+    let mut random = Random::new([0; 32]);
+    let chosen = world
+        .topology
+        .select(&criteria(ReadPreferenceMode::Primary), &mut random);
+    assert_eq!(chosen, Ok(Some(address("a"))));
+    assert_eq!(random.next_u64(), Random::new([0; 32]).next_u64());
+}
+
+#[test]
+fn a_failed_selection_tells_a_server_that_was_not_asked_from_one_that_has_not_answered() {
+    let mut world = World::new(&["a", "b"]);
+    assert_eq!(world.topology.poll_check(world.now), Some(address("a")));
+    let message = world
+        .topology
+        .selection_error_message(&criteria(ReadPreferenceMode::Primary));
+    assert!(
+        message.ends_with("a:27017 is Unknown (has not answered yet), b:27017 is Unknown (not checked yet)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_server_of_which_only_the_average_is_known_is_near_or_far_by_it() {
+    let server = |name: &str, millis| {
+        let mut server = ServerDescription::unknown(address(name));
+        server.round_trip = RoundTripTimes::from_average(Duration::from_millis(millis));
+        server
+    };
+    assert_eq!(
+        RoundTripTimes::from_average(Duration::from_millis(7)).average(),
+        Some(Duration::from_millis(7))
+    );
+    let servers = [server("a", 10), server("b", 25), server("c", 26)];
+    let near = in_latency_window(servers.iter().collect(), Duration::from_millis(15));
+    let names: Vec<_> = near.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(names, ["a:27017", "b:27017"]);
+}
+
 #[test]
 fn an_unreliable_round_trip_is_not_counted_and_an_unknown_server_has_none() {
     let mut world = World::new(&["a"]);
@@ -148,6 +309,11 @@ fn a_deployment_that_is_too_old_or_too_new_is_refused_in_the_words_of_the_specif
         refused(99, 100).unwrap_err(),
         "Server at a:27017 requires wire version 99, but this version of changestream only supports up to 29."
     );
+    let mut world = World::new(&["a"]);
+    world.hello("a", &rawdoc! { "ok": 1, "maxWireVersion": 7 });
+    assert!(!world.topology.description().is_compatible());
+    world.hello("a", &standalone());
+    assert!(world.topology.description().is_compatible());
     assert_eq!(refused(0, 8), Ok(Some(address("a"))));
     assert_eq!(refused(29, 99), Ok(Some(address("a"))));
 }
@@ -219,7 +385,10 @@ fn settings_that_contradict_each_other_are_refused() {
     let refused = |change: fn(&mut changestream_core::topology::TopologySettings)| {
         let mut settings = settings(&["a", "b"]);
         change(&mut settings);
-        Topology::new(settings).is_err()
+        let refused = Topology::new(settings).map_err(|error| error.to_string());
+        refused.is_err_and(|reason| {
+            reason.contains("hosts") || reason.contains("host is") || reason.contains("with")
+        })
     };
     assert!(!refused(|_| {}));
     assert!(refused(|settings| settings.seeds.clear()));
@@ -229,6 +398,19 @@ fn settings_that_contradict_each_other_are_refused() {
         settings.seeds.pop();
         settings.load_balanced = true;
         settings.replica_set = Some("rs".to_owned());
+    }));
+    assert!(refused(|settings| {
+        settings.seeds.pop();
+        settings.load_balanced = true;
+        settings.direct_connection = true;
+    }));
+    assert!(!refused(|settings| {
+        settings.seeds.pop();
+        settings.direct_connection = true;
+    }));
+    assert!(!refused(|settings| {
+        settings.seeds.pop();
+        settings.load_balanced = true;
     }));
 }
 

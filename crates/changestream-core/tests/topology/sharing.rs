@@ -9,7 +9,7 @@ use changestream_core::ServerAddress;
 use changestream_core::random::Random;
 use changestream_core::topology::{ServerDescription, ServerType, Snapshot, TopologyType};
 
-use crate::world::{World, address, elected, primary, refusal, secondary};
+use crate::world::{World, address, elected, mongos, primary, refusal, secondary, settings};
 
 const HOSTS: [&str; 3] = ["a:27017", "b:27017", "c:27017"];
 
@@ -56,6 +56,42 @@ fn members_known_by_other_names_than_the_seeds_are_taken_over() {
     assert_eq!(changes.added, [address("db1")]);
     assert_eq!(changes.removed, [address("localhost")]);
     assert_eq!(failed.server_type("db1"), ServerType::RsPrimary);
+}
+
+#[test]
+fn what_is_known_of_the_wanted_replica_set_is_taken_over_and_of_another_is_not() {
+    let mut known = World::new(&["localhost"]);
+    known.checks();
+    known.hello("localhost", &primary("db1:27017", &["db1:27017"]));
+    known.checks();
+    known.hello("db1", &primary("db1:27017", &["db1:27017"]));
+    let merged = |set_name: &str| {
+        let mut settings = settings(&["localhost"]);
+        settings.replica_set = Some(set_name.to_owned());
+        let mut world = World::with(settings);
+        let changes = world.topology.merge(&known.topology.snapshot());
+        (changes.description, world.servers())
+    };
+    assert_eq!(merged("rs"), (true, vec!["db1:27017".to_owned()]));
+    assert_eq!(merged("other"), (false, vec!["localhost:27017".to_owned()]));
+}
+
+#[test]
+fn nothing_is_taken_over_behind_a_load_balancer_or_from_who_knows_nothing() {
+    let mut known = World::new(&["a"]);
+    known.checks();
+    known.hello("a", &primary("a:27017", &["a:27017"]));
+    let mut settings = settings(&["a"]);
+    settings.load_balanced = true;
+    let mut world = World::with(settings);
+    assert_eq!(
+        world.topology.merge(&known.topology.snapshot()),
+        Default::default()
+    );
+    assert_eq!(world.server_type("a"), ServerType::LoadBalancer);
+    let ignorant = World::new(&["b"]).topology.snapshot();
+    assert_eq!(known.topology.merge(&ignorant), Default::default());
+    assert_eq!(known.servers(), ["a:27017"]);
 }
 
 #[test]
@@ -122,6 +158,112 @@ fn a_server_that_another_stream_has_just_checked_is_not_checked_at_once() {
     let mut second = World::from_snapshot(first.now, &["a", "b"], &first.topology.snapshot());
     assert!(second.topology.is_stale(second.now));
     assert_eq!(second.checks(), ["b:27017"]);
+}
+
+/// The description of `a` that stays where one stream knows the first and is told the second: the milliseconds at which
+/// each was had, and the process and the count of its topologyVersion.
+fn stays(ours: (u64, Option<(u8, i64)>), theirs: (u64, Option<(u8, i64)>)) -> u64 {
+    let start = World::new(&["a"]).now;
+    let knowing = |(at, version): (u64, Option<(u8, i64)>)| {
+        let mut world = World::new(&["a"]);
+        world.now = start;
+        world.pass(at);
+        world.checks();
+        let mut reply = primary("a:27017", &["a:27017"]);
+        if let Some((process, counter)) = version {
+            let process = ObjectId::from_bytes([process; 12]);
+            reply.append(
+                bson::cstr!("topologyVersion"),
+                rawdoc! { "processId": process, "counter": counter },
+            );
+        }
+        world.hello("a", &reply);
+        world
+    };
+    let mut world = knowing(ours);
+    world.topology.merge(&knowing(theirs).topology.snapshot());
+    let server = world.topology.server(&address("a")).unwrap();
+    let at = server.last_update_time.unwrap() - start;
+    u64::try_from(at.as_millis()).unwrap()
+}
+
+#[test]
+fn the_servers_own_count_decides_which_news_are_newer_and_the_time_where_there_is_none() {
+    let counted = |process, counter| Some((process, counter));
+    assert_eq!(stays((10, None), (20, None)), 20);
+    assert_eq!(stays((20, None), (10, None)), 20);
+    assert_eq!(
+        stays((20, counted(1, 5)), (10, counted(1, 6))),
+        10,
+        "a higher count"
+    );
+    assert_eq!(
+        stays((10, counted(1, 6)), (20, counted(1, 5))),
+        10,
+        "a lower count"
+    );
+    assert_eq!(
+        stays((10, counted(1, 5)), (20, counted(1, 5))),
+        20,
+        "an equal count"
+    );
+    assert_eq!(
+        stays((20, counted(1, 5)), (10, counted(1, 5))),
+        20,
+        "an equal count"
+    );
+    assert_eq!(
+        stays((10, counted(1, 9)), (20, counted(2, 1))),
+        20,
+        "a restarted server"
+    );
+    assert_eq!(
+        stays((20, counted(1, 9)), (10, counted(2, 1))),
+        20,
+        "before it was restarted"
+    );
+    assert_eq!(stays((10, counted(1, 9)), (20, None)), 20);
+}
+
+#[test]
+fn what_another_stream_has_checked_since_is_not_checked_again_before_the_minimum_pause() {
+    let mut first = World::new(&["a"]);
+    let mut second = World::new(&["a"]);
+    second.now = first.now;
+    for world in [&mut first, &mut second] {
+        world.checks();
+        world.hello("a", &primary("a:27017", &["a:27017"]));
+    }
+    for world in [&mut first, &mut second] {
+        world.pass(60_000);
+    }
+    first.checks();
+    first.hello("a", &primary("a:27017", &["a:27017"]));
+    second.pass(100);
+    second.topology.merge(&first.topology.snapshot());
+    second.topology.mark_stale();
+    assert_eq!(second.next_check_in(), Some(400));
+}
+
+#[test]
+fn what_others_know_of_one_server_does_not_shorten_the_cooldown_of_another() {
+    let mut first = World::new(&["a", "b"]);
+    let mut second = World::new(&["a", "b"]);
+    second.now = first.now;
+    first.checks();
+    first.refuse("a");
+    second.checks();
+    second.refuse("a");
+    second.hello("b", &mongos());
+    assert!(first.topology.merge(&second.topology.snapshot()).description);
+    assert_eq!(first.server_type("b"), ServerType::Mongos);
+    first.topology.cancel_check(first.now, &address("b"));
+    let at = |millis| first.now + std::time::Duration::from_millis(millis);
+    assert_eq!(first.topology.servers_to_check(at(500)), [address("b")]);
+    assert_eq!(
+        first.topology.servers_to_check(at(5_000)),
+        [address("b"), address("a")]
+    );
 }
 
 #[test]

@@ -69,6 +69,13 @@ impl Calls {
         });
     }
 
+    /// The consumer says where calls begin, in the middle of one that was not announced.
+    fn announce(&mut self) {
+        if let Some(call) = &mut self.current {
+            call.announced = true;
+        }
+    }
+
     /// What was demanded has come.
     pub(super) fn satisfied(&mut self) {
         self.current = self.current.filter(|call| call.announced);
@@ -123,6 +130,8 @@ impl StreamMachine {
     pub(super) fn on_begin(&mut self, now: Instant) {
         if self.opened || !self.calls.is_going_on() {
             self.calls.begin(now, true);
+        } else {
+            self.calls.announce();
         }
     }
 
@@ -203,8 +212,25 @@ impl StreamMachine {
         }
     }
 
+    /// The failure of what opens or resumes, as it is to be told. To be asked for while the state still says what was being
+    /// done; of any other state the failure is what it is.
+    pub(super) fn told_of_opening(&self, now: Instant, error: Error) -> Error {
+        match &self.state {
+            State::Selecting(_) => self.told(now, error),
+            State::Opening(_, server) => self.told(now, error.at(server.address.clone())),
+            State::Live(_)
+            | State::Postponed(..)
+            | State::Faulted(_)
+            | State::BackingOff(..)
+            | State::Interrupted
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => error,
+        }
+    }
+
     /// The error as it is to be told where `timeoutMS` is set: what ran out of time is a timeout, whoever said so.
-    pub(super) fn told(&self, now: Instant, error: Error) -> Error {
+    fn told(&self, now: Instant, error: Error) -> Error {
         let given_up = error.server_error().is_some_and(is_max_time_expired);
         let over = self.is_called() && self.calls.is_over(now);
         if !self.calls.are_timed() || error.is_timeout() || !(given_up || over) {

@@ -44,7 +44,7 @@ impl StreamMachine {
                 self.face(now, error);
                 Delivery::Again
             }
-            None => self.deliver_nothing(),
+            None => Delivery::Nothing,
         }
     }
 
@@ -63,21 +63,6 @@ impl StreamMachine {
         self.stats.events += 1;
         self.stats.bytes += place.len() as u64;
         Some(event)
-    }
-
-    /// A try whose getMore is spent, and that brought nothing, is over.
-    pub(super) fn deliver_nothing(&mut self) -> Delivery {
-        let State::Live(live) = &self.state else {
-            return Delivery::Nothing;
-        };
-        if self.demand != Demand::TryNext || live.flight != Flight::Landed || !self.tried {
-            return Delivery::Nothing;
-        }
-        self.satisfied();
-        Delivery::Update(Update::Idle(Idle {
-            token: self.position.token().cloned(),
-            operation_time: self.stats.operation_time,
-        }))
     }
 
     pub(super) fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {

@@ -45,6 +45,10 @@ impl StreamMachine {
             }
         }
         self.opened = true;
+        if self.demand == Demand::None {
+            // Whoever waited for it to open has what he wanted.
+            self.calls.satisfied();
+        }
         // A try that began with a resume still has its getMore.
         let unspent_try = self.demand == Demand::TryNext && !self.tried;
         if !cursor.batch.is_empty() || (goal.start == Start::Resume && !unspent_try) {
@@ -69,7 +73,6 @@ impl StreamMachine {
             self.state = State::Interrupted;
             return;
         }
-        let error = self.told(now, error);
         if error.is_timeout() {
             return self.interrupted(goal, error);
         }

@@ -3,12 +3,19 @@
 use super::Compressor;
 use crate::wire::WireError;
 
+#[cfg(not(feature = "snappy"))]
+use super::absent as snappy;
+#[cfg(not(feature = "zlib"))]
+use super::absent as zlib;
+#[cfg(not(feature = "zstd"))]
+use super::absent as zstd;
+
 /// The compressed bytes; none where the compressor is not built in.
 pub(super) fn deflate(compressor: Compressor, input: &[u8], zlib_level: Option<i32>) -> Option<Vec<u8>> {
     match compressor {
-        Compressor::Snappy => snappy::deflate(input),
+        Compressor::Snappy => snappy::deflate(input, None),
         Compressor::Zlib => zlib::deflate(input, zlib_level),
-        Compressor::Zstd => zstd::deflate(input),
+        Compressor::Zstd => zstd::deflate(input, None),
     }
 }
 
@@ -29,7 +36,7 @@ pub(super) fn inflate(compressor: Compressor, input: &[u8], output: &mut [u8]) -
 
 #[cfg(feature = "snappy")]
 mod snappy {
-    pub(super) fn deflate(input: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn deflate(input: &[u8], _: Option<i32>) -> Option<Vec<u8>> {
         snap::raw::Encoder::new().compress_vec(input).ok()
     }
 
@@ -93,7 +100,7 @@ mod zstd {
 
     use super::super::pool::Pool;
 
-    pub(super) fn deflate(input: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn deflate(input: &[u8], _: Option<i32>) -> Option<Vec<u8>> {
         let make = || Compressor::new(DEFAULT_COMPRESSION_LEVEL).ok();
         COMPRESS.with(make, |compressor| compressor.compress(input).ok())?
     }
@@ -108,37 +115,4 @@ mod zstd {
 
     static COMPRESS: Pool<Compressor<'static>> = Pool::new();
     static DECOMPRESS: Pool<Decompressor<'static>> = Pool::new();
-}
-
-#[cfg(not(feature = "snappy"))]
-mod snappy {
-    pub(super) fn deflate(_: &[u8]) -> Option<Vec<u8>> {
-        None
-    }
-
-    pub(super) fn inflate(_: &[u8], _: &mut [u8]) -> Option<usize> {
-        None
-    }
-}
-
-#[cfg(not(feature = "zlib"))]
-mod zlib {
-    pub(super) fn deflate(_: &[u8], _: Option<i32>) -> Option<Vec<u8>> {
-        None
-    }
-
-    pub(super) fn inflate(_: &[u8], _: &mut [u8]) -> Option<usize> {
-        None
-    }
-}
-
-#[cfg(not(feature = "zstd"))]
-mod zstd {
-    pub(super) fn deflate(_: &[u8]) -> Option<Vec<u8>> {
-        None
-    }
-
-    pub(super) fn inflate(_: &[u8], _: &mut [u8]) -> Option<usize> {
-        None
-    }
 }

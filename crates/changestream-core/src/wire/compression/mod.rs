@@ -1,5 +1,7 @@
 //! OP_COMPRESSED: a message whose operation is compressed (the specification of that name).
 
+#[cfg(not(all(feature = "snappy", feature = "zlib", feature = "zstd")))]
+mod absent;
 mod libraries;
 #[cfg(any(feature = "zlib", feature = "zstd"))]
 mod pool;
