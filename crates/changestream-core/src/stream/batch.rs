@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::Error;
+use crate::walk::until_zero;
 
 /// What is left of a `firstBatch` or `nextBatch`: a BSON array of documents.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ impl Batch {
         if kind != EMBEDDED_DOCUMENT {
             return None;
         }
-        let key = after_kind.iter().take(LONGEST_KEY).position(|&b| b == 0)?;
+        let key = until_zero(after_kind).filter(|&key| key < LONGEST_KEY)?;
         let start = self.next + 1 + key + 1;
         let declared = i32::from_le_bytes(*self.array.get(start..)?.first_chunk()?);
         let end = start.checked_add(usize::try_from(declared).ok()?)?;
