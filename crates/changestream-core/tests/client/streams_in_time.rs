@@ -466,10 +466,37 @@ fn looking_for_a_server_ends_with_the_shorter_of_its_own_time_and_the_calls() {
         network.pass(1);
         let error = network.expect_error();
         assert!(error.to_string().matches("timed out").count() <= 1, "{error}");
+        assert!(
+            error.to_string().contains("a:1 is Unknown"),
+            "{options}: with what is known of each: {error}"
+        );
         assert_eq!(
             error.is_timeout(),
             options.contains("timeoutMS=") && options.starts_with('t'),
             "{error}"
         );
     }
+}
+
+#[test]
+fn authentication_is_told_how_long_it_may_take_and_hello_is_not() {
+    let uri = "mongodb://user:pencil@a:1,b:1/?replicaSet=rs&authMechanism=PLAIN&timeoutMS=250";
+    let mut network = Network::new(uri);
+    network.connect("a:1");
+    let hello = network.expect("a:1", "isMaster");
+    assert!(!hello.command.contains_key("maxTimeMS"));
+    network.pass(40);
+    network.answer(&hello, &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    assert_eq!(sasl.command.get_i64("maxTimeMS").unwrap(), 210);
+    network.pass(10);
+    let done = doc! { "ok": 1, "conversationId": 1, "done": true, "payload": "" };
+    network.answer(&sasl, &done);
+    let aggregate = network.expect("a:1", "aggregate");
+    assert_eq!(aggregate.command.get_i64("maxTimeMS").unwrap(), 200);
+
+    let mut network = Network::new(&uri.replace("=250", "=0"));
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    assert!(!sasl.command.contains_key("maxTimeMS"));
 }
