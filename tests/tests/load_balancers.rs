@@ -1,11 +1,15 @@
 //! `loadBalanced=true`: what the test files of the Load Balancers specification expect of change streams, and what its text
 //! says besides.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bson::{Document, doc};
-use changestream_core::{ReadPreference, ReadPreferenceMode, WatchOptions};
+use changestream_core::client::ClientSettings;
+use changestream_core::connection::ClientMetadata;
+use changestream_core::monitoring::{ConnectionEvent, EventKind};
+use changestream_core::{ConnectionString, ReadPreference, ReadPreferenceMode, WatchOptions};
 use changestream_sim::Deployment;
 use changestream_tests::world::{StreamId, World, both, collection, exact, key_of};
 
@@ -129,6 +133,30 @@ fn a_service_that_shuts_down_is_left() {
     world.insert_orders(0..1);
     assert_eq!(world.keys(stream, 1), [0]);
     assert_eq!(connections(&world, "aggregate").len(), 2);
+}
+
+/// event-monitoring.json: "poolClearedEvent events include serviceId".
+#[test]
+fn what_is_told_of_cleared_connections_names_the_service() {
+    let mut world = balanced();
+    let uri: ConnectionString = world.deployment.uri().parse().unwrap();
+    let settings = ClientSettings::new(uri.options, ClientMetadata::new()).unwrap();
+    let settings = Arc::new(settings.with_monitoring());
+    let stream = world
+        .watch_with(&settings, None, &collection("shop", "orders"), exact())
+        .unwrap();
+    world.open(stream).unwrap();
+    let member = world.member_of_last("aggregate");
+    world.fail_at(member, &["getMore"], 1, doc! { "closeConnection": true });
+    world.insert_orders(0..1);
+    assert_eq!(world.keys(stream, 1), [0]);
+    let events = world.take_events();
+    let cleared = events.iter().filter_map(|(_, event)| match &event.kind {
+        EventKind::Connection(ConnectionEvent::PoolCleared { service_id, .. }) => Some(*service_id),
+        _ => None,
+    });
+    let cleared: Vec<_> = cleared.collect();
+    assert!(matches!(cleared[..], [Some(_)]), "{cleared:?}");
 }
 
 /// sdam-error-handling.json: "errors during the initial connection hello are ignored" by the topology, and told.

@@ -404,7 +404,8 @@ impl<M: Mode> Database<M> {
     ///
     /// It is sent as it is, to the primary, in an implicit session, and never sent again but to an overloaded server: see
     /// [`run_command_with`](Self::run_command_with) for what else there is. Connections are kept for the next command, of
-    /// this and any other database of the client's.
+    /// this and any other database of the client's. A `getMore` or `killCursors` goes to the server of its cursor, as long as
+    /// one command runs at a time: of several at once each has a connection of its own, and sees only its own cursors.
     ///
     /// It takes as long as it takes, unless there is a `timeoutMS` (of the client, of the database, or in the options), or
     /// a `socketTimeoutMS`. With `timeoutMS` the server is told what is left of the time, as the command's `maxTimeMS`: do

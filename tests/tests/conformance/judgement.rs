@@ -19,6 +19,8 @@ pub(crate) enum Verdict {
     Failed(String),
     /// It was not run, and why.
     Skipped(String),
+    /// It was run and does not pass, for it needs what there is not, and what came of it.
+    Beyond(String, String),
 }
 
 impl From<Result<(), String>> for Verdict {
@@ -37,7 +39,7 @@ pub(crate) enum Judgement {
     Passed,
     /// As failed, and why.
     Failed(String),
-    /// As skipped, and why; of one that is listed, what came of it besides.
+    /// As skipped, and why; of one that was run, what came of it besides.
     Skipped(String, Option<String>),
     /// The data's own list says that it is none of a change-stream client's.
     NotOurs,
@@ -131,14 +133,18 @@ impl Judge {
             (Verdict::Passed, Some(reason)) => {
                 Judgement::Failed(format!("passes, but is listed as not run: {reason}"))
             }
-            (Verdict::Failed(found) | Verdict::Skipped(found), Some(reason)) => {
+            (Verdict::Failed(found) | Verdict::Skipped(found) | Verdict::Beyond(_, found), Some(reason)) => {
                 Judgement::Skipped(reason.to_owned(), Some(found))
             }
             (Verdict::Failed(reason), None) => Judgement::Failed(reason),
             (Verdict::Skipped(reason), None) if status.is_some() => {
                 Judgement::Failed(format!("applies and is not listed, but was skipped: {reason}"))
             }
+            (Verdict::Beyond(reason, found), None) if status.is_some() => {
+                Judgement::Failed(format!("{found} (applies and is not listed: {reason})"))
+            }
             (Verdict::Skipped(reason), None) => Judgement::Skipped(reason, None),
+            (Verdict::Beyond(reason, found), None) => Judgement::Skipped(reason, Some(found)),
         }
     }
 

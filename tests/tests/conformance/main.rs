@@ -64,6 +64,12 @@ fn main() -> ExitCode {
             faults += 1;
         }
     }
+    let repeated = unified::repeated();
+    if repeated > 0 {
+        eprintln!(
+            "{repeated} cases that are about time passed or failed at the second try, with longer times"
+        );
+    }
     print!("{table}");
     if parts.is_empty() {
         // CI compares it with the README's.

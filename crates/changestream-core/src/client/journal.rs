@@ -26,8 +26,9 @@ pub(super) struct Journal {
     operation: Operation,
     usage: Use,
     search: Search,
-    /// Servers whose connections were said to be of no use any more, and that have not answered hello since.
-    cleared: BTreeSet<ServerAddress>,
+    /// Servers, and services behind them, whose connections were said to be of no use any more, and that have not answered
+    /// hello since.
+    cleared: BTreeSet<(ServerAddress, Option<ObjectId>)>,
 }
 
 /// A connection.
@@ -176,7 +177,10 @@ impl Journal {
         let Some(known) = self.connections.get_mut(&connection) else {
             return;
         };
-        self.cleared.remove(&known.server);
+        self.cleared.remove(&(known.server.clone(), None));
+        if hello.service_id.is_some() {
+            self.cleared.remove(&(known.server.clone(), hello.service_id));
+        }
         known.server_connection_id = hello.connection_id;
         known.service_id = hello.service_id;
         self.checked(now, connection, Ok((body, round_trip)));
@@ -425,7 +429,7 @@ impl Journal {
     /// "If the pool is already paused" there is nothing to tell (Connection Monitoring and Pooling specification, "Clearing a
     /// Connection Pool").
     pub(super) fn cleared(&mut self, server: &ServerAddress, service_id: Option<ObjectId>) {
-        if !self.cleared.insert(server.clone()) {
+        if !self.cleared.insert((server.clone(), service_id)) {
             return;
         }
         let server = server.clone();
@@ -434,7 +438,7 @@ impl Journal {
 
     fn topology(&mut self, event: TopologyEvent) {
         if let TopologyEvent::ServerClosed { address } = &event {
-            self.cleared.remove(address);
+            self.cleared.retain(|(server, _)| server != address);
         }
         self.record(EventKind::Topology(event));
     }

@@ -220,7 +220,7 @@ impl ClientMachine {
         let changes = self
             .topology
             .handle_hello(self.now, &address, hello, Some(round_trip));
-        self.note_changes(&changes, &address);
+        self.note_changes(&changes, &address, None);
         self.drop_links_to(&changes.removed);
         if matches!(self.phase, Phase::Closing(_)) {
             return self.continue_closing(id);

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bson::oid::ObjectId;
+
 use super::links::{Link, Stage};
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Deadline, DeadlineReason, Update};
@@ -13,8 +15,8 @@ use crate::connection::AuthenticationLimit;
 use crate::monitoring::{ClosedReason, SelectionStage};
 use crate::stream::{Avoid, CommandReply, StreamInput};
 use crate::topology::{
-    ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, ServerType,
-    TopologyType,
+    ApplicationError, ApplicationErrorKind, Changes, ConnectionPhase, SelectionCriteria, SelectionError,
+    ServerType, TopologyType,
 };
 use crate::{Error, ErrorKind, ReadPreferenceMode, ServerAddress};
 
@@ -84,9 +86,7 @@ impl ClientMachine {
     }
 
     fn next_step(&mut self) -> Step {
-        let criteria = self.criteria();
-        let found = self.random.draw(|random| self.topology.select(&criteria, random));
-        let found = match found {
+        let found = match self.find_suitable() {
             Ok(found) => found,
             Err(error) => {
                 return Step::Fail(Error::new(ErrorKind::ServerSelection {
@@ -133,6 +133,16 @@ impl ClientMachine {
                 Step::Wait
             }
         }
+    }
+
+    fn find_suitable(&mut self) -> Result<Option<ServerAddress>, SelectionError> {
+        if let Some(only) = self.work.only_server() {
+            let known = self.topology.server(only);
+            let is_known = known.is_some_and(|server| server.server_type.is_known());
+            return Ok(is_known.then(|| only.clone()));
+        }
+        let criteria = self.criteria();
+        self.random.draw(|random| self.topology.select(&criteria, random))
     }
 
     /// "The server selection loop MUST fail with a timeout error once the timeout expires" (Client Side Operations Timeout
@@ -472,15 +482,20 @@ impl ClientMachine {
         let error = application_error(link, kind);
         let address = link.address.clone();
         let changes = self.topology.handle_application_error(self.now, &address, &error);
-        self.note_changes(&changes, &address);
+        self.note_changes(&changes, &address, error.service_id);
     }
 
-    /// What an error, or a hello, has done to the pool of its server.
-    pub(super) fn note_changes(&mut self, changes: &Changes, address: &ServerAddress) {
+    /// What an error, or a hello, has done to the pool of its server, or to the connections of that service behind it.
+    pub(super) fn note_changes(
+        &mut self,
+        changes: &Changes,
+        address: &ServerAddress,
+        service_id: Option<ObjectId>,
+    ) {
         if changes.pool_cleared
             && let Some(journal) = self.journal()
         {
-            journal.cleared(address, None);
+            journal.cleared(address, service_id);
         }
     }
 
@@ -492,7 +507,7 @@ impl ClientMachine {
             let changes = self
                 .topology
                 .handle_check_failure(self.now, &link.address, &message, network);
-            return self.note_changes(&changes, &link.address);
+            return self.note_changes(&changes, &link.address, None);
         }
         let kind = match (error.kind(), error.server_error()) {
             (_, Some(error)) => ApplicationErrorKind::Command {
@@ -509,7 +524,7 @@ impl ClientMachine {
         let changes = self
             .topology
             .handle_application_error(self.now, &link.address, &error);
-        self.note_changes(&changes, &link.address);
+        self.note_changes(&changes, &link.address, error.service_id);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::command::{CommandMachine, CommandOutput};
 use crate::event::ChangeEvent;
 use crate::stream::{ClusterTime, Farewell, Server, StreamInput, StreamMachine, StreamOutput, StreamStats};
 use crate::token::ResumeToken;
-use crate::{ReadPreference, Session};
+use crate::{ReadPreference, ServerAddress, Session};
 
 /// The inner machine that servers are found for.
 #[derive(Debug)]
@@ -96,6 +96,14 @@ impl Work {
         match self {
             Self::Stream(stream) => stream.is_timed(),
             Self::Commands(commands) => commands.is_timed(),
+        }
+    }
+
+    /// The only server that will do, if there is such a one.
+    pub(super) fn only_server(&self) -> Option<&ServerAddress> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Commands(commands) => commands.only_server(),
         }
     }
 

@@ -7,6 +7,7 @@ use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::RunCommand;
 use super::budget::Budget;
+use super::cursors::Cursors;
 use crate::client::DeadlineReason;
 use crate::random::Random;
 use crate::stream::{
@@ -26,6 +27,7 @@ pub struct CommandMachine {
     waiting: VecDeque<(RunCommand, Budget)>,
     outbox: VecDeque<CommandOutput>,
     session: Option<Implicit>,
+    cursors: Cursors,
     primary: ReadPreference,
     random: Random,
 }
@@ -111,6 +113,7 @@ impl CommandMachine {
             waiting: VecDeque::new(),
             outbox: VecDeque::new(),
             session: None,
+            cursors: Cursors::default(),
             primary: ReadPreference::default(),
             random,
         }
@@ -186,6 +189,7 @@ impl CommandMachine {
                     self.failed(now, job, Some(server), error, pause);
                 }
                 None => {
+                    self.cursors.learn(&job.command, &reply, &server.address);
                     let result = match job.budget.is_set().then(|| expired_write(&reply)).flatten() {
                         Some(error) => Err(given_up(error.at(server.address.clone()))),
                         None => Ok(reply),
@@ -311,6 +315,11 @@ impl CommandMachine {
             .job()
             .and_then(|job| job.command.options().read_preference.as_ref());
         chosen.unwrap_or(&self.primary)
+    }
+
+    /// The only server that the command that is being run can go to: that of its cursor.
+    pub fn only_server(&self) -> Option<&ServerAddress> {
+        self.cursors.server_for(&self.job()?.command)
     }
 
     /// The name of the command that is being run; empty if none is.

@@ -5,7 +5,8 @@
 //! it, and takes the reply. [`ClientMachine::for_commands`](crate::client::ClientMachine::for_commands) drives it.
 //!
 //! A command is sent as it is (Run Command specification): neither a read concern nor a read preference is inherited from
-//! the client, and none is retried that does not say that it is a retryable read.
+//! the client, and none is retried that does not say that it is a retryable read. A `getMore` or `killCursors` goes to the
+//! server of its cursor, if the machine that runs it has seen the cursor opened.
 //!
 //! # Time
 //!
@@ -21,6 +22,7 @@
 //! tried as often as the time allows.
 
 mod budget;
+mod cursors;
 mod machine;
 
 use std::time::Duration;

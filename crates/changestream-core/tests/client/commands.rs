@@ -541,3 +541,23 @@ fn what_the_server_gave_up_is_a_timeout_where_timeout_is_set() {
         assert_eq!(error.code(), Some(50));
     }
 }
+
+#[test]
+fn what_is_about_a_cursor_goes_to_its_server_and_to_no_other() {
+    let mut network = Network::for_commands("mongodb://a:1,b:1/", |_| {});
+    network.run(doc! { "find": "orders" }, plain());
+    network.answer_hello("b:1", &mongos());
+    network.answer_hello("a:1", &mongos());
+    let opened = doc! { "ok": 1, "cursor": { "id": 7_i64, "ns": "shop.orders", "firstBatch": [] } };
+    let find = network.take_request().unwrap();
+    network.answer(&find, &opened);
+    assert!(reply(&mut network).is_ok());
+    for _ in 0..8 {
+        network.run(doc! { "getMore": 7_i64, "collection": "orders" }, plain());
+        let more = network.expect(&find.address, "getMore");
+        network.answer(&more, &opened);
+        assert!(reply(&mut network).is_ok());
+    }
+    network.run(doc! { "killCursors": "orders", "cursors": [7_i64] }, plain());
+    network.expect(&find.address, "killCursors");
+}

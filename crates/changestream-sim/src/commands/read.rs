@@ -28,6 +28,11 @@ pub(super) fn find(d: &mut Deployment, context: &Context<'_>) -> Result {
             "error processing query: tailable cursor requested on non capped collection",
         ));
     }
+    if let Some(option) = NOT_THERE.iter().find(|option| documents::flag(body, option)) {
+        return Err(CommandError::command_not_supported(format!(
+            "the simulated server has no {option}"
+        )));
+    }
     let filter = Filter::parse(&documents::document(body, "filter")?)?;
     let sort = documents::document(body, "sort")?;
     let projection = documents::document(body, "projection")?;
@@ -203,3 +208,6 @@ pub(super) fn first_batch(
     };
     batch.reply(None, id, namespace)
 }
+
+/// Options of find that would change what it gives.
+const NOT_THERE: [&str; 2] = ["returnKey", "showRecordId"];

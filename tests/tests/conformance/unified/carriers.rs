@@ -1,7 +1,6 @@
 //! Operations that a change-stream client has no methods for: the commands that carry them, and what their replies say.
 
 use bson::{Bson, Document, doc};
-use changestream_core::{Error, ErrorKind, ServerError};
 use serde_json::Value;
 
 use super::entities::{CollectionEntity, DatabaseEntity, EntityMap};
@@ -9,6 +8,7 @@ use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::to_bson;
 use super::rig::ClientCommand;
 use super::schema::{Inherited, Operation};
+use super::shape::{Batches, Shape, whole};
 use super::watching::{document, milliseconds, read_preference, text};
 
 /// A command in an operation's place.
@@ -16,25 +16,6 @@ use super::watching::{document, milliseconds, read_preference, text};
 pub(super) struct Carrier {
     pub(super) command: ClientCommand,
     pub(super) result: Shape,
-}
-
-/// How the reply tells an operation's result.
-#[derive(Clone, Debug)]
-pub(super) enum Shape {
-    /// The reply is the result.
-    Reply,
-    /// There is none.
-    Nothing,
-    /// As nothing, and a namespace that does not exist is no error.
-    Dropped,
-    Inserted(Document),
-    Updated,
-    Deleted,
-    /// The documents of a cursor, to be asked for in batches of this size.
-    Cursor(Option<Bson>),
-    /// The only document of a cursor, by this field.
-    CountIn(&'static str),
-    Values,
 }
 
 /// The carrier of an operation on a database; none if it is not carried by a command.
@@ -64,7 +45,8 @@ pub(super) fn on_database(
             Shape::Dropped,
         ),
         "aggregate" => aggregate(&mut arguments, Bson::Int32(1))?,
-        "listCollections" | "listCollectionNames" => {
+        "dropDatabase" => (doc! { "dropDatabase": 1 }, Shape::Nothing),
+        "listCollections" | "listCollectionNames" | "listCollectionObjects" => {
             let mut command = doc! { "listCollections": 1 };
             arguments.add(&mut command, &["filter"])?;
             let batch = cursor(&mut arguments, &mut command)?;
@@ -74,8 +56,8 @@ pub(super) fn on_database(
     };
     let is_read = matches!(
         operation.name.as_str(),
-        "aggregate" | "listCollections" | "listCollectionNames"
-    );
+        "aggregate" | "listCollections" | "listCollectionNames" | "listCollectionObjects"
+    ) && !writes_its_result(&command);
     let mut carrier = arguments.finish(command, result, &database.name, is_read, entities)?;
     inherit_timeout(&mut carrier, &database.options)?;
     Ok(Some(carrier))
@@ -93,7 +75,15 @@ fn inherit_timeout(carrier: &mut Carrier, inherited: &Inherited) -> Result<(), F
 /// The carrier of an operation on a client.
 pub(super) fn on_client(operation: &Operation, entities: &EntityMap) -> Result<Option<Carrier>, Fault> {
     let mut arguments = Arguments::new(operation);
-    if !matches!(operation.name.as_str(), "listDatabases" | "listDatabaseNames") {
+    if operation.name == "dropDatabase" {
+        let database = arguments.needed("database")?;
+        let command = doc! { "dropDatabase": 1 };
+        let carrier = arguments.finish(command, Shape::Nothing, text(&database)?, false, entities);
+        return carrier.map(Some);
+    }
+    let is_known =
+        ["listDatabases", "listDatabaseNames", "listDatabaseObjects"].contains(&operation.name.as_str());
+    if !is_known {
         return Ok(None);
     }
     let mut command = doc! { "listDatabases": 1 };
@@ -125,6 +115,20 @@ pub(super) fn on_collection(
         "deleteOne" => delete(&mut arguments, name, 1)?,
         "deleteMany" => delete(&mut arguments, name, 0)?,
         "find" => find(&mut arguments, name)?,
+        "findOne" => {
+            let (mut command, _) = find(&mut arguments, name)?;
+            command.extend(doc! { "limit": 1, "singleBatch": true });
+            (command, Shape::First)
+        }
+        "findOneAndDelete" | "findOneAndReplace" | "findOneAndUpdate" => modify(&mut arguments, name)?,
+        "count" => {
+            let mut command = doc! { "count": name };
+            if let Some(filter) = arguments.take("filter")? {
+                command.insert("query", document(&filter)?);
+            }
+            arguments.add(&mut command, &["limit", "skip", "hint", "collation"])?;
+            (command, Shape::CountIn("n"))
+        }
         "aggregate" => aggregate(&mut arguments, Bson::from(name))?,
         "countDocuments" => count_documents(&mut arguments, name)?,
         "estimatedDocumentCount" => (doc! { "count": name }, Shape::CountIn("n")),
@@ -168,7 +172,16 @@ pub(super) fn on_collection(
             .map(document)
             .transpose()?;
         let of_client = &entities.client(&collection.database.client)?.write_concern;
-        let concern = own.unwrap_or_else(|| of_client.clone());
+        let mut concern = own.unwrap_or_else(|| of_client.clone());
+        // "Drivers MUST ignore any deprecated timeout options if `timeoutMS` is set" (Client Side Operations Timeout
+        // specification, "Validation and Overrides").
+        let client = entities.client(&collection.database.client)?;
+        if carrier.command.timeout.is_some() || client.uri_options.contains_key("timeoutMS") {
+            concern.remove("wtimeout");
+        }
+        if concern.get("w").and_then(whole) == Some(0) {
+            return Err(unsupported("commands that carry writes are acknowledged"));
+        }
         if !concern.is_empty() {
             carrier.command.command.insert("writeConcern", concern);
         }
@@ -254,12 +267,13 @@ fn delete(arguments: &mut Arguments<'_>, name: &str, limit: i32) -> Parts {
 
 fn find(arguments: &mut Arguments<'_>, name: &str) -> Parts {
     let mut command = doc! { "find": name, "filter": document(&arguments.needed("filter")?)? };
-    let batch_size = arguments.bson("batchSize")?;
-    if let Some(size) = &batch_size {
+    let size = arguments.bson("batchSize")?;
+    if let Some(size) = &size {
         command.insert("batchSize", size.clone());
     }
     arguments.add(&mut command, FIND_OPTIONS)?;
-    Ok((command, Shape::Cursor(batch_size)))
+    let limit = command.get("limit").and_then(whole).filter(|limit| *limit > 0);
+    Ok((command, Shape::Cursor(Batches { size, limit })))
 }
 
 fn aggregate(arguments: &mut Arguments<'_>, target: Bson) -> Parts {
@@ -292,6 +306,32 @@ fn count_documents(arguments: &mut Arguments<'_>, name: &str) -> Parts {
     Ok((command, Shape::CountIn("cursor.firstBatch.0.n")))
 }
 
+fn modify(arguments: &mut Arguments<'_>, name: &str) -> Parts {
+    let mut command = doc! { "findAndModify": name, "query": document(&arguments.needed("filter")?)? };
+    match arguments.operation.name.as_str() {
+        "findOneAndDelete" => drop(command.insert("remove", true)),
+        operation => {
+            let argument = if operation == "findOneAndUpdate" {
+                "update"
+            } else {
+                "replacement"
+            };
+            let change = to_bson(&arguments.needed(argument)?).map_err(failed)?;
+            command.insert("update", change);
+            match arguments.take("returnDocument")?.as_ref().map(Value::as_str) {
+                None | Some(Some("Before")) => {}
+                Some(Some("After")) => drop(command.insert("new", true)),
+                Some(other) => return Err(failed(format!("returnDocument is not {other:?}"))),
+            }
+        }
+    }
+    if let Some(projection) = arguments.bson("projection")? {
+        command.insert("fields", projection);
+    }
+    arguments.add(&mut command, MODIFY_OPTIONS)?;
+    Ok((command, Shape::Value))
+}
+
 fn create_index(arguments: &mut Arguments<'_>, name: &str) -> Parts {
     let keys = document(&arguments.needed("keys")?)?;
     let default: Vec<String> = keys
@@ -312,13 +352,13 @@ fn create_index(arguments: &mut Arguments<'_>, name: &str) -> Parts {
 }
 
 fn cursor(arguments: &mut Arguments<'_>, command: &mut Document) -> Result<Shape, Fault> {
-    let batch_size = arguments.bson("batchSize")?;
+    let size = arguments.bson("batchSize")?;
     let mut cursor = Document::new();
-    if let Some(size) = &batch_size {
+    if let Some(size) = &size {
         cursor.insert("batchSize", size.clone());
     }
     command.insert("cursor", cursor);
-    Ok(Shape::Cursor(batch_size))
+    Ok(Shape::Cursor(Batches { size, limit: None }))
 }
 
 /// An operation's arguments, each of which has to be used.
@@ -403,80 +443,11 @@ impl<'a> Arguments<'a> {
     }
 }
 
-impl Shape {
-    /// What a reply says the result is, or the error that it says although it says `ok`.
-    pub(super) fn read(&self, reply: &Document) -> Result<Option<Bson>, Error> {
-        if let Some(error) = write_error(reply) {
-            return Err(error);
-        }
-        let count = |name: &str| reply.get(name).cloned().unwrap_or(Bson::Int32(0));
-        Ok(match self {
-            Self::Reply => Some(Bson::Document(reply.clone())),
-            Self::Nothing | Self::Dropped => None,
-            Self::Inserted(result) => Some(Bson::Document(result.clone())),
-            Self::Updated => Some(Bson::Document(updated(reply))),
-            Self::Deleted => Some(doc! { "deletedCount": count("n") }.into()),
-            Self::Cursor(_) => Some(Bson::Array(batch(reply))),
-            Self::CountIn("n") => Some(count("n")),
-            Self::CountIn(_) => Some(
-                batch(reply)
-                    .first()
-                    .and_then(|document| document.as_document()?.get("n").cloned())
-                    .unwrap_or(Bson::Int32(0)),
-            ),
-            Self::Values => Some(count("values")),
-        })
-    }
-}
-
-fn updated(reply: &Document) -> Document {
-    let upserted = reply.get_array("upserted").ok();
-    let number = |name: &str| reply.get_i32(name).unwrap_or(0);
-    let upserts = upserted.map_or(0, |list| i32::try_from(list.len()).unwrap_or(i32::MAX));
-    let mut result = doc! {
-        "matchedCount": number("n") - upserts,
-        "modifiedCount": number("nModified"),
-        "upsertedCount": upserts,
-    };
-    let first = upserted.and_then(|list| list.first()?.as_document()?.get("_id").cloned());
-    if let Some(id) = first {
-        result.insert("upsertedId", id);
-    }
-    result
-}
-
-/// The documents in a cursor's reply.
-pub(super) fn batch(reply: &Document) -> Vec<Bson> {
-    let cursor = reply.get_document("cursor").ok();
-    let batch = cursor.and_then(|cursor| {
-        ["firstBatch", "nextBatch"]
-            .into_iter()
-            .find_map(|name| cursor.get_array(name).ok())
-    });
-    batch.cloned().unwrap_or_default()
-}
-
-fn write_error(reply: &Document) -> Option<Error> {
-    let first = reply
-        .get_array("writeErrors")
-        .ok()
-        .and_then(|errors| errors.first()?.as_document());
-    let said = first.or_else(|| reply.get_document("writeConcernError").ok())?;
-    let mut error = ServerError::new(
-        said.get_i32("code").unwrap_or(0),
-        said.get_str("codeName").unwrap_or_default(),
-        said.get_str("errmsg").unwrap_or_default(),
-    );
-    let labels = reply.get_array("errorLabels").into_iter().flatten();
-    error.labels = labels
-        .filter_map(|label| label.as_str().map(str::to_owned))
-        .collect();
-    Some(Error::from(ErrorKind::Server(error)))
-}
-
-const READS: [&str; 7] = [
+const READS: [&str; 9] = [
     "find",
+    "findOne",
     "aggregate",
+    "count",
     "countDocuments",
     "estimatedDocumentCount",
     "distinct",
@@ -499,6 +470,16 @@ const CREATE_OPTIONS: &[&str] = &[
     "clusteredIndex",
     "changeStreamPreAndPostImages",
     "index",
+];
+
+const MODIFY_OPTIONS: &[&str] = &[
+    "sort",
+    "upsert",
+    "arrayFilters",
+    "bypassDocumentValidation",
+    "collation",
+    "hint",
+    "let",
 ];
 
 const FIND_OPTIONS: &[&str] = &[

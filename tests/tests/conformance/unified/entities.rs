@@ -49,6 +49,8 @@ impl Entity {
 pub(super) struct ClientEntity {
     pub(super) id: ClientId,
     pub(super) observing: Observing,
+    /// The options that the test adds to the connection string.
+    pub(super) uri_options: serde_json::Map<String, serde_json::Value>,
     /// What the connection string says of writes.
     pub(super) write_concern: Document,
     /// Everything that it has published so far.
@@ -120,12 +122,29 @@ impl EntityMap {
         }
     }
 
+    /// The client that an entity belongs to.
+    pub(super) fn client_of(&self, name: &str) -> Option<&ClientEntity> {
+        let client = match self.0.get(name)? {
+            Entity::Client(client) => return Some(client),
+            Entity::Database(database) => &database.client,
+            Entity::Collection(collection) => &collection.database.client,
+            _ => return None,
+        };
+        self.client(client).ok()
+    }
+
     pub(super) fn thread_mut(&mut self, name: &str) -> Result<&mut ThreadEntity, Fault> {
         match self.0.get_mut(name) {
             Some(Entity::Thread(thread)) => Ok(thread),
             Some(other) => Err(is_no(name, "thread", other)),
             None => Err(failed(format!("there is no entity named {name}"))),
         }
+    }
+
+    /// Whether anything is under way on a thread.
+    pub(super) fn are_threads_busy(&self) -> bool {
+        let mut entities = self.0.values();
+        entities.any(|entity| matches!(entity, Entity::Thread(thread) if !thread.running.is_empty()))
     }
 
     pub(super) fn database(&self, name: &str) -> Result<&DatabaseEntity, Fault> {

@@ -16,13 +16,15 @@ mod published;
 mod rewriting;
 mod rig;
 mod schema;
+mod shape;
 mod simulated;
+mod slower;
 mod sockets;
 mod special;
 mod watching;
 
 use std::panic::catch_unwind;
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use rig::Rig;
 use schema::{ExpectedEvents, Test, TestFile};
 use serde_json::Value;
 use simulated::Simulated;
+pub(crate) use slower::repeated;
 use sockets::Sockets;
 
 use crate::judgement::Verdict;
@@ -52,10 +55,6 @@ pub(crate) fn run(name: &str, content: &Value, index: usize) -> Verdict {
     if !is_to_fail(name) {
         return match outcome {
             Ok(()) => Verdict::Passed,
-            Err(Fault::Failed(reason)) => match beyond::reason(content, index) {
-                Some(beyond) => Verdict::Skipped(beyond.to_owned()),
-                None => Verdict::Failed(reason),
-            },
             Err(fault) => fault.into(),
         };
     }
@@ -64,7 +63,7 @@ pub(crate) fn run(name: &str, content: &Value, index: usize) -> Verdict {
             Verdict::Skipped("the runner checks of the schema what it uses".to_owned())
         }
         Ok(()) => Verdict::Failed("passes, but is there to fail".to_owned()),
-        Err(Fault::Failed(_)) => Verdict::Passed,
+        Err(Fault::Failed(_) | Fault::Beyond(..)) => Verdict::Passed,
         Err(Fault::Unsupported(reason)) if reason.starts_with(fault::UNKNOWN) => Verdict::Passed,
         Err(Fault::Unsupported(reason)) => Verdict::Skipped(reason),
     }
@@ -80,6 +79,7 @@ fn is_in(name: &str, folder: &str) -> bool {
 }
 
 fn run_everywhere(content: &Value, index: usize) -> Result<(), Fault> {
+    let beside_others = BUSY.read().unwrap_or_else(PoisonError::into_inner);
     let (file, test) = TestFile::parse(content, index)?;
     if let Some(reason) = &test.skip_reason {
         return Err(unsupported(reason.clone()));
@@ -96,6 +96,8 @@ fn run_everywhere(content: &Value, index: usize) -> Result<(), Fault> {
         // Connections that commands have left behind are dropped with the client; only the simulated world closes them.
         return Ok(());
     }
+    drop(beside_others);
+    let is_timed = slower::is_about_time(&file, &test);
     // The real clock is spared what virtual time has shown for each version: the newest of each topology.
     for (number, environment) in admitted.iter().enumerate() {
         let is_newest = admitted
@@ -103,7 +105,13 @@ fn run_everywhere(content: &Value, index: usize) -> Result<(), Fault> {
             .is_none_or(|next| next.topology != environment.topology);
         // Callbacks that hand out tokens are the adapters' own tests.
         if is_newest && environment.users != Users::Token {
-            over_sockets(*environment, &file, &test)?;
+            match is_timed {
+                true => slower::over_sockets_alone(*environment, content, index)?,
+                false => {
+                    let _beside_others = BUSY.read().unwrap_or_else(PoisonError::into_inner);
+                    over_sockets(*environment, &file, &test)?;
+                }
+            }
         }
     }
     Ok(())
@@ -144,36 +152,15 @@ fn start_on<A: Adapter>(
             let mut rig = Sockets::<A>::new(name, environment);
             run_on(&mut rig, &environment, &file, &test).map_err(|fault| fault.at(&rig.name()))
         };
-        let once = || catch_unwind(run).unwrap_or_else(|_| Err(failed(format!("{name}: panics"))));
-        let mut outcome = once();
-        // A busy machine may be later than the few milliseconds that such a test allows.
-        let mut tries = if is_about_time(&file, &test) { 3 } else { 1 };
-        while outcome.is_err() && tries > 1 {
-            outcome = once();
-            tries -= 1;
-        }
+        let outcome = catch_unwind(run).unwrap_or_else(|_| Err(failed(format!("{name}: panics"))));
         // Nobody may be waiting any more.
         let _told = done.send(outcome);
     });
     (name, outcome)
 }
 
-/// Whether a test measures time.
-fn is_about_time(file: &TestFile, test: &Test) -> bool {
-    let is_timed = |entity: &schema::EntityDefinition| match entity {
-        schema::EntityDefinition::Client(client) => client.uri_options.contains_key("timeoutMS"),
-        _ => false,
-    };
-    if file.create_entities.iter().any(is_timed) {
-        return true;
-    }
-    let of = |operation: &schema::Operation| serde_json::to_string(&operation.arguments).unwrap_or_default();
-    test.operations.iter().map(of).any(|arguments| {
-        ["timeoutMS", "blockTimeMS", "TimeoutMS"]
-            .iter()
-            .any(|word| arguments.contains(word))
-    })
-}
+/// Tests run beside each other, but those that measure time over sockets: each of them has the program for itself.
+static BUSY: RwLock<()> = RwLock::new(());
 
 /// Many times what a test takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -186,7 +173,11 @@ fn run_on(rig: &mut dyn Rig, environment: &Environment, file: &TestFile, test: &
         unnamed: Vec::new(),
         is_sharded: matches!(environment.topology, Topology::Sharded | Topology::LoadBalanced),
         users: environment.users,
+        version: environment.version,
         sessions: 0,
+        follows_cursors: false,
+        runs_beside: false,
+        strikes_retryable: false,
     };
     let _listening = test.expect_log_messages.is_some().then(logged::listen);
     for data in &file.initial_data {
@@ -203,7 +194,8 @@ fn run_on(rig: &mut dyn Rig, environment: &Environment, file: &TestFile, test: &
     }
     for expected in test.expect_log_messages.iter().flatten() {
         let client = runner.entities.client(&expected.client)?;
-        logged::compare(expected, &client.log_components, &client.logged, &runner.entities)?;
+        logged::compare(expected, &client.log_components, &client.logged, &runner.entities)
+            .map_err(|fault| beyond::of_messages(expected, fault))?;
     }
     for data in test.outcome.iter().flatten() {
         runner.compare(data)?;
@@ -223,19 +215,24 @@ fn compare_events(runner: &Runner<'_>, expected: &ExpectedEvents) -> Result<(), 
         .iter()
         .filter(|event| event.kind == kind && client.observing.wants(event))
         .collect();
+    let told = |number, fault| beyond::of_events(expected, fault, number, runner.follows_cursors);
     for (number, event) in expected.events.iter().enumerate() {
         let place = format!("event {number} of {}", expected.client);
         let Some(found) = published.get(number) else {
-            return Err(failed(format!("{place}: expected {event:?}, but there is none")));
+            let none = failed(format!("{place}: expected {event:?}, but there is none"));
+            return Err(told(number, none));
         };
-        observed::matches(event, found, &runner.entities).map_err(|fault| fault.at(&place))?;
+        observed::matches(event, found, &runner.entities).map_err(|fault| told(number, fault.at(&place)))?;
     }
     match published.get(expected.events.len()) {
-        Some(extra) if !expected.ignore_extra_events => Err(failed(format!(
-            "{} has published an event that is not expected: {extra:?}; before it {:?}",
-            expected.client,
-            published.iter().map(|event| event.shown()).collect::<Vec<_>>()
-        ))),
+        Some(extra) if !expected.ignore_extra_events => Err(told(
+            expected.events.len(),
+            failed(format!(
+                "{} has published an event that is not expected: {extra:?}; before it {:?}",
+                expected.client,
+                published.iter().map(|event| event.shown()).collect::<Vec<_>>()
+            )),
+        )),
         Some(_) | None => Ok(()),
     }
 }

@@ -1,19 +1,20 @@
 //! What a test's operations do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
 use changestream_core::{Error, Scope};
 
-use super::carriers::{self, Carrier, Shape};
-use super::entities::{Entity, EntityMap};
+use super::carriers::{self, Carrier};
+use super::entities::{CollectionEntity, Entity, EntityMap};
 use super::environment::Users;
-use super::errors;
 use super::fault::{Fault, UNKNOWN, failed, unsupported};
 use super::matcher::{matches_root, to_bson};
 use super::rig::{ClientCommand, ClientId, CommandId, Rig, StreamId};
 use super::schema::{Inherited, Operation};
+use super::shape::{self, Shape};
 use super::watching;
+use super::{beyond, errors};
 
 /// A test under way.
 pub(super) struct Runner<'a> {
@@ -25,7 +26,15 @@ pub(super) struct Runner<'a> {
     pub(super) is_sharded: bool,
     /// How clients have to authenticate.
     pub(super) users: Users,
+    /// The servers' version.
+    pub(super) version: &'static str,
     pub(super) sessions: u8,
+    /// Whether a cursor that a command opened was asked for more.
+    pub(super) follows_cursors: bool,
+    /// Whether commands were under way at the same time.
+    pub(super) runs_beside: bool,
+    /// Whether a fail point strikes writes that can be retried only.
+    pub(super) strikes_retryable: bool,
 }
 
 /// What an operation came to.
@@ -45,6 +54,9 @@ pub(super) struct Pending {
     client: ClientId,
     carrier: Carrier,
     operation: Operation,
+    begun: Instant,
+    /// `timeoutMS` for all of it, if it is set.
+    limit: Option<Duration>,
 }
 
 impl Runner<'_> {
@@ -63,14 +75,20 @@ impl Runner<'_> {
                 Outcome::Error(error) => {
                     errors::check(expected, &error).map_err(|fault| match is_not_simulated(&error) {
                         true => not_expected(&error),
-                        false => fault,
+                        false => fault.beyond(beyond::of_error(operation, &error)),
                     })
                 }
-                Outcome::Done(_) | Outcome::Made(_) => Err(failed("expected an error, but there is none")),
+                Outcome::Done(_) | Outcome::Made(_) => {
+                    let client = self.entities.client_of(&operation.object);
+                    let beyond = beyond::of_no_error(operation, client, self.strikes_retryable);
+                    Err(failed("expected an error, but there is none").beyond(beyond))
+                }
             };
         }
         let result = match outcome {
-            Outcome::Error(error) => return Err(not_expected(&error)),
+            Outcome::Error(error) => {
+                return Err(not_expected(&error).beyond(beyond::of_error(operation, &error)));
+            }
             Outcome::Made(entity) => {
                 return match (&operation.save_result_as_entity, entity) {
                     (Some(name), entity) => self.entities.insert(name, entity),
@@ -122,9 +140,12 @@ impl Runner<'_> {
             }
             (Entity::Session(_), "endSession") => Err(unsupported("a client keeps no pool of sessions")),
             _ => {
-                let (client, carrier) = self.carrier(operation)?;
-                let id = self.rig.start(client, carrier.command.clone());
-                self.finish(client, id, &carrier)
+                let pending = self.start(operation)?;
+                let outcome = self.finish(&pending)?;
+                Ok(match (outcome, self.created(operation)) {
+                    (Outcome::Done(None), Some(collection)) => Outcome::Made(collection),
+                    (outcome, _) => outcome,
+                })
             }
         }
     }
@@ -139,14 +160,8 @@ impl Runner<'_> {
         if let Entity::Stream(_) = self.entities.get(&operation.object)? {
             return self.run(operation);
         }
-        let (client, carrier) = self.carrier(operation)?;
-        let id = self.rig.start(client, carrier.command.clone());
-        let pending = Pending {
-            id,
-            client,
-            carrier,
-            operation: operation.clone(),
-        };
+        let pending = self.start(operation)?;
+        self.runs_beside |= self.entities.are_threads_busy();
         self.entities.thread_mut(thread)?.running.push(pending);
         Ok(())
     }
@@ -154,10 +169,42 @@ impl Runner<'_> {
     /// Waits for all that runs on a thread.
     pub(super) fn wait_for_thread(&mut self, thread: &str) -> Result<(), Fault> {
         for pending in std::mem::take(&mut self.entities.thread_mut(thread)?.running) {
-            let outcome = self.finish(pending.client, pending.id, &pending.carrier)?;
+            let outcome = self.finish(&pending)?;
             self.judge(&pending.operation, outcome)?;
         }
         Ok(())
+    }
+
+    /// The collection that an operation creates.
+    fn created(&self, operation: &Operation) -> Option<Entity> {
+        let name = operation
+            .arguments
+            .get("collection")
+            .and_then(|name| name.as_str());
+        let Ok(Entity::Database(database)) = self.entities.get(&operation.object) else {
+            return None;
+        };
+        let collection = CollectionEntity {
+            database: (**database).clone(),
+            name: name?.to_owned(),
+            options: database.options.clone(),
+        };
+        (operation.name == "createCollection").then(|| Entity::Collection(Box::new(collection)))
+    }
+
+    fn start(&mut self, operation: &Operation) -> Result<Pending, Fault> {
+        let (client, carrier) = self.carrier(operation)?;
+        let of_client = self.entities.client_of(&operation.object);
+        let of_client = of_client.and_then(|client| client.uri_options.get("timeoutMS"));
+        let of_client = of_client.map(watching::milliseconds).transpose()?;
+        Ok(Pending {
+            begun: self.rig.now(),
+            id: self.rig.start(client, carrier.command.clone()),
+            client,
+            limit: carrier.command.timeout.or(of_client),
+            carrier,
+            operation: operation.clone(),
+        })
     }
 
     fn carrier(&self, operation: &Operation) -> Result<(ClientId, Carrier), Fault> {
@@ -172,13 +219,22 @@ impl Runner<'_> {
                 entities.client(&collection.database.client)?.id,
                 carriers::on_collection(operation, collection, entities)?,
             ),
+            Entity::Bucket => return Err(unsupported("GridFS is not built")),
             _ => return Err(no_operation(&operation.name)),
         };
         let carrier = carrier.ok_or_else(|| no_operation(&operation.name))?;
         Ok((client, carrier))
     }
 
-    fn finish(&mut self, client: ClientId, id: CommandId, carrier: &Carrier) -> Result<Outcome, Fault> {
+    fn finish(&mut self, pending: &Pending) -> Result<Outcome, Fault> {
+        let Pending {
+            id,
+            client,
+            begun,
+            limit,
+            ref carrier,
+            ..
+        } = *pending;
         let reply = match self.finish_command(id) {
             Ok(reply) => reply,
             Err(error)
@@ -188,22 +244,31 @@ impl Runner<'_> {
             }
             Err(error) => return Ok(Outcome::Error(error)),
         };
-        let Shape::Cursor(batch_size) = &carrier.result else {
+        let Shape::Cursor(batches) = &carrier.result else {
             return Ok(match carrier.result.read(&reply) {
                 Ok(result) => Outcome::Done(result),
                 Err(error) => Outcome::Error(error),
             });
         };
-        let mut documents = carriers::batch(&reply);
+        let mut documents = shape::batch(&reply);
         let mut cursor = cursor_of(&reply);
         while let Some(open) = &cursor {
+            self.follows_cursors = true;
             let mut command = doc! { "getMore": open.0, "collection": open.1.as_str() };
-            if let Some(size) = batch_size {
-                command.insert("batchSize", size.clone());
+            if let Some(size) = batches.next_size(documents.len()) {
+                command.insert("batchSize", size);
             }
+            let Some(timeout) = left(limit, begun, self.rig.now()) else {
+                self.kill_cursor(client, carrier, open);
+                return Ok(Outcome::Error(Error::timeout(
+                    "the cursor was read for too long",
+                    None,
+                )));
+            };
             let command = ClientCommand {
                 command,
                 is_retryable_read: false,
+                timeout,
                 ..carrier.command.clone()
             };
             let id = self.rig.start(client, command);
@@ -214,7 +279,7 @@ impl Runner<'_> {
                     return Ok(Outcome::Error(error));
                 }
             };
-            documents.extend(carriers::batch(&reply));
+            documents.extend(shape::batch(&reply));
             cursor = cursor_of(&reply);
         }
         Ok(Outcome::Done(Some(Bson::Array(documents))))
@@ -306,6 +371,15 @@ impl Runner<'_> {
     }
 }
 
+/// What is left of the time for another command of an operation; none if it is over. Zero is no limit.
+fn left(limit: Option<Duration>, begun: Instant, now: Instant) -> Option<Option<Duration>> {
+    let Some(limit) = limit.filter(|limit| !limit.is_zero()) else {
+        return Some(limit);
+    };
+    let left = limit.saturating_sub(now.saturating_duration_since(begun));
+    (!left.is_zero()).then_some(Some(left))
+}
+
 fn cursor_of(reply: &Document) -> Option<(i64, String)> {
     let cursor = reply.get_document("cursor").ok()?;
     let id = cursor.get_i64("id").ok().filter(|id| *id != 0)?;
@@ -358,18 +432,12 @@ const NOT_BUILT: &[&str] = &[
     "downloadByName",
     "dropSearchIndex",
     "encrypt",
-    "findOne",
-    "findOneAndDelete",
-    "findOneAndReplace",
-    "findOneAndUpdate",
     "getKey",
     "getKeyByAltName",
     "getKeys",
     "getSnapshotTime",
     "iterateOnce",
     "iterateUntilDocumentOrError",
-    "listCollectionObjects",
-    "listDatabaseObjects",
     "listSearchIndexes",
     "loop",
     "mapReduce",

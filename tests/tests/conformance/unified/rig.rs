@@ -1,6 +1,6 @@
 //! What runs a test's clients: the simulated world under its fake clock, or sockets on a real executor.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::Document;
 use changestream_core::command::{CommandOptions, RunCommand};
@@ -98,6 +98,8 @@ pub(super) trait Rig {
     fn finish(&mut self, command: CommandId) -> Result<Document, Error>;
 
     fn wait(&mut self, time: Duration);
+
+    fn now(&self) -> Instant;
 
     fn append_metadata(&mut self, client: ClientId, info: &DriverInfo) -> Result<(), Error>;
 

@@ -216,6 +216,10 @@ impl Rig for Simulated {
         self.world.advance(time);
     }
 
+    fn now(&self) -> Instant {
+        self.world.now
+    }
+
     fn append_metadata(&mut self, client: ClientId, info: &DriverInfo) -> Result<(), Error> {
         self.clients[client.0].settings.append_metadata(info)
     }

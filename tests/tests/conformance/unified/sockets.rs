@@ -181,6 +181,10 @@ impl<A: Adapter> Rig for Sockets<A> {
         thread::sleep(time);
     }
 
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
     fn events(&mut self, client: ClientId) -> Vec<Observed> {
         let client = &mut self.clients[client.0];
         let mut told = client.published.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ use super::operations::Runner;
 use super::rig::{ClientCommand, ClientId};
 use super::schema::{ClientDefinition, EntityDefinition, EventType, Inherited, Operation};
 use super::watching::{document, milliseconds, text};
-use super::{environment, errors};
+use super::{beyond, environment, errors};
 
 impl Runner<'_> {
     pub(super) fn run_special(&mut self, operation: &Operation) -> Result<(), Fault> {
@@ -35,7 +35,10 @@ impl Runner<'_> {
             }
             "failPoint" => {
                 let client = self.entities.client(name("client")?)?.id;
-                self.set_fail_point(client, document(argument("failPoint")?)?)
+                let fail_point = document(argument("failPoint")?)?;
+                self.strikes_retryable |=
+                    fail_point.get_str("configureFailPoint").ok() == Some("onPrimaryTransactionalWrite");
+                self.set_fail_point(client, fail_point)
             }
             "wait" => {
                 let time = milliseconds(argument("ms")?)?;
@@ -54,7 +57,8 @@ impl Runner<'_> {
                 if found == wanted {
                     return Ok(());
                 }
-                Err(failed(format!("there are {found} such events, not {wanted}")))
+                let differs = failed(format!("there are {found} such events, not {wanted}"));
+                Err(differs.beyond(beyond::of_count(found > wanted && self.runs_beside)))
             }
             "assertNumberConnectionsCheckedOut" => {
                 let wanted = count(argument("connections")?)?;
@@ -209,6 +213,7 @@ impl Runner<'_> {
                 ignored_commands: definition.ignore_command_monitoring_events.clone(),
                 sensitive_too: definition.observe_sensitive_commands,
             },
+            uri_options: definition.uri_options.clone(),
             write_concern: write_concern(definition)?,
             published: Vec::new(),
             log_components: definition.observe_log_messages.clone(),
@@ -278,9 +283,9 @@ impl Runner<'_> {
                 return Ok(());
             }
             if waited >= WAIT_LIMIT {
-                return Err(failed(format!(
-                    "waits for {count} events {event}, there are {found}"
-                )));
+                let late = failed(format!("waits for {count} events {event}, there are {found}"));
+                let client = self.entities.client(client)?;
+                return Err(late.beyond(beyond::of_waiting(event, client, self.version)));
             }
             if waited.as_millis().is_multiple_of(PROD_EVERY)
                 && let Some(mode) = monitored(event)
@@ -346,7 +351,7 @@ impl Runner<'_> {
     fn assert_collection(&mut self, database: &str, collection: &str, exists: bool) -> Result<(), Fault> {
         let command = doc! { "listCollections": 1, "filter": { "name": collection } };
         let reply = self.internal(database, command)?;
-        if super::carriers::batch(&reply).is_empty() != exists {
+        if super::shape::batch(&reply).is_empty() != exists {
             return Ok(());
         }
         Err(failed(format!("{database}.{collection} exists: {}", !exists)))
@@ -386,7 +391,8 @@ impl Runner<'_> {
             self.wait(WAIT_STEP);
             waited += WAIT_STEP;
         }
-        Err(failed(format!("the primary is still {:?}", before.primary)))
+        let unchanged = failed(format!("the primary is still {:?}", before.primary));
+        Err(unchanged.beyond(beyond::of_primary(self.entities.client(client)?, limit)))
     }
 
     /// Fills a collection as a test wants to find it.
@@ -419,7 +425,7 @@ impl Runner<'_> {
             "readConcern": { "level": "local" },
         };
         let reply = self.internal(&data.database_name, find)?;
-        let found = Bson::Array(super::carriers::batch(&reply));
+        let found = Bson::Array(super::shape::batch(&reply));
         let expected = super::matcher::to_bson(&Value::Array(data.documents.clone())).map_err(failed)?;
         super::matcher::matches_nested(&expected, &found, &self.entities)
             .map_err(|reason| failed(format!("the outcome{reason}")))
