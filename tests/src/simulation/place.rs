@@ -16,6 +16,8 @@ pub(super) struct Place {
     latest: Option<Timestamp>,
     /// What has come of an event that comes in pieces.
     pieces: Option<Pieces>,
+    /// The shard and the number of the change whose event came last.
+    came_last: Option<(usize, usize)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,7 @@ impl Place {
             next: next.collect(),
             latest: None,
             pieces: None,
+            came_last: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl Place {
                 // It may not have invalidated the stream that had its token, and invalidate this one.
                 next.invalidate = view.contains(&changes[change]) && view.is_invalidated_by(&changes[change]);
                 next.change = change + usize::from(!next.invalidate);
+                place.came_last = Some((shard, change));
             } else if changes.get(next.change).is_some_and(|other| other.time == time) {
                 // Shards that have not heard of each other can have changes of one moment.
                 return None;
@@ -134,6 +138,7 @@ impl Place {
                             change: due.after.change - 1,
                         }
                     };
+                    self.came_last = Some((shard, due.after.change - usize::from(!due.after.invalidate)));
                     self.next[shard] = due.after;
                     self.latest = time;
                     return Ok(taken);
@@ -213,6 +218,21 @@ impl Place {
 
     /// The stream has ended with that error of the server's: the first event that it may be about.
     pub(super) fn obstacle(&self, log: &Log, view: &View, code: i32) -> Option<Obstacle> {
+        // To go on behind an event or a piece of it, a server that may split it makes it once more, image and all.
+        let made_again = self
+            .came_last
+            .filter(|_| view.splits)
+            .map(|(shard, number)| &log.shards[shard].changes[number]);
+        if let Some(change) = made_again
+            && code == NO_IMAGE
+            && view.requires_image(change.kind)
+            && log.images_of(change) == Is::PerhapsThere
+        {
+            return Some(Obstacle {
+                time: change.time,
+                is_behind_others: false,
+            });
+        }
         for shard in 0..self.next.len() {
             let mut next = self.next[shard];
             let mut is_behind_others = false;
