@@ -182,7 +182,7 @@ fn behind_a_balancer(more: &str, fault: Document, times: i32) -> Result<usize, c
     let mut world = World::new(balanced, [1; 32]);
     world.fail(&["hello", "isMaster"], times, fault);
     let uri = world.deployment.uri() + more;
-    let stream = world.watch_by(&uri, None, &orders(), exact()).unwrap();
+    let stream = world.watch_by(&uri, None, &orders(), exact())?;
     world.open(stream)?;
     Ok(world.open_cursors())
 }
