@@ -1,10 +1,10 @@
 //! What goes wrong in the deployment: one thing after the other, decided by the seed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use changestream_core::random::Random;
-use changestream_sim::RunningDeployment;
+use changestream_sim::{Deployment, RunningDeployment};
 
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -36,7 +36,7 @@ fn strike(deployment: &RunningDeployment, primary: usize, few: i32, random: &mut
     }
     match random.below(5) {
         0 => {
-            deployment.step_down();
+            deployment.with(|d, now| hand_over(d, now, primary));
             "elections"
         }
         1 => {
@@ -77,7 +77,7 @@ fn strike_all(deployment: &RunningDeployment, primary: usize, random: &mut Rando
         }
         2 => {
             deployment.with(|d, now| {
-                d.step_down(now);
+                hand_over(d, now, primary);
                 d.drop_connections(now, primary);
             });
             "elections with connection losses"
@@ -86,6 +86,15 @@ fn strike_all(deployment: &RunningDeployment, primary: usize, random: &mut Rando
             deployment.partition(&[primary]);
             "partitions"
         }
+    }
+}
+
+/// Another member becomes primary. One that is told to step down does not stand again for a minute, and three in a minute
+/// would leave no primary.
+fn hand_over(deployment: &mut Deployment, now: Instant, primary: usize) {
+    let next = (primary + 1) % deployment.member_count();
+    if !deployment.elect(now, next) {
+        deployment.step_down(now);
     }
 }
 

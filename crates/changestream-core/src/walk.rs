@@ -17,16 +17,22 @@ pub(crate) struct Element<'a> {
 /// The field of that name; none if it is not there, or if something before it cannot be stepped over.
 #[inline]
 pub(crate) fn find<'a>(document: &'a [u8], name: &str) -> Option<Element<'a>> {
-    let mut rest = document.get(LENGTH..)?;
+    find_from(document, LENGTH, name)
+}
+
+/// The same, but for the fields before that place, where one has to start.
+#[inline]
+pub(crate) fn find_from<'a>(document: &'a [u8], start: usize, name: &str) -> Option<Element<'a>> {
+    let name = name.as_bytes();
+    let mut rest = document.get(start..)?;
     loop {
+        // What a document ends with is no kind, and no key is behind it.
         let (&kind, after) = rest.split_first()?;
-        if kind == 0 {
-            return None;
-        }
         let end = until_zero(after)?;
         let value = after.get(end + 1..)?;
         let size = size(value, kind)?;
-        if end == name.len() && after.get(..end)? == name.as_bytes() {
+        // Most names of one length differ in the first letter.
+        if end == name.len() && after.first() == name.first() && after.get(..end)? == name {
             let value = value.get(..size)?;
             return Some(Element {
                 kind,
@@ -41,11 +47,10 @@ pub(crate) fn find<'a>(document: &'a [u8], name: &str) -> Option<Element<'a>> {
 /// Where the value of the first field stands, if that field is `_id` and a document.
 #[inline]
 pub(crate) fn leading_id(document: &[u8]) -> Option<Range<usize>> {
-    const FIELD: &[u8; 5] = b"\x03_id\0";
-    let start = LENGTH + FIELD.len();
-    if document.get(LENGTH..)?.first_chunk()? != FIELD {
+    if document.get(LENGTH..)?.first_chunk()? != ID_FIELD {
         return None;
     }
+    let start = LEADING_ID;
     let end = start.checked_add(length(document, start)?)?;
     let id = document.get(start..end)?;
     (id.len() >= LEAST && id.last() == Some(&0)).then_some(start..end)
@@ -195,23 +200,30 @@ fn size(value: &[u8], kind: u8) -> Option<usize> {
     })
 }
 
-/// How many bytes stand before the first zero: eight of them at a time, for keys are short.
+/// How many bytes stand before the first zero: sixteen of them at a time, which is one time for nearly every key.
 #[inline]
-fn until_zero(bytes: &[u8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = LOW << 7;
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..)?.first_chunk() {
-        let word = u64::from_le_bytes(*chunk);
-        // The lowest bit that is set marks the first byte that is zero.
-        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
-        if zeros != 0 {
-            return Some(at + zeros.trailing_zeros() as usize / 8);
-        }
-        at += chunk.len();
+pub(crate) fn until_zero(bytes: &[u8]) -> Option<usize> {
+    match bytes.first_chunk().and_then(zero_among) {
+        Some(at) => Some(at),
+        None => until_late_zero(bytes),
     }
-    let rest = bytes.get(at..)?.iter().position(|&byte| byte == 0)?;
-    Some(at + rest)
+}
+
+/// Where among them the first zero is.
+#[inline]
+fn zero_among(bytes: &[u8; 16]) -> Option<usize> {
+    const LOW: u128 = u128::from_le_bytes([1; 16]);
+    const HIGH: u128 = LOW << 7;
+    let word = u128::from_le_bytes(*bytes);
+    // The lowest bit that is set marks the first byte that is zero.
+    let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+    (zeros != 0).then(|| zeros.trailing_zeros() as usize / 8)
+}
+
+/// The same for longer keys, and where fewer bytes are left.
+#[cold]
+fn until_late_zero(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|&byte| byte == 0)
 }
 
 #[inline]
@@ -227,6 +239,9 @@ pub(crate) const BINARY: u8 = 0x05;
 pub(crate) const OBJECT_ID: u8 = 0x07;
 pub(crate) const NULL: u8 = 0x0a;
 const CODE_WITH_SCOPE: u8 = 0x0f;
+/// Where the value of an `_id` stands that is the first field, and a document.
+pub(crate) const LEADING_ID: usize = LENGTH + ID_FIELD.len();
+const ID_FIELD: &[u8; 5] = b"\x03_id\0";
 /// A document starts with its length.
 const LENGTH: usize = 4;
 /// The empty document.

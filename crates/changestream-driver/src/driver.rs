@@ -15,6 +15,7 @@ use crate::credentials::{Credentials, Providers};
 use crate::dns::{DnsServers, Lookups};
 use crate::logging::log_update;
 use crate::monitor::Monitor;
+use crate::pace::Pace;
 use crate::security::Security;
 use crate::socket::Socket;
 
@@ -41,6 +42,7 @@ pub(crate) struct Driver<R: Runtime> {
     demand: Demand,
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
+    pace: Pace,
     /// The answer to a command, until it is taken.
     reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
@@ -66,6 +68,7 @@ impl<R: Runtime> Driver<R> {
             alarm: Alarm::new(),
             demand: Demand::None,
             updates: VecDeque::with_capacity(1),
+            pace: Pace::default(),
             reply: None,
             end: None,
         }
@@ -94,10 +97,15 @@ impl<R: Runtime> Driver<R> {
     /// The next update of those that the demand asks for; none after the end.
     pub(crate) fn poll_update(&mut self, cx: &mut Context<'_>, demand: Demand) -> Poll<Option<Update>> {
         if self.updates.is_empty() {
+            self.pace.come_back(|| self.runtime.now());
             self.say(demand);
             ready!(self.drive(cx));
         }
-        Poll::Ready(self.updates.pop_front())
+        let update = self.updates.pop_front();
+        if !self.machine.has_buffered() {
+            self.pace.hand_over(self.runtime.now());
+        }
+        Poll::Ready(update)
     }
 
     /// The next event, if nothing else is to be done for it.
@@ -183,7 +191,9 @@ impl<R: Runtime> Driver<R> {
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS {
             self.carry_out(cx);
-            self.write(cx);
+            if !self.may_be_sent_later() {
+                self.write(cx);
+            }
             if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
                 return Poll::Ready(());
             }
@@ -196,6 +206,13 @@ impl<R: Runtime> Driver<R> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether there is an event, the only one, for a consumer who will be back before the server misses anything. What is
+    /// due by then was put off with it: a machine that nobody has called for long judges no deadline.
+    fn may_be_sent_later(&self) -> bool {
+        let is_awaited = matches!(self.updates.front(), Some(Update::Change(_)));
+        is_awaited && self.pace.is_prompt() && self.end.is_none() && !self.machine.has_buffered()
     }
 
     /// Carries out all that the machine orders, also what it orders after an update: a getMore that fetches ahead is to

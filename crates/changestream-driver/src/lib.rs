@@ -92,6 +92,7 @@ pub mod logging;
 mod lookup;
 mod mode;
 mod monitor;
+mod pace;
 mod race;
 mod run;
 mod runtime;

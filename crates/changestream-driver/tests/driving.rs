@@ -498,3 +498,42 @@ fn a_stream_and_a_client_can_cross_threads() {
     is_send(&stream.next());
     is_send(&world.client().watch().open());
 }
+
+#[test]
+fn the_get_more_that_fetches_ahead_waits_for_a_prompt_consumer_and_for_no_other() {
+    let world = World::new(Server::new(0));
+    let mut stream = world.open();
+    let mut heard = Vec::new();
+    for (change, pause) in [
+        (1, Duration::ZERO),
+        (2, Duration::ZERO),
+        (3, Duration::from_millis(1)),
+        (4, Duration::ZERO),
+    ] {
+        world.pass(pause);
+        world.state().server.changes = change;
+        assert_eq!(take(&world, &mut stream, 1), [change]);
+        // The server hears what was written by now.
+        world.step();
+        let state = world.state();
+        heard.push(
+            state
+                .server
+                .heard()
+                .iter()
+                .filter(|name| **name == "getMore")
+                .count(),
+        );
+    }
+    let [first, prompt, late, again] = heard[..] else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(first, 2, "nobody knows the consumer yet");
+    assert_eq!(prompt, first, "he is back at once");
+    assert_eq!(
+        late,
+        prompt + 2,
+        "he took his time: what waited, and the next one before the event"
+    );
+    assert_eq!(again, late, "he is back at once again");
+}

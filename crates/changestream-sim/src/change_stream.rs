@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::change_event::{self, Candidate, EventOptions};
 use crate::error::CommandError;
 use crate::member::Member;
-use crate::oplog::Entry;
+use crate::oplog::{Entry, Log};
 use crate::plain_event::PlainEvent;
 use crate::profile::Profile;
 use crate::query::needs::Needs;
@@ -174,8 +174,8 @@ impl ChangeStream {
     }
 
     /// Whether filling another batch would find what the last one has left: nothing.
-    pub(crate) fn has_seen_all(&self, member: &Member) -> bool {
-        self.seen == Some(member.commit_ts()) && member.log.reaches_back_to(self.floor_ts)
+    pub(crate) fn has_seen_all(&self, committed: Timestamp, log: &Log) -> bool {
+        self.seen == Some(committed) && log.reaches_back_to(self.floor_ts)
     }
 
     /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all

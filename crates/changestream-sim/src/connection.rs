@@ -168,6 +168,11 @@ impl Connection {
         self.broken && self.queue.is_empty() && matches!(self.activity, Activity::Idle)
     }
 
+    /// Whether it has nothing to do before more bytes come.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && !self.broken && matches!(self.activity, Activity::Idle)
+    }
+
     /// When the request arrived that it can begin now.
     pub(crate) fn next_arrival(&self) -> Option<u64> {
         match self.activity {

@@ -269,7 +269,7 @@ pub(crate) fn take(documents: &mut VecDeque<RawDocumentBuf>, batch: &mut Batch) 
 /// `FindCommon::kMaxBytesToReturnToClientAtOnce`.
 const MAX_BATCH_BYTES: usize = 16 << 20;
 /// `cursorTimeoutMillis`, ten minutes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How many documents the first batch has where the command does not say.
 pub(crate) const DEFAULT_FIRST_BATCH: u64 = 101;
 /// BSON's numbers of types (bsonspec.org).

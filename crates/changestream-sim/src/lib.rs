@@ -47,6 +47,7 @@ mod disambiguation;
 mod failpoints;
 mod listener;
 mod member;
+mod open_cursors;
 mod oplog;
 mod plain_event;
 mod profile;

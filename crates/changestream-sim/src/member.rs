@@ -8,8 +8,8 @@ use bson::{Document, Timestamp, doc};
 use changestream_core::random::Random;
 
 use crate::catalog::Catalog;
-use crate::cursors::Cursor;
 use crate::failpoints::FailPoints;
+use crate::open_cursors::OpenCursors;
 use crate::oplog::{Log, OpTime};
 use crate::sharding::Routed;
 use crate::transactions::Transaction;
@@ -39,7 +39,7 @@ pub(crate) struct Member {
     pub(crate) frozen_until: Option<Instant>,
     /// When it elects a new primary, or (a primary) gives up without its majority.
     pub(crate) election_due: Option<Instant>,
-    pub(crate) cursors: BTreeMap<i64, Cursor>,
+    pub(crate) cursors: OpenCursors,
     pub(crate) transactions: BTreeMap<Vec<u8>, Transaction>,
     /// The sessions that were used here, each with the time when it was last.
     pub(crate) sessions: BTreeMap<Vec<u8>, (Document, Instant)>,
@@ -94,7 +94,7 @@ impl Member {
             lag: Duration::ZERO,
             frozen_until: None,
             election_due: None,
-            cursors: BTreeMap::new(),
+            cursors: OpenCursors::default(),
             transactions: BTreeMap::new(),
             sessions: BTreeMap::new(),
             routed: BTreeMap::new(),
@@ -120,7 +120,7 @@ impl Member {
 
     /// Cursors and open transactions end with the process, and with a rollback.
     pub(crate) fn forget_volatile(&mut self) {
-        self.cursors.clear();
+        self.cursors.retain(|_| false);
         self.transactions.clear();
         self.routed.clear();
     }

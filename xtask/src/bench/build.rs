@@ -16,6 +16,8 @@ pub(super) struct Programs {
     pub(super) tokio: PathBuf,
     pub(super) blocking: PathBuf,
     pub(super) mongodb: Option<PathBuf>,
+    /// The same with the newer one of the two libraries for documents that it can be built with.
+    pub(super) mongodb_bson_3: Option<PathBuf>,
     pub(super) python: Option<PathBuf>,
     /// The folder with `node_modules`.
     pub(super) node: Option<PathBuf>,
@@ -36,7 +38,8 @@ impl Programs {
             limit_layers: folder.join("limit-layers"),
             tokio: folder.join("tokio"),
             blocking: folder.join("blocking"),
-            mongodb: there("peer-rust/release/peer-rust"),
+            mongodb: there("peer-rust-bson-2"),
+            mongodb_bson_3: there("peer-rust-bson-3"),
             python: there("python/bin/python"),
             node: there("node"),
             scripts: root.join("benches/peers"),
@@ -55,7 +58,11 @@ impl Programs {
             limit_layers,
             tokio: client(root, &folder, "tokio", &CODECS)?,
             blocking: client(root, &folder, "blocking", &CODECS)?,
-            mongodb: or_without("the peer mongodb (Rust)", rust_peer(root, &folder)),
+            mongodb: or_without("the peer mongodb (Rust)", rust_peer(root, &folder, "bson-2")),
+            mongodb_bson_3: or_without(
+                "the peer mongodb (Rust, bson 3)",
+                rust_peer(root, &folder, "bson-3"),
+            ),
             python: or_without("the peer PyMongo", python(&folder)),
             node: or_without("the peer mongodb (npm)", node(&folder)),
             scripts,
@@ -110,15 +117,26 @@ pub(super) fn client(
 /// The codecs that the measured clients can read.
 const CODECS: [&str; 3] = ["snappy", "zlib", "zstd"];
 
-fn rust_peer(root: &Path, folder: &Path) -> Result<PathBuf, String> {
-    say("building the official Rust driver");
+fn rust_peer(root: &Path, folder: &Path, documents: &str) -> Result<PathBuf, String> {
+    say(&format!("building the official Rust driver with {documents}"));
     let target = folder.join("peer-rust");
     run(Command::new(cargo())
-        .args(["build", "--quiet", "--release", "--locked", "--manifest-path"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--no-default-features",
+        ])
+        .args(["--features", documents, "--manifest-path"])
         .arg(root.join("benches/peers/rust/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target))?;
-    Ok(target.join("release/peer-rust"))
+    keep(
+        &target.join("release/peer-rust"),
+        folder,
+        &format!("peer-rust-{documents}"),
+    )
 }
 
 fn python(folder: &Path) -> Result<PathBuf, String> {

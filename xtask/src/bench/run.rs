@@ -1,5 +1,6 @@
 //! Runs one server and one client at a time.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,7 +20,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(program: &Path, options: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(program)
+        Self::run(Command::new(program), program, options)
+    }
+
+    /// The same, kept on the first processor.
+    pub(super) fn start_pinned(program: &Path, options: &[&str]) -> Result<Self, String> {
+        Self::run(pinned("0", program.as_ref()), program, options)
+    }
+
+    fn run(mut command: Command, program: &Path, options: &[&str]) -> Result<Self, String> {
+        let mut child = command
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -97,6 +107,8 @@ pub(super) struct Client {
     /// Bare loops take an address and no form, database or collection.
     is_limit: bool,
     form: &'static str,
+    /// It is kept on the second processor.
+    is_pinned: bool,
 }
 
 impl Client {
@@ -111,6 +123,7 @@ impl Client {
             environment: Vec::new(),
             is_limit: true,
             form: "raw",
+            is_pinned: false,
         }
     }
 
@@ -122,6 +135,7 @@ impl Client {
             environment: Vec::new(),
             is_limit: true,
             form: "raw",
+            is_pinned: false,
         }
     }
 
@@ -132,11 +146,18 @@ impl Client {
             environment: Vec::new(),
             is_limit: false,
             form,
+            is_pinned: false,
         }
     }
 
     pub(super) fn argument(mut self, path: &Path) -> Self {
         self.command.push(shown(path));
+        self
+    }
+
+    /// Kept on the second processor, where the server is on the first: else the kernel puts them now on one, now on two.
+    pub(super) fn pinned(mut self) -> Self {
+        self.is_pinned = true;
         self
     }
 
@@ -147,7 +168,12 @@ impl Client {
 
     fn command(&self, server: &Server, events: u64, mode: &str) -> Command {
         let mut words = self.command.iter();
-        let mut command = Command::new(words.next().map_or("", String::as_str));
+        let program = words.next().map_or("", String::as_str);
+        let mut command = if self.is_pinned {
+            pinned("1", program.as_ref())
+        } else {
+            Command::new(program)
+        };
         command.args(words);
         let events = events.to_string();
         if self.is_limit {
@@ -220,6 +246,22 @@ pub(super) fn of_process(id: u32) -> Option<(f64, f64)> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let resident = resident.trim().trim_end_matches(" kB").parse().ok()?;
     Some((ticks, resident))
+}
+
+/// Whether programs can be kept on processors of their own.
+pub(super) fn can_pin() -> bool {
+    let has_two = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    let version = Command::new("taskset")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    has_two && version.is_ok_and(|status| status.success())
+}
+
+fn pinned(processor: &str, program: &OsStr) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", processor]).arg(program);
+    command
 }
 
 fn shown(path: &Path) -> String {

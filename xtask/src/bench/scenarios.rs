@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::build::{Programs, say};
-use super::run::{Client, Server, number, of_process};
+use super::run::{Client, Server, can_pin, number, of_process};
 use super::{Plot, Results, Scenario, Series, layers, linear};
 
 /// All scenarios, each with every client in turn, that many times.
@@ -99,8 +99,19 @@ pub(super) fn interleaved(
     mode: &str,
     rounds: usize,
 ) -> Result<Measured, String> {
-    say(&format!("{mode} {}", options.join(" ")));
     let server = Server::start(&programs.replay, options)?;
+    in_turns(server, options, clients, events, mode, rounds)
+}
+
+fn in_turns(
+    server: Server,
+    options: &[&str],
+    clients: &[Client],
+    events: u64,
+    mode: &str,
+    rounds: usize,
+) -> Result<Measured, String> {
+    say(&format!("{mode} {}", options.join(" ")));
     let mut lines: Vec<(String, Vec<String>)> = clients
         .iter()
         .map(|client| (client.name.clone(), Vec::new()))
@@ -117,6 +128,9 @@ pub(super) fn interleaved(
     let server_share = server.stop() / client_cpu;
     Ok(Measured { lines, server_share })
 }
+
+/// How many deliveries are timed.
+const LATENCIES: u64 = 1000;
 
 /// Ten times fewer events suffice to measure these.
 const SLOW: [&str; 2] = ["PyMongo", "npm"];
@@ -156,6 +170,9 @@ fn typed(programs: &Programs) -> Vec<Client> {
     let mut clients = ours(programs, "typed");
     if let Some(program) = &programs.mongodb {
         clients.push(Client::new("mongodb typed", program, "typed"));
+    }
+    if let Some(program) = &programs.mongodb_bson_3 {
+        clients.push(Client::new("mongodb typed, bson 3", program, "typed"));
     }
     if let Some(python) = &programs.python {
         let script = programs.scripts.join("pymongo_client.py");
@@ -217,12 +234,20 @@ fn latency(programs: &Programs, rounds: usize, results: &mut Results) -> Result<
         clients.push(Client::new("mongodb raw multi-thread", program, "raw").with("PEER_RUNTIME", "multi"));
     }
     let options = ["--event", "insert:313", "--batch", "1", "--think-us", "2000"];
-    let measured = interleaved(programs, &options, &clients, 1000, "latency", rounds)?;
-    for (title, field) in [("Delivery, median", "p50"), ("Delivery, 99th percentile", "p99")] {
-        let title = format!("{title}, one event each 2 ms");
-        results
-            .scenarios
-            .push(measured.table(&title, "us", "limit-touch", |line| number(line, field)));
+    let measured = interleaved(programs, &options, &clients, LATENCIES, "latency", rounds)?;
+    let mut tell = |measured: &Measured, how: &str| {
+        for (title, field) in [("Delivery, median", "p50"), ("Delivery, 99th percentile", "p99")] {
+            let title = format!("{title}, one event each 2 ms{how}");
+            let table = measured.table(&title, "us", "limit-touch", |line| number(line, field));
+            results.scenarios.push(table);
+        }
+    };
+    tell(&measured, "");
+    if can_pin() {
+        let clients: Vec<Client> = clients.into_iter().map(Client::pinned).collect();
+        let server = Server::start_pinned(&programs.replay, &options)?;
+        let measured = in_turns(server, &options, &clients, LATENCIES, "latency", rounds)?;
+        tell(&measured, ", client and server on processors of their own");
     }
     Ok(())
 }

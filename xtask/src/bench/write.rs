@@ -69,26 +69,34 @@ fn readme(root: &Path, results: &Results) -> Result<(), String> {
     let (_, after) = rest
         .split_once(END)
         .ok_or("the README's place for the figures has no end")?;
-    let shown: Vec<&Scenario> = results
+    let of_events = results
         .scenarios
         .iter()
-        .filter(|scenario| scenario.unit == "CPU ns an event" && !scenario.title.contains("typed"))
-        .collect();
-    let mut part = format!("{}\n\n| CPU ns an event |", when_and_where());
-    for scenario in &shown {
+        .filter(|scenario| scenario.unit == "CPU ns an event");
+    let (typed, raw): (Vec<_>, Vec<_>) = of_events.partition(|scenario| scenario.title.contains("typed"));
+    let tables = [overview(&raw, &SHOWN), overview(&typed, &SHOWN_TYPED)];
+    let part = format!("{}\n\n{}", when_and_where(), tables.join("\n"));
+    let written = format!("{before}{START}\n{part}{END}{after}");
+    put(&path, &written)
+}
+
+/// Clients over events of several sizes.
+fn overview(shown: &[&Scenario], clients: &[&str]) -> String {
+    let mut part = "| CPU ns an event |".to_owned();
+    for scenario in shown {
         let _ = write!(part, " {} |", scenario.title);
     }
     part += "\n|---|";
     part += &"---|".repeat(shown.len());
     part.push('\n');
-    for client in SHOWN {
+    for &client in clients {
         let _ = write!(part, "| {client} |");
-        for scenario in &shown {
+        for scenario in shown {
             let find = |name: &str| scenario.series.iter().find(|series| series.client == name);
             let cell = find(client).map_or_else(String::new, |series| {
                 let reference = find(scenario.reference).map_or(f64::NAN, super::Series::median);
                 format!(
-                    "{} ({:.1} x)",
+                    "{} ({:.2} x)",
                     figure(series.median()),
                     series.median() / reference
                 )
@@ -97,8 +105,7 @@ fn readme(root: &Path, results: &Results) -> Result<(), String> {
         }
         part.push('\n');
     }
-    let written = format!("{before}{START}\n{part}{END}{after}");
-    put(&path, &written)
+    part
 }
 
 const SHOWN: [&str; 6] = [
@@ -108,6 +115,15 @@ const SHOWN: [&str; 6] = [
     "changestream-blocking",
     "mongodb raw",
     "mongodb raw sync",
+];
+
+const SHOWN_TYPED: [&str; 6] = [
+    "changestream-tokio typed",
+    "changestream-blocking typed",
+    "mongodb typed",
+    "mongodb typed, bson 3",
+    "PyMongo",
+    "npm mongodb",
 ];
 
 const START: &str = "<!-- figures: written by `cargo xtask bench` -->";

@@ -1,12 +1,14 @@
 //! The official Rust driver, measured as the project's own clients are: the same arguments, the same line of JSON.
-//! `PEER_RUNTIME` is `current` (default), `multi` or `sync`.
+//! `PEER_RUNTIME` is `current` (default), `multi` or `sync`. The feature `bson-3` has the driver use that library in the place
+//! of the one that it uses by default.
 
 use std::error::Error;
 
-use bson::{Document, RawDocumentBuf};
-use changestream_benches::client::{Arguments, Form, Mode, document_key_tail, sent_ns, tail};
+use changestream_benches::client::{Arguments, Form, Mode};
 use changestream_benches::report::Report;
 use futures_util::StreamExt;
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::change_stream::event::ChangeStreamEvent;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -92,19 +94,27 @@ fn blocking(arguments: &Arguments) -> Outcome<()> {
 
 fn raw(event: &RawDocumentBuf, arguments: &Arguments, report: &mut Report) {
     let key = event.get_document("documentKey").ok();
-    report.event(event.as_bytes().len(), key.and_then(document_key_tail));
+    let id = key.and_then(|key| key.get_object_id("_id").ok());
+    report.event(event.as_bytes().len(), id.map(tail));
     if arguments.mode == Mode::Latency {
-        report.sent(event.get_document("fullDocument").ok().and_then(sent_ns).unwrap_or(0));
+        let document = event.get_document("fullDocument").ok();
+        report.sent(document.and_then(|it| it.get_i64("sentNs").ok()).unwrap_or(0));
     }
     arguments.think(report.events());
 }
 
 fn typed(event: &ChangeStreamEvent<Document>, arguments: &Arguments, report: &mut Report) {
     let id = event.document_key.as_ref().and_then(|key| key.get_object_id("_id").ok());
-    report.event(0, id.as_ref().map(tail));
+    report.event(0, id.map(tail));
     if arguments.mode == Mode::Latency {
         let document = event.full_document.as_ref();
         report.sent(document.and_then(|it| it.get_i64("sentNs").ok()).unwrap_or(0));
     }
     arguments.think(report.events());
+}
+
+/// The last four bytes of an ObjectId.
+fn tail(id: ObjectId) -> [u8; 4] {
+    let [.., a, b, c, d] = id.bytes();
+    [a, b, c, d]
 }

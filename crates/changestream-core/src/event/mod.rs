@@ -147,7 +147,7 @@ impl ChangeEvent {
 
     /// `documentKey._id`: which document it is about.
     pub fn document_id(&self) -> Option<RawBsonRef<'_>> {
-        let key = walk::find(self.token.whole(), "documentKey")?.document()?;
+        let key = self.find("documentKey")?.document()?;
         walk::find(key, "_id")?
             .value()
             .or_else(|| field::get(self.document_key()?, "_id"))
@@ -211,8 +211,17 @@ impl ChangeEvent {
     }
 
     fn field(&self, name: &str) -> Option<RawBsonRef<'_>> {
-        let element = walk::find(self.token.whole(), name)?;
+        let element = self.find(name)?;
         element.value().or_else(|| self.as_raw().get(name).ok().flatten())
+    }
+
+    /// Where a field is that is not `_id`. Servers have that first, and it need not be stepped over again.
+    #[inline]
+    fn find(&self, name: &str) -> Option<walk::Element<'_>> {
+        match self.token.place() {
+            Some(id) if id.start == walk::LEADING_ID => walk::find_from(self.token.whole(), id.end, name),
+            Some(_) | None => walk::find(self.token.whole(), name),
+        }
     }
 }
 

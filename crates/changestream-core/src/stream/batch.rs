@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::Error;
+use crate::walk::until_zero;
 
 /// What is left of a `firstBatch` or `nextBatch`: a BSON array of documents.
 #[derive(Clone, Debug)]
@@ -12,13 +13,21 @@ pub(crate) struct Batch {
     array: Bytes,
     /// Where the next element starts.
     next: usize,
+    /// Where the next document stands, if it is well-formed. Found one step ahead, so that its ends are on their way from
+    /// memory while the document before it is read.
+    document: Option<Range<usize>>,
 }
 
 impl Batch {
     /// The batch in a whole BSON array.
     pub(crate) fn new(array: Bytes) -> Self {
         let next = array.len().min(LENGTH);
-        Self { array, next }
+        let document = bounds(&array, next);
+        Self {
+            array,
+            next,
+            document,
+        }
     }
 
     /// Whether nothing is left.
@@ -44,43 +53,46 @@ impl Batch {
         if self.is_empty() {
             return Ok(None);
         }
-        let document = self.bounds().ok_or_else(malformed)?;
-        self.next = document.end;
+        let document = self.document.clone().ok_or_else(malformed)?;
+        self.pass(&document);
         Ok(Some(document))
     }
 
     /// Where the next document stands, if it is well-formed and not the last one.
     #[inline]
     pub(crate) fn peek_but_last(&self) -> Option<Range<usize>> {
-        self.bounds().filter(|document| !self.ends_at(document.end))
+        let document = self.document.as_ref()?;
+        (!self.ends_at(document.end)).then(|| document.clone())
     }
 
     /// Steps over the document that was peeked at.
     #[inline]
     pub(crate) fn pass(&mut self, document: &Range<usize>) {
         self.next = document.end;
+        self.document = bounds(&self.array, self.next);
     }
 
     fn ends_at(&self, at: usize) -> bool {
         matches!(self.array.get(at..), Some([] | [0]) | None)
     }
+}
 
-    /// An element is its type, its key, a zero byte, and the document.
-    #[inline]
-    fn bounds(&self) -> Option<Range<usize>> {
-        const EMBEDDED_DOCUMENT: u8 = 0x03;
-        const LONGEST_KEY: usize = 16;
-        let (&kind, after_kind) = self.array.get(self.next..)?.split_first()?;
-        if kind != EMBEDDED_DOCUMENT {
-            return None;
-        }
-        let key = after_kind.iter().take(LONGEST_KEY).position(|&b| b == 0)?;
-        let start = self.next + 1 + key + 1;
-        let declared = i32::from_le_bytes(*self.array.get(start..)?.first_chunk()?);
-        let end = start.checked_add(usize::try_from(declared).ok()?)?;
-        let document = self.array.get(start..end)?;
-        (document.len() >= 5 && document.last() == Some(&0)).then_some(start..end)
+/// Where the document of the element stands that starts there. An element is its type, its key, a zero byte, and the
+/// document.
+#[inline]
+fn bounds(array: &[u8], at: usize) -> Option<Range<usize>> {
+    const EMBEDDED_DOCUMENT: u8 = 0x03;
+    const LONGEST_KEY: usize = 16;
+    let (&kind, after_kind) = array.get(at..)?.split_first()?;
+    if kind != EMBEDDED_DOCUMENT {
+        return None;
     }
+    let key = until_zero(after_kind).filter(|&key| key < LONGEST_KEY)?;
+    let start = at + 1 + key + 1;
+    let declared = i32::from_le_bytes(*array.get(start..)?.first_chunk()?);
+    let end = start.checked_add(usize::try_from(declared).ok()?)?;
+    let document = array.get(start..end)?;
+    (document.len() >= 5 && document.last() == Some(&0)).then_some(start..end)
 }
 
 /// An array starts with its length.

@@ -37,7 +37,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
     let Some(m) = d.members.get_mut(context.member) else {
         return Err(not_found(id));
     };
-    let Some(mut cursor) = m.cursors.remove(&id) else {
+    let Some(mut cursor) = m.cursors.take(id) else {
         return Err(CommandError::new(
             237,
             format!("cursor id {id} was killed while it was read"),
@@ -63,7 +63,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             let open = !documents.is_empty();
             let reply = batch.reply(None, if open { id } else { 0 }, &cursor.namespace);
             if open {
-                m.cursors.insert(id, cursor);
+                m.cursors.put_back(cursor);
             }
             Ok(Answer::Reply(reply))
         }
@@ -72,7 +72,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             let continues = stream.fill(m, &profile, &mut batch)?;
             cursor.last_batch = batch.bytes();
             if batch.is_empty() && continues == Continues::Yes && context.now < deadline {
-                m.cursors.insert(id, cursor);
+                m.cursors.put_back(cursor);
                 return Ok(Answer::Wait(Wait::GetMore { deadline }));
             }
             let token = stream.token().clone();
@@ -82,7 +82,7 @@ pub(super) fn continue_get_more(d: &mut Deployment, context: &Context<'_>, deadl
             if open == 0 {
                 return Ok(Answer::MajorityRead(reply));
             }
-            m.cursors.insert(id, cursor);
+            m.cursors.put_back(cursor);
             match context.request.form {
                 Form::Msg { exhaust: true, .. } if profile.exhaust => {
                     let deadline = context.now + await_time(context)?.max(Duration::from_millis(1));
@@ -99,16 +99,21 @@ pub(super) fn waits_on(d: &mut Deployment, context: &Context<'_>, deadline: Inst
     let (Ok(id), Some(m)) = (cursor_id(context), d.members.get_mut(context.member)) else {
         return false;
     };
-    let Some(mut cursor) = m.cursors.remove(&id) else {
+    let committed = m.commit_ts();
+    let Some(cursor) = m.cursors.get_mut(id) else {
         return false;
     };
-    let waits = match &cursor.kind {
-        Kind::ChangeStream(stream) => context.now < deadline && stream.has_seen_all(m),
-        Kind::Documents(_) | Kind::Merged(_) => false,
-    };
     cursor.last_used = context.now;
-    m.cursors.insert(id, cursor);
-    waits
+    match &cursor.kind {
+        Kind::ChangeStream(stream) => context.now < deadline && stream.has_seen_all(committed, &m.log),
+        Kind::Documents(_) | Kind::Merged(_) => false,
+    }
+}
+
+/// When a getMore that waits has to be looked at again, though there is no news: what is read from is not idle, however
+/// long the read takes.
+pub(super) fn next_look(now: Instant, deadline: Instant) -> Instant {
+    deadline.min(now + cursors::IDLE_TIMEOUT / 2)
 }
 
 /// What the fail point `failGetMoreAfterCursorCheckout` does: the cursor is found, and lost.
@@ -116,7 +121,7 @@ pub(super) fn fail_checked_out(d: &mut Deployment, context: &Context<'_>, code: 
     let id = cursor_id(context)?;
     check(d, context, id)?;
     if let Some(m) = d.members.get_mut(context.member) {
-        m.cursors.remove(&id);
+        m.cursors.kill(id);
     }
     let mut error = CommandError::new(code, "Hit the 'failGetMoreAfterCursorCheckout' failpoint");
     error.code_name = super::name_of(d, code);
@@ -145,7 +150,7 @@ fn get_more_merged(
     let told = Some(stream.token()).filter(|_| d.profile.post_batch_token);
     let reply = batch.reply(told, id, &cursor.namespace);
     if let (Some(m), true) = (d.members.get_mut(context.member), id != 0) {
-        m.cursors.insert(id, cursor);
+        m.cursors.put_back(cursor);
     }
     if waits {
         return Ok(Answer::Wait(Wait::GetMore { deadline }));
@@ -170,8 +175,8 @@ pub(super) fn kill_cursors(d: &mut Deployment, context: &Context<'_>) -> Result 
         let found = d
             .members
             .get_mut(context.member)
-            .and_then(|m| m.cursors.remove(n));
-        if found.is_some() {
+            .is_some_and(|m| m.cursors.kill(*n));
+        if found {
             killed.push(id.clone())
         } else {
             not_found.push(id.clone())
@@ -194,26 +199,23 @@ pub(super) fn open(d: &mut Deployment, context: &Context<'_>, namespace: &str, k
     let Some(m) = d.members.get_mut(context.member) else {
         return 0;
     };
-    m.cursors.retain(|_, c| !c.is_expired(context.now));
+    m.cursors.retain(|c| !c.is_expired(context.now));
     let id = loop {
         let id = i64::try_from(d.random.next_u64() >> 1).unwrap_or(1);
-        if id != 0 && !m.cursors.contains_key(&id) {
+        if id != 0 && !m.cursors.contains(id) {
             break id;
         }
     };
     let namespace = namespace.to_owned();
-    m.cursors.insert(
+    m.cursors.open(Cursor {
         id,
-        Cursor {
-            id,
-            namespace,
-            kind,
-            session,
-            user,
-            last_used: context.now,
-            last_batch: 0,
-        },
-    );
+        namespace,
+        kind,
+        session,
+        user,
+        last_used: context.now,
+        last_batch: 0,
+    });
     id
 }
 
@@ -234,7 +236,7 @@ fn cursor_id(context: &Context<'_>) -> Result<i64> {
 fn check(d: &Deployment, context: &Context<'_>, id: i64) -> Result<()> {
     let m = d.members.get(context.member);
     let cursor = m
-        .and_then(|m| m.cursors.get(&id))
+        .and_then(|m| m.cursors.get(id))
         .filter(|c| !c.is_expired(context.now))
         .ok_or_else(|| not_found(id))?;
     let coll = context.body().get_str("collection").unwrap_or("");

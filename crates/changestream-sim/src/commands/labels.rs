@@ -48,7 +48,7 @@ pub(super) fn concerns_change_stream(d: &Deployment, context: &Context<'_>) -> b
         "getMore" => body
             .get("getMore")
             .and_then(number)
-            .and_then(|id| d.members.get(context.member)?.cursors.get(&id))
+            .and_then(|id| d.members.get(context.member)?.cursors.get(id))
             .is_some_and(|cursor| matches!(cursor.kind, Kind::ChangeStream(_) | Kind::Merged(_))),
         _ => false,
     }

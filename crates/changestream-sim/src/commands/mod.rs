@@ -62,6 +62,11 @@ pub(crate) enum Outcome {
     /// A reply with `moreToCome`; the request goes on.
     ReplyAndGoOn(Reply, Option<Times>, Wait),
     Wait(Wait),
+    /// A change stream has seen all that its member has to tell. Unless there is news, it need not be looked at before.
+    Sleep {
+        deadline: Instant,
+        look: Instant,
+    },
     Disconnect,
 }
 
@@ -135,8 +140,10 @@ pub(crate) fn resume(d: &mut Deployment, context: &Context<'_>, wait: Wait) -> O
         Wait::ClusterTime { ts } if applied(d, context, ts) => run(d, context),
         Wait::Snapshot if !matches!(d.snapshot_is_ready(context), Ok(false)) => run(d, context),
         Wait::Blocked { .. } | Wait::ClusterTime { .. } | Wait::Snapshot => Outcome::Wait(wait),
-        // Most of those that wait have nothing to be woken for, and there may be thousands.
-        Wait::GetMore { deadline } if cursor::waits_on(d, context, deadline) => Outcome::Wait(wait),
+        Wait::GetMore { deadline } if cursor::waits_on(d, context, deadline) => Outcome::Sleep {
+            deadline,
+            look: cursor::next_look(context.now, deadline),
+        },
         Wait::GetMore { deadline } => {
             let stream = labels::concerns_change_stream(d, context);
             let answer = cursor::continue_get_more(d, context, deadline);

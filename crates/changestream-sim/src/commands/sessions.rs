@@ -84,7 +84,7 @@ pub(super) fn kill_all(d: &mut Deployment, context: &Context<'_>) -> Result {
         m.transactions.clear();
         m.sessions.clear();
         m.routed.clear();
-        m.cursors.retain(|_, cursor| cursor.session.is_none());
+        m.cursors.retain(|cursor| cursor.session.is_none());
     }
     Ok(Answer::Reply(Reply::ok()))
 }
@@ -108,8 +108,7 @@ fn forget(d: &mut Deployment, context: &Context<'_>, sessions: &[Document]) -> R
         if let Some(m) = d.members.get_mut(context.member) {
             m.transactions.remove(&key);
             m.sessions.remove(&key);
-            m.cursors
-                .retain(|_, cursor| cursor.session.as_ref() != Some(&key));
+            m.cursors.retain(|cursor| cursor.session.as_ref() != Some(&key));
         }
     }
     Ok(Answer::Reply(Reply::ok()))

@@ -229,7 +229,7 @@ impl Deployment {
     pub fn cursors(&self, member: usize) -> Vec<i64> {
         self.members
             .get(member)
-            .map(|m| m.cursors.keys().copied().collect())
+            .map(|m| m.cursors.iter().map(|cursor| cursor.id).collect())
             .unwrap_or_default()
     }
 
@@ -238,7 +238,7 @@ impl Deployment {
         let found = self
             .members
             .get_mut(member)
-            .is_some_and(|m| m.cursors.remove(&cursor).is_some());
+            .is_some_and(|m| m.cursors.kill(cursor));
         self.settle(now);
         found
     }

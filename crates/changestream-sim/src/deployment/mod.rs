@@ -5,6 +5,7 @@ mod controls;
 mod external;
 mod log;
 mod observe;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::profile::Profile;
 use crate::reply::{Reply, Times};
 use crate::sharding::Cluster;
 use crate::wait::Wait;
+use waiting::Waiting;
 
 /// A simulated deployment: a replica set, or a standalone.
 ///
@@ -57,6 +59,7 @@ pub struct Deployment {
     pub(crate) cluster: Option<Box<Cluster>>,
     start: Instant,
     connections: BTreeMap<ConnectionId, Connection>,
+    waiting: Waiting,
     outputs: VecDeque<Output>,
     records: VecDeque<CommandRecord>,
     pub(crate) buffers: Buffers,
@@ -240,6 +243,7 @@ impl Deployment {
             cluster: (!shards.is_empty()).then(|| Box::new(Cluster::new(shards))),
             start: now,
             connections: BTreeMap::new(),
+            waiting: Waiting::default(),
             outputs,
             records: VecDeque::new(),
             buffers: Buffers::default(),
@@ -263,7 +267,7 @@ impl Deployment {
             Input::Accepted { member, connection } => self.accept(member, connection),
             Input::Received { connection, bytes } => self.receive(connection, bytes),
             Input::Disconnected { connection } => {
-                self.connections.remove(&connection);
+                self.forget(connection);
             }
             Input::Timeout => {}
         }
@@ -305,9 +309,14 @@ impl Deployment {
 
     /// Ends a connection from the server's side.
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
-        if self.connections.remove(&connection).is_some() {
+        if self.forget(connection) {
             self.outputs.push_back(Output::Disconnect { connection });
         }
+    }
+
+    fn forget(&mut self, connection: ConnectionId) -> bool {
+        self.waiting.forget(connection);
+        self.connections.remove(&connection).is_some()
     }
 
     pub(crate) fn disconnect_all(&mut self, member: usize) {
@@ -344,6 +353,7 @@ impl Deployment {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        self.waiting.stir(id);
         if connection.receive(bytes, &mut self.arrivals) {
             return;
         }
@@ -356,10 +366,11 @@ impl Deployment {
     pub(crate) fn settle(&mut self, now: Instant) {
         loop {
             self.replicate(now);
-            let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            self.waiting.rouse(now, &self.members);
+            let ids: Vec<ConnectionId> = self.waiting.stirred().collect();
             let mut moved = false;
-            for id in &ids {
-                while self.resume(now, *id) {
+            for id in ids {
+                while self.resume(now, id) {
                     moved = true;
                 }
             }
@@ -375,7 +386,12 @@ impl Deployment {
             return false;
         };
         match std::mem::replace(&mut connection.activity, Activity::Idle) {
-            Activity::Idle => false,
+            Activity::Idle => {
+                if connection.is_at_rest() {
+                    self.waiting.rest(id);
+                }
+                false
+            }
             Activity::Waiting(waiting) => {
                 let (request, wait) = *waiting;
                 let member = connection.member;
@@ -393,12 +409,12 @@ impl Deployment {
 
     /// Begins the request that arrived first; false if there is none.
     fn begin(&mut self, now: Instant) -> bool {
-        let waiting = self.connections.iter_mut();
-        let first = waiting
-            .filter_map(|(id, c)| Some((c.next_arrival()?, *id, c)))
-            .min_by_key(|(at, ..)| *at);
-        let Some((_, id, connection)) = first else {
+        let arrived = |id| Some((self.connections.get(&id)?.next_arrival()?, id));
+        let Some((_, id)) = self.waiting.stirred().filter_map(arrived).min() else {
             return self.end_broken();
+        };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
         };
         let member = connection.member;
         let Some(request) = connection.next_request() else {
@@ -417,8 +433,8 @@ impl Deployment {
 
     /// Ends the connections that sent broken bytes, once all before them is answered; always false.
     fn end_broken(&mut self) -> bool {
-        let finished = self.connections.iter().filter(|(_, c)| c.is_finished());
-        for id in finished.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let is_finished = |id: &ConnectionId| self.connections.get(id).is_some_and(Connection::is_finished);
+        for id in self.waiting.stirred().filter(is_finished).collect::<Vec<_>>() {
             self.disconnect(id);
         }
         false
@@ -447,6 +463,13 @@ impl Deployment {
             Outcome::Wait(wait) => {
                 self.wait(id, request, wait);
                 fresh
+            }
+            Outcome::Sleep { deadline, look } => {
+                self.wait(id, request, Wait::GetMore { deadline });
+                if let Some(m) = self.members.get(member) {
+                    self.waiting.sleep(id, (member, m), look);
+                }
+                false
             }
             Outcome::Disconnect => {
                 self.disconnect(id);
@@ -492,10 +515,14 @@ impl Deployment {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        let waits = self.connections.values().filter_map(|c| match &c.activity {
+        let stirred = self.waiting.stirred().filter_map(|id| self.connections.get(&id));
+        let waits = stirred.filter_map(|c| match &c.activity {
             Activity::Waiting(waiting) => waiting.1.deadline(),
             Activity::Idle => None,
         });
-        waits.chain(self.replication_deadlines(now)).min()
+        waits
+            .chain(self.waiting.deadline())
+            .chain(self.replication_deadlines(now))
+            .min()
     }
 }

@@ -79,18 +79,15 @@ impl MergedStream {
             let Some(m) = set.members.get_mut(member) else {
                 continue;
             };
-            m.cursors.insert(
-                cursor,
-                Cursor {
-                    id: cursor,
-                    namespace: String::new(),
-                    kind: Kind::ChangeStream(Box::new(stream)),
-                    session: None,
-                    user: None,
-                    last_used: now,
-                    last_batch: 0,
-                },
-            );
+            m.cursors.open(Cursor {
+                id: cursor,
+                namespace: String::new(),
+                kind: Kind::ChangeStream(Box::new(stream)),
+                session: None,
+                user: None,
+                last_used: now,
+                last_batch: 0,
+            });
             remotes.push(Remote {
                 shard,
                 member,
@@ -255,7 +252,7 @@ impl Remote {
         let Some(member) = member.filter(|m| m.is_up() && !cut) else {
             return Err(self.failed(cluster, CommandError::new(6, "Connection refused")));
         };
-        match member.cursors.get(&self.cursor) {
+        match member.cursors.get(self.cursor) {
             Some(_) => Ok(()),
             None => Err(self.failed(
                 cluster,
@@ -278,7 +275,7 @@ impl Remote {
         let Some(member) = member else {
             return Ok(false);
         };
-        let Some(mut cursor) = member.cursors.remove(&self.cursor) else {
+        let Some(mut cursor) = member.cursors.take(self.cursor) else {
             return Ok(false);
         };
         cursor.last_used = now;
@@ -295,7 +292,7 @@ impl Remote {
                 self.found |= found;
                 self.over = continues == Continues::No;
                 if !self.over {
-                    member.cursors.insert(self.cursor, cursor);
+                    member.cursors.put_back(cursor);
                 }
                 Ok(moved || self.over)
             }

@@ -145,7 +145,7 @@ impl Cluster {
             return;
         }
         let mut used = BTreeSet::new();
-        for cursor in mongos.iter().flat_map(|m| m.cursors.values()) {
+        for cursor in mongos.iter().flat_map(|m| m.cursors.iter()) {
             match &cursor.kind {
                 Kind::Merged(stream) => used.extend(stream.remotes()),
                 Kind::Documents(_) | Kind::ChangeStream(_) => {}
@@ -153,7 +153,8 @@ impl Cluster {
         }
         for (shard, set) in self.shards.iter_mut().enumerate() {
             for (member, m) in set.members.iter_mut().enumerate() {
-                m.cursors.retain(|id, _| used.contains(&(shard, member, *id)));
+                m.cursors
+                    .retain(|cursor| used.contains(&(shard, member, cursor.id)));
             }
         }
     }
