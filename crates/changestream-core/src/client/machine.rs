@@ -479,7 +479,6 @@ impl ClientMachine {
         for id in ids {
             self.on_link(id, |link| link.connection.handle_timeout(now));
         }
-        self.work.handle_input(now, StreamInput::Timeout);
         match &self.phase {
             Phase::Selecting(_) => self.advance_selection(),
             Phase::Resolving(_) => self.check_resolving(),
@@ -487,6 +486,8 @@ impl ClientMachine {
             Phase::Authenticating(..) => self.check_authenticating(),
             Phase::Closing(_) | Phase::Parked | Phase::Attached(..) | Phase::Closed(_) => {}
         }
+        // Last: where both times are over at once, what fails above says more.
+        self.work.handle_input(now, StreamInput::Timeout);
     }
 
     fn deadline(&self) -> Option<Deadline> {

@@ -158,8 +158,7 @@ impl TopologyDescription {
     /// Takes over the highest election seen, if it is not lower by either order of comparison, and that the deployment
     /// is a replica set, if nothing is known of that yet.
     fn raise_election(&mut self, other: &Self) -> bool {
-        let unknown = self.topology_type == TopologyType::Unknown && self.set_name.is_none();
-        let discovered = unknown && other.topology_type.is_replica_set();
+        let discovered = self.topology_type == TopologyType::Unknown && other.topology_type.is_replica_set();
         if discovered {
             self.topology_type = TopologyType::ReplicaSetNoPrimary;
             self.set_name.clone_from(&other.set_name);

@@ -286,6 +286,17 @@ fn without_a_limit_what_the_server_gave_up_is_its_error_and_no_timeout() {
 }
 
 #[test]
+fn without_a_limit_an_aggregate_that_the_server_gave_up_is_no_timeout_either() {
+    let mut network = Network::new("mongodb://a:1,b:1/?replicaSet=rs");
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let aggregate = network.expect("a:1", "aggregate");
+    network.answer(&aggregate, &failure(50, &[]));
+    let error = network.expect_error();
+    assert_eq!(error.code(), Some(50));
+    assert!(!error.is_timeout(), "{error}");
+}
+
+#[test]
 fn what_fails_when_the_time_is_over_is_the_cause_of_a_timeout() {
     let mut network = Network::new(SET);
     network.answer_hello("a:1", &primary("a:1", 1));
@@ -309,7 +320,8 @@ fn an_aggregate_that_fails_in_time_is_tried_again_as_often_as_there_is_time() {
     network.answer(&aggregate, &failure(134, &[]));
     network.expect_no_request();
     assert_eq!(network.deadline.unwrap().reason, DeadlineReason::ResumeBackoff);
-    network.expect_alive();
+    network.pass(0);
+    network.expect_no_request();
     network.pass(1000);
     let error = network.expect_error();
     assert!(error.is_timeout(), "{error}");
@@ -444,6 +456,7 @@ fn looking_for_a_server_ends_with_the_shorter_of_its_own_time_and_the_calls() {
     for (options, after) in [
         ("timeoutMS=500&serverSelectionTimeoutMS=2000", 500),
         ("timeoutMS=2000&serverSelectionTimeoutMS=500", 500),
+        ("timeoutMS=500&serverSelectionTimeoutMS=500", 500),
         ("timeoutMS=0&serverSelectionTimeoutMS=500", 500),
         ("serverSelectionTimeoutMS=500", 500),
     ] {
@@ -452,10 +465,38 @@ fn looking_for_a_server_ends_with_the_shorter_of_its_own_time_and_the_calls() {
         network.expect_alive();
         network.pass(1);
         let error = network.expect_error();
+        assert!(error.to_string().matches("timed out").count() <= 1, "{error}");
+        assert!(
+            error.to_string().contains("a:1 is Unknown"),
+            "{options}: with what is known of each: {error}"
+        );
         assert_eq!(
             error.is_timeout(),
             options.contains("timeoutMS=") && options.starts_with('t'),
             "{error}"
         );
     }
+}
+
+#[test]
+fn authentication_is_told_how_long_it_may_take_and_hello_is_not() {
+    let uri = "mongodb://user:pencil@a:1,b:1/?replicaSet=rs&authMechanism=PLAIN&timeoutMS=250";
+    let mut network = Network::new(uri);
+    network.connect("a:1");
+    let hello = network.expect("a:1", "isMaster");
+    assert!(!hello.command.contains_key("maxTimeMS"));
+    network.pass(40);
+    network.answer(&hello, &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    assert_eq!(sasl.command.get_i64("maxTimeMS").unwrap(), 210);
+    network.pass(10);
+    let done = doc! { "ok": 1, "conversationId": 1, "done": true, "payload": "" };
+    network.answer(&sasl, &done);
+    let aggregate = network.expect("a:1", "aggregate");
+    assert_eq!(aggregate.command.get_i64("maxTimeMS").unwrap(), 200);
+
+    let mut network = Network::new(&uri.replace("=250", "=0"));
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    assert!(!sasl.command.contains_key("maxTimeMS"));
 }

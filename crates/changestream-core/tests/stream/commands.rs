@@ -337,6 +337,18 @@ fn an_aggregate_that_starts_in_the_past_is_waited_for_as_long_as_a_scan_may_take
 }
 
 #[test]
+fn a_server_that_may_wait_for_years_is_waited_for_as_long() {
+    let years = Duration::from_secs(5 * 365 * 24 * 3600);
+    let mut world = World::opened(options(|o| o.max_await_time = Some(years)));
+    world.demand(Demand::Next);
+    let Some(StreamOutput::Send(command)) = world.poll() else {
+        panic!("a getMore is due")
+    };
+    let within = years + Duration::from_secs(10);
+    assert_eq!(command.expects, Expects::Reply { within });
+}
+
+#[test]
 fn the_users_starting_point_is_kept_where_nothing_newer_is_known() {
     let mut world = World::new(without_prefetch(options(|o| {
         o.start_at_operation_time = Some(Timestamp {

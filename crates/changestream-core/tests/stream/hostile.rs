@@ -97,3 +97,28 @@ fn nothing_follows_a_broken_event() {
     assert!(!world.stream.has_buffered());
     assert_eq!(world.token(), Some(token_of("t0")));
 }
+
+#[test]
+fn the_key_of_an_element_is_not_longer_than_a_place_in_an_array_can_be() {
+    let reply = |key: &str| {
+        let mut reply = next_batch(&[], Some("t1"));
+        let event = doc! { "_id": { "_data": "e1" }, "operationType": "insert" };
+        let cursor = reply.get_document_mut("cursor").unwrap();
+        cursor.insert("nextBatch", doc! { key: event });
+        let mut bytes = RawDocumentBuf::try_from(&reply).unwrap().into_bytes();
+        // An array is a document of another type.
+        let field = b"\x03nextBatch\0";
+        let at = bytes
+            .windows(field.len())
+            .position(|place| place == field)
+            .unwrap();
+        bytes[at] = 0x04;
+        bytes
+    };
+    for key in ["0", "2147483647", "000000000000000"] {
+        waiting_for(reply(key)).expect_event("e1");
+    }
+    for key in ["0000000000000000", "00000000000000000000"] {
+        assert_is_refused(reply(key), key);
+    }
+}

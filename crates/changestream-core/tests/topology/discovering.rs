@@ -4,7 +4,7 @@ use bson::oid::ObjectId;
 use bson::{RawDocumentBuf, rawdoc};
 use changestream_core::topology::{SelectionCriteria, ServerType, TopologyType};
 
-use crate::world::{World, address, elected, mongos, primary, secondary, standalone};
+use crate::world::{World, address, elected, mongos, primary, refusal, secondary, standalone};
 
 const HOSTS: [&str; 2] = ["a:27017", "b:27017"];
 
@@ -125,14 +125,35 @@ fn a_primary_whose_own_name_is_another_is_what_the_members_take_it_for() {
     );
 }
 
+/// What a server says, with its own count of its changes.
+fn counted(mut reply: RawDocumentBuf, counter: i64) -> RawDocumentBuf {
+    let process = ObjectId::from_bytes([1; 12]);
+    let version = rawdoc! { "processId": process, "counter": counter };
+    reply.append(bson::cstr!("topologyVersion"), version);
+    reply
+}
+
+#[test]
+fn what_a_server_counts_when_it_refuses_is_held_against_what_comes_next() {
+    let mut world = World::new(&["a"]);
+    world.checks();
+    world.hello("a", &counted(refusal(91, &[]), 6));
+    assert!(
+        !world
+            .hello("a", &counted(primary("a:27017", &["a:27017"]), 5))
+            .description
+    );
+    assert_eq!(world.server_type("a"), ServerType::Unknown);
+    assert!(
+        world
+            .hello("a", &counted(primary("a:27017", &["a:27017"]), 7))
+            .description
+    );
+    assert_eq!(world.server_type("a"), ServerType::RsPrimary);
+}
+
 #[test]
 fn a_view_that_the_server_counts_as_older_changes_nothing() {
-    let counted = |mut reply: RawDocumentBuf, counter: i64| {
-        let process = ObjectId::from_bytes([1; 12]);
-        let version = rawdoc! { "processId": process, "counter": counter };
-        reply.append(bson::cstr!("topologyVersion"), version);
-        reply
-    };
     let mut world = World::new(&["a"]);
     world.checks();
     world.hello("a", &counted(primary("a:27017", &["a:27017"]), 5));
