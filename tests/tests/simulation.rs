@@ -1,6 +1,8 @@
 //! The simulation over a few seeds, each time; `cargo xtask sim` runs more.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::RefCell;
+
 use changestream_tests::simulation::{self, Report};
 use proptest::prelude::any;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -37,16 +39,23 @@ fn equal_seeds_give_equal_bytes() {
 #[test]
 fn nothing_is_lost_or_repeated_by_any_script() {
     let config = Config {
-        cases: 24,
+        cases: 32,
         failure_persistence: None,
         ..Config::default()
     };
     let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let scripts = proptest::collection::vec(any::<u8>(), 0..300);
+    let scripts = proptest::collection::vec(any::<u8>(), 0..LONGEST_SCRIPT);
+    let total = RefCell::new(Report::default());
     TestRunner::new_with_rng(config, random)
         .run(&scripts, |script| {
-            simulation::play(&script);
+            total.borrow_mut().add(&simulation::play(&script));
             Ok(())
         })
         .unwrap();
+    let total = total.into_inner();
+    for kind in simulation::OFTEN_MET {
+        assert!(total.met.contains_key(kind), "no script has {kind}: {total}");
+    }
 }
+
+const LONGEST_SCRIPT: usize = 400;

@@ -289,6 +289,29 @@ fn without_timeout_the_socket_timeout_holds() {
     assert!(!error.is_timeout());
 }
 
+/// No limit is no reason to wait for a peer that is gone: nobody else would find that out.
+#[test]
+fn without_a_limit_an_aggregate_whose_answer_is_lost_is_sent_again() {
+    let mut world = World::new(Deployment::replica_set(1), [1; 32]);
+    let stream = world.watching(&orders(), timed(exact(), 0));
+    world.fail(&["aggregate"], 2, block(3_600_000));
+    let begun = world.now;
+    world.deployment.drop_connections(begun, 0);
+    world.insert_orders([1]);
+    assert_eq!(key_of(&world.event(stream)), 1);
+    assert!(world.now - begun < ms(1_000_000));
+    assert_eq!(world.commands_named("aggregate").len(), 4);
+}
+
+#[test]
+fn without_a_limit_a_server_that_takes_long_is_given_twice_the_time_again_and_again() {
+    let mut world = World::new(Deployment::replica_set(1), [1; 32]);
+    world.fail(&["aggregate"], 100, block(1_000_000));
+    let stream = world.watch(&orders(), timed(exact(), 0));
+    world.open(stream).unwrap();
+    assert_eq!(names(&world), ["aggregate"; 3]);
+}
+
 /// error-transformations.json.
 #[test]
 fn the_servers_max_time_expired_is_a_timeout_whose_cause_is_the_servers_error() {

@@ -33,6 +33,12 @@ pub enum Fault {
     FullDocumentLost,
     /// A cursor that was left behind is killed at whichever server comes next.
     KilledElsewhere,
+    /// The token does not move with the first fragment of an event that was split.
+    FragmentForgotten,
+    /// Every empty reply of an exhaust cursor waits to be told, long after the token has moved on.
+    EmptyRepliesPiledUp,
+    /// What comes after its call has run out of time is thrown away.
+    LateAnswerLost,
 }
 
 #[cfg(changestream_faults)]
@@ -46,7 +52,7 @@ mod switch {
 
     impl Fault {
         /// All of them.
-        pub const ALL: [Self; 11] = [
+        pub const ALL: [Self; 14] = [
             Self::TokenOnReceipt,
             Self::IdleTokenForgotten,
             Self::StartAfterForgotten,
@@ -58,6 +64,9 @@ mod switch {
             Self::SessionChanged,
             Self::FullDocumentLost,
             Self::KilledElsewhere,
+            Self::FragmentForgotten,
+            Self::EmptyRepliesPiledUp,
+            Self::LateAnswerLost,
         ];
 
         /// From now on every stream of the process makes this mistake and no other; or none.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Document, doc};
+use bson::{Binary, Bson, DateTime, Document, Timestamp, doc};
 
 use crate::catalog::{Catalog, id_of};
 use crate::disambiguation::disambiguated_paths;
@@ -21,6 +21,8 @@ pub(crate) struct EventOptions {
     pub(crate) full_document: Image,
     pub(crate) before_change: Image,
     pub(crate) expanded: bool,
+    /// The bytes of the largest document that clients are sent.
+    pub(crate) largest: usize,
 }
 
 /// What a stream watches.
@@ -46,6 +48,22 @@ pub(crate) enum Image {
     Kept,
 }
 
+/// What a member makes events of, besides its log.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    /// Where documents are looked up.
+    pub(crate) committed: &'a Catalog,
+    /// Images of changes before this moment are gone.
+    pub(crate) images_from: Timestamp,
+}
+
+impl Stored<'_> {
+    /// Whether there are images of that change: its collection kept them when it was made, and nobody has removed them.
+    pub(crate) fn has_images_of(&self, entry: &Entry, op: &Op) -> bool {
+        op.images && entry.optime.ts >= self.images_from
+    }
+}
+
 /// An event that is not built yet.
 pub(crate) struct Candidate<'a> {
     pub(crate) token: Arc<EncodedToken>,
@@ -62,7 +80,7 @@ pub(crate) struct Candidate<'a> {
 pub(crate) fn candidates<'a>(
     entry: &'a Entry,
     options: &EventOptions,
-    committed: &Catalog,
+    stored: Stored<'_>,
     profile: &Profile,
 ) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
@@ -73,7 +91,7 @@ pub(crate) fn candidates<'a>(
         if !options.scope.contains(op) {
             continue;
         }
-        let telling = Telling::of(op, options, committed);
+        let telling = Telling::of(entry, op, options, stored);
         let told = telling.map(|telling| plain_event::of(entry, telling, profile));
         let candidate = match told.and_then(|told| told.get(index)?.as_ref()) {
             Some(plain) => Candidate {
@@ -99,7 +117,7 @@ pub(crate) fn candidates<'a>(
 pub(crate) fn only_plain<'a>(
     entry: &'a Entry,
     options: &EventOptions,
-    committed: &Catalog,
+    stored: Stored<'_>,
     profile: &Profile,
 ) -> Option<&'a PlainEvent> {
     let [op] = entry.ops.as_slice() else {
@@ -108,7 +126,7 @@ pub(crate) fn only_plain<'a>(
     if !options.scope.contains(op) || options.scope.is_invalidated_by(op) {
         return None;
     }
-    let telling = Telling::of(op, options, committed)?;
+    let telling = Telling::of(entry, op, options, stored)?;
     plain_event::of(entry, telling, profile).first()?.as_ref()
 }
 
@@ -165,7 +183,7 @@ impl<'a> Candidate<'a> {
 pub(crate) fn build(
     candidate: &Candidate<'_>,
     options: &EventOptions,
-    committed: &Catalog,
+    stored: Stored<'_>,
     profile: &Profile,
 ) -> Result<Document, CommandError> {
     let Candidate { entry, op, kind, .. } = candidate;
@@ -190,7 +208,7 @@ pub(crate) fn build(
     if candidate.invalidates {
         return Ok(event);
     }
-    if let Some(full) = full_document(op, options, committed)? {
+    if let Some(full) = full_document(entry, op, options, stored)? {
         event.insert("fullDocument", full);
     }
     let mut ns = doc! { "db": op.db.as_str() };
@@ -216,7 +234,7 @@ pub(crate) fn build(
     if let (true, Some(kind)) = (options.expanded && profile.ns_type, ns_type(op)) {
         event.insert("nsType", kind);
     }
-    if let Some(before) = before_change(op, options, committed)? {
+    if let Some(before) = before_change(entry, op, options, stored)? {
         event.insert("fullDocumentBeforeChange", before);
     }
     Ok(event)
@@ -393,7 +411,12 @@ fn rename_target(op: &Op) -> Document {
     Document::new()
 }
 
-fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result<Option<Bson>, CommandError> {
+fn full_document(
+    entry: &Entry,
+    op: &Op,
+    options: &EventOptions,
+    stored: Stored<'_>,
+) -> Result<Option<Bson>, CommandError> {
     let after = match &op.change {
         Change::Insert { document } => return Ok(Some(Bson::Document(document.as_ref().clone()))),
         Change::Replace { after, .. } => return Ok(Some(Bson::Document(after.as_ref().clone()))),
@@ -412,7 +435,8 @@ fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
     match options.full_document {
         Image::Default => Ok(None),
         Image::UpdateLookup => {
-            let now = committed
+            let now = stored
+                .committed
                 .collection(&op.db, &op.coll)
                 .filter(|c| Some(c.uuid) == op.uuid)
                 .and_then(|c| c.by_id(&id_of(after)));
@@ -421,12 +445,18 @@ fn full_document(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
             ))
         }
         Image::WhenAvailable | Image::Required | Image::Kept => {
-            image(op, after, options.full_document, committed, "post-image")
+            let kept = stored.has_images_of(entry, op);
+            image(kept, after, options.full_document, "post-image")
         }
     }
 }
 
-fn before_change(op: &Op, options: &EventOptions, committed: &Catalog) -> Result<Option<Bson>, CommandError> {
+fn before_change(
+    entry: &Entry,
+    op: &Op,
+    options: &EventOptions,
+    stored: Stored<'_>,
+) -> Result<Option<Bson>, CommandError> {
     let before = match &op.change {
         Change::Update { before, .. } | Change::Replace { before, .. } | Change::Delete { before } => before,
         Change::Noop
@@ -443,22 +473,18 @@ fn before_change(op: &Op, options: &EventOptions, committed: &Catalog) -> Result
     match options.before_change {
         Image::Default | Image::UpdateLookup => Ok(None),
         mode @ (Image::WhenAvailable | Image::Required | Image::Kept) => {
-            image(op, before, mode, committed, "pre-image")
+            image(stored.has_images_of(entry, op), before, mode, "pre-image")
         }
     }
 }
 
-/// A stored image: there is one if the collection keeps images.
+/// A stored image, if it was kept.
 fn image(
-    op: &Op,
+    kept: bool,
     document: &Arc<Document>,
     mode: Image,
-    committed: &Catalog,
     what: &str,
 ) -> Result<Option<Bson>, CommandError> {
-    let kept = committed
-        .collection(&op.db, &op.coll)
-        .is_some_and(|c| c.keeps_images());
     match (kept, mode) {
         (true, _) | (false, Image::Kept) => Ok(Some(Bson::Document(document.as_ref().clone()))),
         (false, Image::Required) => Err(CommandError::new(

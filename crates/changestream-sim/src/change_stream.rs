@@ -136,7 +136,7 @@ impl ChangeStream {
                 continue;
             }
             self.stand_at(passed.take());
-            for candidate in change_event::candidates(entry, &self.options, &member.committed, profile) {
+            for candidate in change_event::candidates(entry, &self.options, member.stored(), profile) {
                 // Where events may be split, each fragment is placed by itself. None that invalidates is ever so large.
                 let splits = self.pipeline.splits_large_events() && !candidate.invalidates;
                 if !splits && !self.is_next(&candidate.token.data)? {
@@ -184,8 +184,8 @@ impl ChangeStream {
         if self.to_find.is_some() || self.needs.is_none() || entry.optime.ts <= self.floor_ts {
             return None;
         }
-        change_event::only_plain(entry, &self.options, &member.committed, profile)
-            .filter(|plain| plain.document.len() <= MAX_EVENT)
+        change_event::only_plain(entry, &self.options, member.stored(), profile)
+            .filter(|plain| plain.document.len() <= self.most_bytes())
     }
 
     /// What the pipeline leaves of an event, decoding no more than it looks at; none if it drops it.
@@ -202,6 +202,12 @@ impl ChangeStream {
             return Some(plain.document.clone());
         };
         Some(projection.apply_encoded(raw)?.into_bytes().into())
+    }
+
+    /// `BSONObjMaxInternalSize`, of which users see a document of the largest size.
+    fn most_bytes(&self) -> usize {
+        let largest = self.options.largest;
+        largest + split_event::overhead(largest)
     }
 
     fn stand_at(&mut self, event: Option<(Timestamp, &Arc<EncodedToken>)>) {
@@ -260,11 +266,11 @@ impl ChangeStream {
     ) -> Result<Vec<(Arc<EncodedToken>, Bytes)>, CommandError> {
         if let Some(plain) = candidate.plain
             && self.pipeline.is_empty()
-            && plain.document.len() <= MAX_EVENT
+            && plain.document.len() <= self.most_bytes()
         {
             return Ok(vec![(Arc::clone(&plain.token), plain.document.clone())]);
         }
-        let event = change_event::build(candidate, &self.options, &member.committed, profile)?;
+        let event = change_event::build(candidate, &self.options, member.stored(), profile)?;
         let id = event.get("_id").cloned().unwrap_or(Bson::Null);
         let Some(event) = self.pipeline.apply(event)? else {
             return Ok(Vec::new());
@@ -274,14 +280,15 @@ impl ChangeStream {
         }
         let encoded = Bytes::from(raw(&event).into_bytes());
         let size = encoded.len();
-        if size <= MAX_EVENT {
+        let most = self.most_bytes();
+        if size <= most {
             return Ok(vec![(Arc::clone(&candidate.token), encoded)]);
         }
         if self.pipeline.splits_large_events() {
-            return split_event::split(event, &candidate.token_data(profile));
+            return split_event::split(event, &candidate.token_data(profile), self.options.largest);
         }
         Err(CommandError::bson_object_too_large(format!(
-            "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {MAX_EVENT}(16MB) First element: \
+            "BSONObj size: {size} (0x{size:X}) is invalid. Size must be between 0 and {most}(16MB) First element: \
              _id: {{ _data: \"{}\" }}",
             candidate.token.data
         )))
@@ -308,6 +315,3 @@ fn id_modified(expected: &str, found: Option<&Bson>) -> CommandError {
         ),
     )
 }
-
-/// `BSONObjMaxInternalSize`: 16 MiB and 16 KiB.
-const MAX_EVENT: usize = (16 << 20) + (16 << 10);

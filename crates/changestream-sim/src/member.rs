@@ -8,6 +8,7 @@ use bson::{Document, Timestamp, doc};
 use changestream_core::random::Random;
 
 use crate::catalog::Catalog;
+use crate::change_event::Stored;
 use crate::failpoints::FailPoints;
 use crate::open_cursors::OpenCursors;
 use crate::oplog::{Log, OpTime};
@@ -25,6 +26,8 @@ pub(crate) struct Member {
     /// What the log says up to the commit point.
     pub(crate) committed: Catalog,
     pub(crate) commit_point: Option<OpTime>,
+    /// Images of changes before this moment are gone.
+    pub(crate) images_from: Timestamp,
     pub(crate) cluster_time: Timestamp,
     pub(crate) term: i64,
     /// The primary as this member knows it.
@@ -82,6 +85,10 @@ impl Member {
             catalog: Catalog::default(),
             committed: Catalog::default(),
             commit_point: None,
+            images_from: Timestamp {
+                time: 0,
+                increment: 0,
+            },
             cluster_time: Timestamp {
                 time: 0,
                 increment: 0,
@@ -151,6 +158,14 @@ impl Member {
             },
             |c| c.ts,
         )
+    }
+
+    /// What change streams read here, besides the log.
+    pub(crate) fn stored(&self) -> Stored<'_> {
+        Stored {
+            committed: &self.committed,
+            images_from: self.images_from,
+        }
     }
 
     /// `electionId` of the term in which this member is primary.

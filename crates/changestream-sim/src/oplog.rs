@@ -58,6 +58,8 @@ pub(crate) struct Op {
     pub(crate) shard_key: Option<Arc<Document>>,
     /// It moves data between shards (`fromMigrate`), which change streams do not show.
     pub(crate) from_migrate: bool,
+    /// The collection kept images of documents when the change was made.
+    pub(crate) images: bool,
 }
 
 impl Op {
@@ -70,6 +72,7 @@ impl Op {
             change,
             shard_key: None,
             from_migrate: false,
+            images: false,
         }
     }
 }

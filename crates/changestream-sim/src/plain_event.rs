@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::catalog::Catalog;
-use crate::change_event::{self, EventOptions, Image, Scope};
+use crate::change_event::{self, EventOptions, Image, Scope, Stored};
 use crate::oplog::{Change, Entry, Op};
 use crate::profile::Profile;
 use crate::reply::raw;
@@ -52,7 +52,7 @@ const TELLINGS: usize = 8;
 
 impl Telling {
     /// What these options make of an operation; none if that differs from moment to moment, or if an image is missing.
-    pub(crate) fn of(op: &Op, options: &EventOptions, committed: &Catalog) -> Option<Self> {
+    pub(crate) fn of(entry: &Entry, op: &Op, options: &EventOptions, stored: Stored<'_>) -> Option<Self> {
         let (update, has_before) = match &op.change {
             Change::Update { .. } => (true, true),
             Change::Replace { .. } | Change::Delete { .. } => (false, true),
@@ -71,10 +71,7 @@ impl Telling {
             Image::Default => Some(false),
             Image::UpdateLookup => None,
             Image::Kept => Some(true),
-            Image::WhenAvailable | Image::Required => committed
-                .collection(&op.db, &op.coll)
-                .is_some_and(|c| c.keeps_images())
-                .then_some(true),
+            Image::WhenAvailable | Image::Required => stored.has_images_of(entry, op).then_some(true),
         };
         Some(Self {
             expanded: options.expanded,
@@ -95,6 +92,7 @@ impl Telling {
             full_document: image(self.post_image),
             before_change: image(self.pre_image),
             expanded: self.expanded,
+            largest: usize::MAX,
         }
     }
 }
@@ -104,11 +102,16 @@ impl Telling {
 pub(crate) fn of<'a>(entry: &'a Entry, telling: Telling, profile: &Profile) -> &'a [Option<PlainEvent>] {
     entry.told.by(telling).get_or_init(|| {
         let options = telling.options();
+        let nothing = Catalog::default();
+        let stored = Stored {
+            committed: &nothing,
+            images_from: entry.optime.ts,
+        };
         let operations = entry.ops.iter().enumerate();
         operations
             .map(|(index, op)| {
                 let candidate = change_event::plain(entry, index, op, options.expanded, profile)?;
-                let event = change_event::build(&candidate, &options, &Catalog::default(), profile).ok()?;
+                let event = change_event::build(&candidate, &options, stored, profile).ok()?;
                 Some(PlainEvent {
                     token: Arc::clone(&candidate.token),
                     document: raw(&event).into_bytes().into(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bson::Timestamp;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Collection};
 use crate::deployment::Deployment;
 use crate::member::{Member, Role};
 use crate::oplog::{Change, Entry, Op, OpTime, Statement};
@@ -43,7 +43,7 @@ impl Deployment {
         &mut self,
         now: Instant,
         member: usize,
-        ops: Vec<Op>,
+        mut ops: Vec<Op>,
         statement: Option<Statement>,
         transaction: bool,
     ) -> OpTime {
@@ -71,6 +71,10 @@ impl Deployment {
             }
         };
         m.cluster_time = ts;
+        for op in &mut ops {
+            let collection = m.catalog.collection(&op.db, &op.coll);
+            op.images = collection.is_some_and(Collection::keeps_images);
+        }
         let optime = OpTime { term: m.term, ts };
         let entry = Arc::new(Entry {
             optime,

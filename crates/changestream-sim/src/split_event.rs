@@ -14,6 +14,7 @@ use crate::token::{EncodedToken, ResumeTokenData};
 pub(crate) fn split(
     mut event: Document,
     token: &ResumeTokenData,
+    largest: usize,
 ) -> Result<Vec<(Arc<EncodedToken>, Bytes)>, CommandError> {
     event.remove("_id");
     let mut fields: Vec<(usize, String, Bson)> = event
@@ -22,17 +23,18 @@ pub(crate) fn split(
         .collect();
     fields.sort_by_key(|(size, ..)| *size);
     let mut fragments: Vec<Document> = Vec::new();
-    let mut used = MAX_FRAGMENT;
+    let overhead = overhead(largest);
+    let mut used = largest;
     for (size, name, value) in fields {
-        if size > MAX_FRAGMENT - OVERHEAD {
+        if size > largest - overhead {
             return Err(CommandError::new(
                 7_182_500,
                 format!("Splitting change event failed: the field '{name}' alone has {size} bytes"),
             ));
         }
-        if used + size > MAX_FRAGMENT {
+        if used + size > largest {
             fragments.push(Document::new());
-            used = OVERHEAD;
+            used = overhead;
         }
         used += size;
         if let Some(fragment) = fragments.last_mut() {
@@ -58,7 +60,10 @@ fn size_of(name: &str, value: &Bson) -> usize {
         .map_or(usize::MAX, |bytes| bytes.len())
 }
 
-/// The largest document that users see, 16 MiB.
-const MAX_FRAGMENT: usize = 16 << 20;
-/// Room for `_id` and `splitEvent`.
-const OVERHEAD: usize = 16 << 10;
+/// Room for `_id` and `splitEvent`: 16 KiB of the servers' 16 MiB.
+pub(crate) fn overhead(largest: usize) -> usize {
+    (largest / 1024).max(LEAST_OVERHEAD)
+}
+
+/// What these two take, and a little more.
+const LEAST_OVERHEAD: usize = 512;

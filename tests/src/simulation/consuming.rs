@@ -6,8 +6,10 @@ use changestream_core::{Error, ErrorKind, Update, WatchOptions};
 
 use super::Simulation;
 use super::consumer::{Consumer, Start, State};
-use super::model::{self, Place, View};
-use super::shadow::Shadow;
+use super::model::{self, View};
+use super::place::{NO_IMAGE, Place, TOO_LARGE, Taken};
+use super::report;
+use super::shadow::{Peer, Shadow};
 use crate::world::{Heard, StreamId};
 
 impl Simulation {
@@ -32,11 +34,19 @@ impl Simulation {
         match &start {
             Start::Now => consumer.place = None,
             Start::At(time) => consumer.place = Some(Place::new(&self.log, *time)),
+            Start::Elsewhere(_, place) => consumer.place = Some(place.clone()),
             Start::Behind(_) | Start::BehindInvalidate(_) => {}
         }
+        consumer.foreign = match &start {
+            Start::Elsewhere(..) => true,
+            Start::Now | Start::At(_) => false,
+            Start::Behind(_) | Start::BehindInvalidate(_) => {
+                consumer.foreign && !consumer.shadow.has_delivered()
+            }
+        };
         let options = consumer.options_from(start);
         self.report.resumes += consumer.shadow.resumes;
-        consumer.shadow = Shadow::new(&options, self.labels);
+        consumer.shadow = Shadow::new(&options, &self.servers);
         consumer.closing = false;
         consumer.last_kind = None;
         self.world.abandon(consumer.id);
@@ -48,6 +58,10 @@ impl Simulation {
 
     /// Consumers ask, take, and look at what they get, until nobody gets anything more at this moment.
     pub(super) fn pump(&mut self) {
+        // Once: two that drop and ask in turn would never come to rest.
+        for index in 0..self.consumers.len() {
+            self.drop_demand(index);
+        }
         loop {
             self.world.settle();
             self.log.refresh(&self.world.deployment);
@@ -74,8 +88,21 @@ impl Simulation {
         }
     }
 
+    /// A fickle consumer drops what it waits for, now and then.
+    fn drop_demand(&mut self, index: usize) {
+        let consumer = &mut self.consumers[index];
+        consumer.looked_at += 1;
+        if let Some(often) = consumer.fickle
+            && consumer.looked_at.is_multiple_of(often)
+            && self.world.demand_of(consumer.id) != Demand::None
+        {
+            self.world.demand(consumer.id, Demand::None);
+            self.report.meet(report::DROPPED);
+        }
+    }
+
     fn ask(&mut self, index: usize) -> bool {
-        let consumer = &self.consumers[index];
+        let consumer = &mut self.consumers[index];
         let id = consumer.id;
         while self.world.take_update(id).is_some() {}
         if consumer.state != State::Reading
@@ -107,16 +134,30 @@ impl Simulation {
         let outcome = match heard {
             Heard::Asked {
                 member,
+                connection,
                 name,
                 command,
-            } => shadow.asked(&name, member, &command),
-            Heard::Answered { member, name, reply } => match shadow.answered(&name, member, &reply) {
-                Ok(Some(time)) if consumer.place.is_none() => {
-                    consumer.place = Some(Place::new(&self.log, model::after(time)));
-                    Ok(())
+            } => shadow.asked(&name, Peer { member, connection }, &command),
+            // Behind a load balancer leave is taken over the connection on which a getMore may still be answered.
+            Heard::Answered { .. } if consumer.closing => Ok(()),
+            Heard::Answered {
+                member,
+                connection,
+                name,
+                reply,
+                more_to_come,
+            } => {
+                if more_to_come {
+                    self.report.meet(report::UNASKED);
                 }
-                other => other.map(drop),
-            },
+                match shadow.answered(&name, Peer { member, connection }, &reply) {
+                    Ok(Some(time)) if consumer.place.is_none() => {
+                        consumer.place = Some(Place::new(&self.log, model::after(time)));
+                        Ok(())
+                    }
+                    other => other.map(drop),
+                }
+            }
             Heard::Told(update) => self.told(index, &update),
             Heard::Ended(result) => return Some(result),
         };
@@ -143,9 +184,24 @@ impl Simulation {
                     .place
                     .as_mut()
                     .ok_or("an event before the stream was open")?;
-                place.take(&self.log, &consumer.view, event)
+                if let Taken::Whole { shard, change } = place.take(&self.log, &consumer.view, event)? {
+                    self.tokens.keep(event.resume_token(), shard, change);
+                }
+                if event.split_event().is_some() {
+                    self.report.meet(report::PIECES);
+                }
+                Ok(())
             }
-            Update::Idle(idle) => consumer.shadow.idle(idle),
+            Update::Idle(idle) => {
+                if let Some(token) = &idle.token {
+                    self.tokens.keep_mark(token);
+                }
+                consumer.shadow.idle(idle)
+            }
+            Update::TimedOut(error) => {
+                self.report.meet(report::OUT_OF_TIME);
+                consumer.shadow.timed_out(error)
+            }
             Update::Resuming(_) | Update::Resumed { .. } if consumer.shadow.opened => Ok(()),
             Update::Invalidated { .. } if consumer.last_kind.as_deref() == Some("invalidate") => Ok(()),
             _ => Err(format!("told {update:?}")),
@@ -154,6 +210,9 @@ impl Simulation {
 
     /// The stream has ended: the consumer takes another one that goes on there.
     fn go_on_after(&mut self, index: usize, end: Result<(), Error>) {
+        if self.servers.are_too_old() {
+            return self.refused(index, &end);
+        }
         let start = self.start_after_end(index, &end);
         self.report.reopened += 1;
         assert!(
@@ -193,7 +252,11 @@ impl Simulation {
         let outcome = consumer.shadow.failed(error);
         well(index, consumer, outcome.map_err(|why| format!("{why}: {error}")));
         *self.report.ends.entry(name(error)).or_default() += 1;
-        let lost = matches!(error.code(), Some(136 | 280 | 286)) && self.wrongs.lost_history;
+        if let Some(code @ (NO_IMAGE | TOO_LARGE)) = error.code() {
+            return self.start_around_obstacle(index, code, error);
+        }
+        let not_there = error.code() == Some(280) && consumer.foreign;
+        let lost = not_there || (matches!(error.code(), Some(136 | 280 | 286)) && self.wrongs.lost_history);
         match error.resume_token().cloned() {
             Some(token) if !lost => {
                 // An invalidate event's token cannot be known from its looks: the stream that ended knew.
@@ -207,10 +270,57 @@ impl Simulation {
         }
     }
 
+    /// There is an event that cannot be made. What comes before it in the same batch can be had one by one; then nothing is
+    /// left but to go on behind it.
+    fn start_around_obstacle(&mut self, index: usize, code: i32, error: &Error) -> Start {
+        let consumer = &mut self.consumers[index];
+        let place = consumer.place.as_ref();
+        let found = place.and_then(|place| place.obstacle(&self.log, &consumer.view, code));
+        let named = match code {
+            NO_IMAGE => matches!(error.kind(), ErrorKind::PreImageMissing(_)),
+            _ => matches!(error.kind(), ErrorKind::EventTooLarge(_)),
+        };
+        let outcome = match found {
+            Some(obstacle) if named && !(obstacle.is_behind_others && consumer.careful) => Ok(()),
+            _ => Err(format!("the log has no reason for it now: {found:?}, {error}")),
+        };
+        well(index, consumer, outcome);
+        let (Some(place), Some(obstacle)) = (place, found) else {
+            return Start::Now;
+        };
+        self.report.meet(report::OBSTACLES);
+        let from = place.from;
+        consumer.careful = obstacle.is_behind_others;
+        if !obstacle.is_behind_others {
+            return Start::At(model::after(obstacle.time));
+        }
+        match error.resume_token().cloned() {
+            Some(token) if consumer.shadow.starts_after() => Start::BehindInvalidate(token),
+            Some(token) => Start::Behind(token),
+            None => Start::At(from),
+        }
+    }
+
+    /// Servers that are too old are named so, and nothing was delivered before.
+    fn refused(&mut self, index: usize, end: &Result<(), Error>) {
+        let consumer = &mut self.consumers[index];
+        consumer.state = State::Refused;
+        let outcome = match end {
+            Err(error) if error.to_string().contains(TOO_OLD_FOR_THIS) => {
+                self.report.meet(report::TOO_OLD);
+                Ok(())
+            }
+            Err(error) if !consumer.shadow.opened => consumer.shadow.failed(error),
+            Ok(()) if consumer.closing => Ok(()),
+            _ => Err(format!("a server that is too old was used: {end:?}")),
+        };
+        well(index, consumer, outcome);
+    }
+
     /// Without a token, or because what follows it is lost.
     fn start_anew(&mut self, index: usize) -> Start {
         let consumer = &self.consumers[index];
-        if !self.sharded && (!consumer.shadow.opened || self.wrongs.lost_history) {
+        if !self.servers.sharded && (!consumer.shadow.opened || self.wrongs.lost_history) {
             return Start::Now;
         }
         self.start_in_the_log(false)
@@ -219,7 +329,7 @@ impl Simulation {
     /// A consumer pauses, goes on, closes, or drops what it waits for.
     pub(super) fn change_mind(&mut self) {
         let index = self.chance.below(self.consumers.len());
-        match self.chance.below(7) {
+        match self.chance.below(8) {
             0 | 1 => {
                 if self.consumers[index].state == State::Reading {
                     self.consumers[index].state = State::Pausing;
@@ -227,14 +337,17 @@ impl Simulation {
             }
             2..=4 => self.wake(index),
             5 => self.world.demand(self.consumers[index].id, Demand::None),
+            6 => self.take_anothers_place(index),
             _ => self.take_another(index),
         }
     }
 
     pub(super) fn wake(&mut self, index: usize) {
         let consumer = &mut self.consumers[index];
-        if consumer.state == State::Asleep {
-            self.world.wake(consumer.id);
+        match consumer.state {
+            State::Asleep => self.world.wake(consumer.id),
+            State::Refused => return self.try_again(index),
+            State::Reading | State::Pausing => {}
         }
         consumer.state = State::Reading;
         self.pump();
@@ -255,6 +368,33 @@ impl Simulation {
         self.go_on_after_drop(index);
     }
 
+    /// The consumer goes on from a token that some stream had, whatever that one watched.
+    fn take_anothers_place(&mut self, index: usize) {
+        self.pump();
+        if self.consumers[index].state == State::Asleep {
+            return;
+        }
+        let view = &self.consumers[index].view;
+        let Some(start) = self.tokens.any(&mut self.chance, &self.log, view) else {
+            return;
+        };
+        self.report.reopened += 1;
+        self.report.meet(report::OF_OTHERS);
+        let mut consumer = self.consumers.remove(index);
+        self.begin(&mut consumer, start);
+        self.consumers.insert(index, consumer);
+    }
+
+    /// The servers are as old as they were.
+    fn try_again(&mut self, index: usize) {
+        let mut consumer = self.consumers.remove(index);
+        consumer.state = State::Reading;
+        self.report.reopened += 1;
+        self.begin(&mut consumer, Start::Now);
+        self.consumers.insert(index, consumer);
+        self.pump();
+    }
+
     fn go_on_after_drop(&mut self, index: usize) {
         self.consumers[index].closing = true;
         self.go_on_after(index, Ok(()));
@@ -263,6 +403,9 @@ impl Simulation {
 
 /// Far more streams than any seed needs.
 const TOO_OFTEN: u64 = 3_000;
+
+/// What an error says of a server that is too old.
+const TOO_OLD_FOR_THIS: &str = "requires at least";
 
 /// What an end is called in the report.
 fn name(error: &Error) -> String {

@@ -13,7 +13,7 @@ const RESUMABLE: [i32; 18] = [
     6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
 ];
 /// Errors that end a stream.
-const FATAL: [i32; 10] = [2, 13, 50, 136, 237, 260, 280, 286, 10334, 11601];
+const FATAL: [i32; 9] = [2, 13, 50, 136, 237, 260, 280, 286, 11601];
 
 /// What is wrong at the moment, and can be put right.
 #[derive(Default)]
@@ -191,14 +191,14 @@ impl Simulation {
         match self.chance.below(10) {
             0 => {
                 let now = self.world.now;
-                let millis = self.chance.below(400_000) as i64 - 5_000;
+                let millis = self.chance.below(400_000) as i64 - 60_000;
                 self.world.deployment.jump_clock(now, millis);
                 Some("clock-jump")
             }
             1 | 2 => {
                 let index = self.chance.below(self.consumers.len());
                 let consumer = &mut self.consumers[index];
-                if consumer.state == State::Asleep {
+                if matches!(consumer.state, State::Asleep | State::Refused) {
                     return None;
                 }
                 self.world.put_to_sleep(consumer.id);
@@ -212,7 +212,8 @@ impl Simulation {
                 self.pass(time);
                 Some("long-silence")
             }
-            _ if self.sharded => self.break_shard(),
+            5 if self.servers.profile.images && self.chance.one_in(3) => self.lose_images(),
+            _ if self.servers.sharded => self.break_shard(),
             _ => self.break_set(),
         }
     }
@@ -310,6 +311,15 @@ impl Simulation {
         self.log.refresh(&self.world.deployment);
         self.world.deployment.lose_history(now, before);
         Some("history-lost")
+    }
+
+    /// What was kept of documents as they were is removed; the log stays.
+    fn lose_images(&mut self) -> Option<&'static str> {
+        let before = self.world.deployment.committed()?;
+        self.log.refresh(&self.world.deployment);
+        self.world.deployment.lose_images(before);
+        self.log.lose_images(before);
+        Some("images-lost")
     }
 
     fn reconnect(&mut self) {

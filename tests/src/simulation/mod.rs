@@ -1,10 +1,12 @@
 //! Whole deployments and several consumers through a storm of faults, decided by one seed.
 //!
-//! Writers of every kind change the deployment while members crash, step down, lag and roll back, connections break in
+//! Servers of every version, behind a load balancer or not; consumers that wait, try, pause, drop what they wait for, limit
+//! their calls in time, and go on from each other's tokens. Writers of every kind change the deployment while members crash, step down, lag and roll back, connections break in
 //! the middle of a message, cursors vanish, clocks jump and commands fail. After every step of the world:
 //!
 //! - what each consumer was given is the log that a majority has, under its scope and filter, in order, without gap or
-//!   repeat (`model`, which knows of no client);
+//!   repeat (`model`, `place` and `comparing`, which know of no client); where an event cannot be made (an image that is
+//!   required is gone, it is too large), the stream ends with the error of that name, there and nowhere else;
 //! - its token is the one that the specification prescribes, commands are those that it prescribes, a stream ends only
 //!   where it may, and no more is fetched ahead than was allowed (`shadow`, which shares no code with a stream);
 //! - a machine that owes something names a deadline, a timeout at its deadline moves it on, and nothing follows its end
@@ -13,27 +15,32 @@
 //! Then everything heals, and each consumer has to get to the end of the log.
 
 mod chance;
+mod comparing;
 mod consumer;
 mod consuming;
 mod faults;
 mod model;
+mod place;
 mod report;
+mod servers;
 mod shadow;
+mod tokens;
 mod writers;
 
 use std::time::Duration;
 
 use bson::doc;
 use changestream_core::wire::Compressor;
-use changestream_sim::Deployment;
 
 use crate::world::World;
 use chance::Chance;
 use consumer::{Consumer, Start, State};
 use faults::Wrongs;
 use model::Log;
-pub use report::{Report, grouped};
+pub use report::{OFTEN_MET, Report, SELDOM_MET, grouped};
+use servers::Servers;
 use shadow::Shadow;
+use tokens::Tokens;
 use writers::Writers;
 
 /// Runs the world of that seed: at least thirty faults.
@@ -57,50 +64,34 @@ pub fn play(script: &[u8]) -> Report {
 struct Simulation {
     world: World,
     chance: Chance,
-    sharded: bool,
-    /// Whether the servers have pre- and post-images.
-    images: bool,
-    /// Whether they label what is resumable.
-    labels: bool,
+    servers: Servers,
     log: Log,
     writers: Writers,
     consumers: Vec<Consumer>,
     wrongs: Wrongs,
+    tokens: Tokens,
     report: Report,
 }
 
 impl Simulation {
     fn new(mut chance: Chance, seed: [u8; 32]) -> Self {
-        const VERSIONS: [&str; 6] = ["4.4", "4.2", "5.0", "6.0", "7.0", "8.0"];
-        let version = chance.below(VERSIONS.len());
-        let (config, sharded) = match chance.below(8) {
-            0 => (Deployment::replica_set(1), false),
-            1 => (Deployment::replica_set(5), false),
-            2 => (Deployment::sharded(2, 2), true),
-            3 => (Deployment::sharded(2, 2).shard_members(3), true),
-            _ => (Deployment::replica_set(3), false),
-        };
-        let config = config
-            .server_version(VERSIONS[version])
-            .election_timeout(Duration::from_millis(500));
-        let config = if sharded {
-            config.noop_interval(Duration::from_secs(1))
-        } else {
-            config
-        };
+        let (servers, config) = Servers::any(&mut chance);
         let mut world = World::new(config, seed);
         world.listen();
+        let mut report = Report::default();
+        if servers.balanced {
+            report.meet(report::BALANCERS);
+        }
         Self {
             log: Log::new(world.deployment.shard_count().max(1)),
             world,
             chance,
-            sharded,
-            images: version >= 3,
-            labels: version != 1,
+            servers,
             writers: Writers::default(),
             consumers: Vec::new(),
             wrongs: Wrongs::default(),
-            report: Report::default(),
+            tokens: Tokens::default(),
+            report,
         }
     }
 
@@ -119,40 +110,45 @@ impl Simulation {
     }
 
     fn prepare(&mut self) {
-        if self.sharded {
+        if self.servers.sharded {
             let key = doc! { "_id": "hashed" };
             self.world.command("admin", doc! { "enableSharding": "shop" });
             self.world
                 .command("admin", doc! { "shardCollection": "shop.seen", "key": key });
         }
         for (db, coll) in [("shop", "seen"), ("shop", "other"), ("store", "seen")] {
-            writers::create(&mut self.world, db, coll, self.images);
+            writers::create(&mut self.world, db, coll, self.servers.profile.images);
             self.write();
         }
     }
 
     /// One more consumer.
     fn join(&mut self) {
-        let view = consumer::view(&mut self.chance, self.images);
+        let view = consumer::view(&mut self.chance, &self.servers);
         let options = consumer::options(&mut self.chance, &view);
         let compressor = Compressor::ALL.get(self.chance.below(6)).copied();
         let tries = self.chance.below(5) == 4;
+        let fickle = (self.chance.below(4) == 1).then(|| 1 + self.chance.below(6) as u32);
         let mut consumer = Consumer {
             id: self.watch(&view, compressor, options.clone()),
-            shadow: Shadow::new(&options, self.labels),
+            shadow: Shadow::new(&options, &self.servers),
             view,
             options,
             compressor,
             place: None,
             state: State::Reading,
             tries,
+            fickle,
+            looked_at: 0,
+            careful: false,
+            foreign: false,
             last_kind: None,
             closing: false,
             delivered: 0,
         };
         // Some start in the past; in a sharded cluster all say where, for a mongos does not tell where it begins.
         let past = self.chance.below(3) == 1;
-        if past || self.sharded {
+        if past || self.servers.sharded {
             let start = self.start_in_the_log(past);
             self.begin(&mut consumer, start);
         }
@@ -187,7 +183,7 @@ impl Simulation {
 
     fn write(&mut self) {
         self.writers
-            .write(&mut self.world, &mut self.chance, self.sharded);
+            .write(&mut self.world, &mut self.chance, &self.servers);
     }
 
     /// Lets this much time pass, and looks after every step whether all is well.
@@ -215,10 +211,10 @@ impl Simulation {
         }
         let end = self.world.now + Duration::from_secs(1_800);
         while !self.is_done() {
-            let behind: Vec<_> = self.consumers.iter().map(|consumer| &consumer.place).collect();
             assert!(
                 self.world.now < end,
-                "somebody does not get to the end of the log: {behind:?}"
+                "somebody does not get to the end of the log:{}",
+                self.behind()
             );
             self.pass(Duration::from_millis(200));
         }
@@ -238,9 +234,36 @@ impl Simulation {
 
     fn is_done(&mut self) -> bool {
         self.log.refresh(&self.world.deployment);
-        self.consumers.iter().all(|consumer| {
-            let place = consumer.place.as_ref();
-            place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
-        })
+        self.consumers
+            .iter()
+            .all(|consumer| self.has_everything(consumer))
+    }
+
+    fn has_everything(&self, consumer: &Consumer) -> bool {
+        let place = consumer.place.as_ref();
+        consumer.state == State::Refused
+            || place.is_some_and(|place| place.is_at_the_end(&self.log, &consumer.view))
+    }
+
+    /// Who has not everything, and what it does instead.
+    fn behind(&self) -> String {
+        let mut text = String::new();
+        for (index, consumer) in self.consumers.iter().enumerate() {
+            if self.has_everything(consumer) {
+                continue;
+            }
+            let Consumer {
+                id,
+                place,
+                state,
+                view,
+                ..
+            } = consumer;
+            let (demand, machine) = (self.world.demand_of(*id), self.world.machine(*id));
+            text.push_str(&format!(
+                "\nconsumer {index} is {state:?} and demands {demand:?} at {place:?}, watching {view:?}: {machine:?}"
+            ));
+        }
+        text
     }
 }

@@ -1,20 +1,23 @@
-//! What a consumer has to be given, by the log that a majority has. Nothing here knows of clients, cursors or tokens.
+//! What a majority has, and what a stream shows of it. Nothing here knows of clients, cursors or tokens.
 
 use std::sync::Arc;
 
-use bson::{Bson, Document, Timestamp, doc};
-use changestream_core::{ChangeEvent, Scope};
+use bson::{Document, Timestamp, doc};
+use changestream_core::Scope;
 use changestream_sim::{Deployment, LoggedChange};
 
 /// Every change that a majority ever had, shard by shard.
 pub(super) struct Log {
-    shards: Vec<Shard>,
+    pub(super) shards: Vec<Shard>,
+    /// Of changes before this moment, stored images may be gone.
+    images_from: Timestamp,
 }
 
+/// What a majority of a shard has.
 #[derive(Default)]
-struct Shard {
+pub(super) struct Shard {
     up_to: Option<Timestamp>,
-    changes: Vec<LoggedChange>,
+    pub(super) changes: Vec<LoggedChange>,
 }
 
 /// What a stream shows of the log.
@@ -24,7 +27,11 @@ pub(super) struct View {
     pub(super) filter: Filter,
     pub(super) expanded: bool,
     pub(super) full: Full,
-    pub(super) before: bool,
+    pub(super) before: Before,
+    /// Whether it asks for events that are too large in pieces.
+    pub(super) splits: bool,
+    /// The bytes of the largest event, where they are so few that events can be too large.
+    pub(super) largest: Option<usize>,
 }
 
 /// A pipeline, as far as the model understands it.
@@ -47,35 +54,31 @@ pub(super) enum Full {
     Default,
     Lookup,
     WhenAvailable,
+    Required,
 }
 
-/// How far in the log a consumer has got.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// Nothing before this moment is for it.
-    from: Timestamp,
-    next: Vec<Next>,
-    latest: Option<Timestamp>,
+/// `fullDocumentBeforeChange`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    Off,
+    WhenAvailable,
+    Required,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Next {
-    change: usize,
-    /// The change's own event is passed; the invalidate event that follows it is not.
-    invalidate: bool,
-}
-
-/// An event that is due.
-struct Due<'a> {
-    change: &'a LoggedChange,
-    kind: &'static str,
-    after: Next,
+/// Whether there is something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Is {
+    There,
+    /// It was, and may have been removed before it was read.
+    PerhapsThere,
+    Missing,
 }
 
 impl Log {
     pub(super) fn new(shards: usize) -> Self {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
+            images_from: ZERO,
         }
     }
 
@@ -92,6 +95,20 @@ impl Log {
             }
             shard.up_to = shard.up_to.max(new.up_to);
             shard.changes.extend(new.changes);
+        }
+    }
+
+    /// Stored images of what is before this moment are removed.
+    pub(super) fn lose_images(&mut self, before: Timestamp) {
+        self.images_from = self.images_from.max(before);
+    }
+
+    /// Whether there are images of the documents that a change changed.
+    pub(super) fn images_of(&self, change: &LoggedChange) -> Is {
+        match (change.has_images, change.time >= self.images_from) {
+            (true, true) => Is::There,
+            (true, false) => Is::PerhapsThere,
+            (false, _) => Is::Missing,
         }
     }
 
@@ -125,19 +142,26 @@ impl Log {
 impl View {
     /// The stages behind `$changeStream`.
     pub(super) fn pipeline(&self) -> Vec<Document> {
-        match &self.filter {
+        let mut stages = match &self.filter {
             Filter::All => Vec::new(),
             Filter::Kinds(kinds) => vec![doc! { "$match": { "operationType": { "$in": kinds.clone() } } }],
             Filter::Even => vec![doc! { "$match": { "fullDocument.even": true } }],
             Filter::Collection(name) => vec![doc! { "$match": { "ns.coll": *name } }],
             Filter::Slim => vec![doc! { "$project": { "fullDocument": 0, "updateDescription": 0 } }],
+        };
+        if self.splits {
+            stages.push(doc! { "$changeStreamSplitLargeEvent": {} });
         }
+        stages
     }
 
-    fn contains(&self, change: &LoggedChange) -> bool {
+    pub(super) fn contains(&self, change: &LoggedChange) -> bool {
         const INTERNAL: [&str; 3] = ["admin", "config", "local"];
         let (db, coll) = (change.database.as_str(), change.collection.as_str());
         if change.from_migrate || coll.starts_with("system.") {
+            return false;
+        }
+        if EXPANDED.contains(&change.kind) && !self.expanded {
             return false;
         }
         let to = change.to.as_ref().map(|(db, coll)| (db.as_str(), coll.as_str()));
@@ -151,7 +175,7 @@ impl View {
         }
     }
 
-    fn is_invalidated_by(&self, change: &LoggedChange) -> bool {
+    pub(super) fn is_invalidated_by(&self, change: &LoggedChange) -> bool {
         match &self.scope {
             Scope::Cluster => false,
             Scope::Database { .. } => change.kind == "dropDatabase",
@@ -159,207 +183,55 @@ impl View {
         }
     }
 
-    fn shows(&self, change: &LoggedChange, kind: &'static str) -> bool {
-        if EXPANDED.contains(&kind) && !self.expanded {
-            return false;
-        }
+    /// Whether the filter lets an event through.
+    pub(super) fn shows(&self, change: &LoggedChange, kind: &'static str) -> bool {
         let invalidate = kind == "invalidate";
         match &self.filter {
             Filter::All | Filter::Slim => true,
             Filter::Kinds(kinds) => kinds.contains(&kind),
             Filter::Even => {
-                let carried = matches!(kind, "insert" | "replace")
-                    || (kind == "update" && self.full == Full::WhenAvailable);
+                let carried = matches!(kind, "insert" | "replace");
                 let is_even = |document: &Arc<Document>| document.get_bool("even").is_ok_and(|even| even);
                 !invalidate && carried && change.after.as_ref().is_some_and(is_even)
             }
             Filter::Collection(name) => !invalidate && change.collection == *name,
         }
     }
-}
 
-impl Place {
-    /// At the first change at or after that moment.
-    pub(super) fn new(log: &Log, from: Timestamp) -> Self {
-        let next = log.shards.iter().map(|shard| Next {
-            change: shard.changes.partition_point(|change| change.time < from),
-            invalidate: false,
-        });
-        Self {
-            from,
-            next: next.collect(),
-            latest: None,
-        }
+    /// Whether its event needs an image that has to be stored.
+    pub(super) fn requires_image(&self, kind: &'static str) -> bool {
+        (self.full == Full::Required && kind == "update")
+            || (self.before == Before::Required && matches!(kind, "update" | "replace" | "delete"))
     }
 
-    /// Whether everything is delivered.
-    pub(super) fn is_at_the_end(&self, log: &Log, view: &View) -> bool {
-        (0..self.next.len()).all(|shard| self.due(log, view, shard).is_none())
-    }
-
-    /// An event was delivered: it has to be the one that is due.
-    pub(super) fn take(&mut self, log: &Log, view: &View, event: &ChangeEvent) -> Result<(), String> {
-        let document = Document::try_from(event.as_raw()).map_err(|error| error.to_string())?;
-        let time = document.get_timestamp("clusterTime").ok();
-        if time < self.latest {
-            return Err(format!("{document} comes after an event of {:?}", self.latest));
+    /// Whether its event is larger than servers send in one piece: there, documents are small or nearly as large as that,
+    /// so that an event is too large if it carries two large ones.
+    pub(super) fn is_too_large(&self, log: &Log, change: &LoggedChange, kind: &'static str) -> Is {
+        let Some(largest) = self.largest else {
+            return Is::Missing;
+        };
+        let slim = self.filter == Filter::Slim;
+        let full = match (kind, self.full) {
+            _ if slim => false,
+            ("insert" | "replace", _) | ("update", Full::WhenAvailable | Full::Required) => true,
+            _ => false,
+        };
+        let before = self.before != Before::Off && matches!(kind, "update" | "replace" | "delete");
+        let large = |document: &Option<Arc<Document>>| {
+            let bytes = document.as_ref().and_then(|document| document.to_vec().ok());
+            bytes.is_some_and(|bytes| bytes.len() > largest / 2)
+        };
+        if !(before && large(&change.after) && large(&change.before)) {
+            return Is::Missing;
         }
-        let mut refused = Vec::new();
-        for shard in 0..self.next.len() {
-            let Some(due) = self.due(log, view, shard) else {
-                continue;
-            };
-            match differs(&due, view, &document) {
-                None => {
-                    self.next[shard] = due.after;
-                    self.latest = time;
-                    return Ok(());
-                }
-                Some(why) => refused.push(format!(
-                    "{} of {:?} {:?} at {:?} was due: {why}",
-                    due.kind, due.change.collection, due.change.key, due.change.time
-                )),
-            }
-        }
-        Err(format!(
-            "{} was not due, but {}",
-            shortened(&document),
-            refused.join(", or ")
-        ))
-    }
-
-    /// The stream says that it has ended by itself. That has to be because of an invalidate event: one that was
-    /// delivered, or one that the filter hides and that comes before anything else that is due.
-    pub(super) fn may_end(&mut self, log: &Log, view: &View, last_kind: Option<&str>) -> bool {
-        if last_kind == Some("invalidate") {
-            return true;
-        }
-        for shard in 0..self.next.len() {
-            let mut next = self.next[shard];
-            while let Some(due) = self.candidate(log, view, shard, next) {
-                if view.shows(due.change, due.kind) {
-                    break;
-                }
-                next = due.after;
-                if due.kind == "invalidate" {
-                    self.next[shard] = next;
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    fn due<'a>(&self, log: &'a Log, view: &View, shard: usize) -> Option<Due<'a>> {
-        let mut next = self.next[shard];
-        loop {
-            let due = self.candidate(log, view, shard, next)?;
-            if view.shows(due.change, due.kind) {
-                return Some(due);
-            }
-            next = due.after;
+        match (kind, self.full, log.images_of(change)) {
+            // What is looked up is the document of that time, which may have become small or be gone.
+            ("update", Full::Lookup, Is::There) if !slim => Is::PerhapsThere,
+            ("update", Full::Lookup, image) if !slim => image,
+            (_, _, image) if full => image,
+            _ => Is::Missing,
         }
     }
-
-    /// The next event of the shard, whether the filter shows it or not.
-    fn candidate<'a>(&self, log: &'a Log, view: &View, shard: usize, mut next: Next) -> Option<Due<'a>> {
-        loop {
-            let change = log.shards[shard].changes.get(next.change)?;
-            let following = Next {
-                change: next.change + 1,
-                invalidate: false,
-            };
-            if change.time < self.from || !view.contains(change) {
-                next = following;
-                continue;
-            }
-            let invalidates = view.is_invalidated_by(change);
-            let (kind, after) = match (next.invalidate, invalidates) {
-                (true, _) => ("invalidate", following),
-                (false, false) => (change.kind, following),
-                (false, true) => {
-                    let invalidate = Next {
-                        change: next.change,
-                        invalidate: true,
-                    };
-                    (change.kind, invalidate)
-                }
-            };
-            return Some(Due { change, kind, after });
-        }
-    }
-}
-
-/// In what the event differs from what is due; none if it does not.
-fn differs(due: &Due<'_>, view: &View, event: &Document) -> Option<String> {
-    let change = due.change;
-    let mut wrong = Vec::new();
-    let mut expect = |field: &str, expected: Option<Bson>| {
-        if event.get(field) != expected.as_ref() {
-            wrong.push(format!("{field} is not {expected:?}"));
-        }
-    };
-    expect("operationType", Some(due.kind.into()));
-    expect("clusterTime", Some(change.time.into()));
-    if due.kind != "invalidate" {
-        let mut ns = doc! { "db": change.database.as_str() };
-        if !change.collection.is_empty() {
-            ns.insert("coll", change.collection.as_str());
-        }
-        expect("ns", Some(ns.into()));
-        expect("documentKey", change.key.clone().map(Bson::from));
-        let to = change.to.as_ref();
-        expect("to", to.map(|(db, coll)| doc! { "db": db, "coll": coll }.into()));
-    }
-    if !change.in_transaction {
-        expect("txnNumber", None);
-    } else if event.get("txnNumber").is_none() {
-        wrong.push("it tells of no transaction".to_owned());
-    }
-    if let Some(why) = wrong_full_document(due, view, event) {
-        wrong.push(why);
-    }
-    if view.before && matches!(due.kind, "update" | "replace" | "delete") {
-        let carried = event.get("fullDocumentBeforeChange");
-        if !(carried == Some(&Bson::Null) || is(carried, change.before.as_ref())) {
-            wrong.push("fullDocumentBeforeChange is another".to_owned());
-        }
-    }
-    (!wrong.is_empty()).then(|| wrong.join("; "))
-}
-
-fn wrong_full_document(due: &Due<'_>, view: &View, event: &Document) -> Option<String> {
-    let carried = event.get("fullDocument");
-    let after = due.change.after.as_ref();
-    let right = match (due.kind, view.full) {
-        _ if view.filter == Filter::Slim => carried.is_none(),
-        ("insert" | "replace", _) => is(carried, after),
-        ("update", Full::Default) => carried.is_none(),
-        // As it was when it was read: at the change or later, and perhaps gone.
-        ("update", Full::Lookup) => match carried {
-            Some(Bson::Document(found)) => found.get("_id") == after.and_then(|after| after.get("_id")),
-            other => other == Some(&Bson::Null),
-        },
-        ("update", Full::WhenAvailable) => carried == Some(&Bson::Null) || is(carried, after),
-        _ => carried.is_none(),
-    };
-    (!right).then(|| "fullDocument is another".to_owned())
-}
-
-fn is(carried: Option<&Bson>, document: Option<&Arc<Document>>) -> bool {
-    match (carried, document) {
-        (Some(Bson::Document(carried)), Some(document)) => carried == document.as_ref(),
-        (carried, document) => carried.is_none() && document.is_none(),
-    }
-}
-
-fn shortened(event: &Document) -> String {
-    let mut text = event.to_string();
-    if text.len() > 600 {
-        text.truncate((0..=600).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
-        text.push_str("...");
-    }
-    text
 }
 
 const EXPANDED: [&str; 5] = [

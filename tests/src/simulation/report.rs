@@ -20,6 +20,8 @@ pub struct Report {
     pub reopened: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What else streams met, by kind: see that nothing which they could meet is left out.
+    pub met: BTreeMap<&'static str, u64>,
     /// Errors that streams ended with, by name.
     pub ends: BTreeMap<String, u64>,
     /// Of everything that streams have sent.
@@ -41,9 +43,17 @@ impl Report {
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
+        for (kind, count) in &other.met {
+            *self.met.entry(kind).or_default() += count;
+        }
         for (name, count) in &other.ends {
             *self.ends.entry(name.clone()).or_default() += count;
         }
+    }
+
+    /// Streams met something of that kind.
+    pub(super) fn meet(&mut self, kind: &'static str) {
+        *self.met.entry(kind).or_default() += 1;
     }
 
     /// How many faults there were.
@@ -61,6 +71,7 @@ impl fmt::Display for Report {
         line(f, "events delivered", self.delivered)?;
         line(f, "resumes", self.resumes)?;
         line(f, "streams reopened", self.reopened)?;
+        group(f, "other things met", &self.met)?;
         group(f, "streams ended by an error", &self.ends)?;
         group(f, "faults survived", &self.faults)
     }
@@ -92,3 +103,17 @@ pub fn grouped(number: u64) -> String {
     }
     text
 }
+
+/// What streams meet in any few seeds, besides faults.
+pub const OFTEN_MET: [&str; 4] = [UNASKED, OUT_OF_TIME, DROPPED, OF_OTHERS];
+/// What they meet in any thousand seeds.
+pub const SELDOM_MET: [&str; 4] = [PIECES, OBSTACLES, TOO_OLD, BALANCERS];
+
+pub(super) const UNASKED: &str = "replies unasked";
+pub(super) const OUT_OF_TIME: &str = "calls out of time";
+pub(super) const DROPPED: &str = "demands dropped";
+pub(super) const OF_OTHERS: &str = "others' tokens";
+pub(super) const PIECES: &str = "pieces of events";
+pub(super) const OBSTACLES: &str = "events that cannot be made";
+pub(super) const TOO_OLD: &str = "servers too old";
+pub(super) const BALANCERS: &str = "load balancers";

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
-use changestream_core::client::Idle;
+use changestream_core::client::{ConnectionId, Idle};
 use changestream_core::{ChangeEvent, Error, ErrorKind, ResumePolicy, ResumeToken, WatchOptions};
 
+use super::servers::Servers;
 use crate::world::document;
 
 /// What a stream has to do next.
@@ -16,17 +17,29 @@ pub(super) struct Shadow {
     options: WatchOptions,
     /// Whether errors are resumable by their label, or by a list (before server 4.4).
     labels: bool,
+    /// Whether a load balancer stands before the servers: then a cursor can be reached over its own connection only.
+    balanced: bool,
     token: Option<RawDocumentBuf>,
     delivered: bool,
     pub(super) opened: bool,
     /// The first aggregate, but for where it starts.
     first: Option<Document>,
-    cursor: Option<(i64, Option<usize>)>,
-    owners: BTreeMap<i64, Option<usize>>,
+    cursor: Option<(i64, Owner)>,
+    owners: BTreeMap<i64, Owner>,
     replies: VecDeque<Reply>,
     failure: Option<Failure>,
     pub(super) resumes: u64,
 }
+
+/// Whom a stream talks to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) member: Option<usize>,
+    pub(super) connection: ConnectionId,
+}
+
+/// Whose a cursor is: a server's, or behind a load balancer a connection's.
+type Owner = (Option<usize>, Option<ConnectionId>);
 
 /// A batch that has arrived.
 struct Reply {
@@ -49,10 +62,11 @@ struct Failure {
 }
 
 impl Shadow {
-    pub(super) fn new(options: &WatchOptions, labels: bool) -> Self {
+    pub(super) fn new(options: &WatchOptions, servers: &Servers) -> Self {
         let start = options.start_after.as_ref().or(options.resume_after.as_ref());
         Self {
-            labels,
+            labels: servers.profile.labels_errors,
+            balanced: servers.balanced,
             token: start.map(|token| raw(token).to_owned()),
             delivered: false,
             opened: false,
@@ -71,28 +85,53 @@ impl Shadow {
         self.cursor.is_some_and(|(id, _)| id == 0)
     }
 
+    /// Whether it has delivered an event.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.delivered
+    }
+
     /// Whether its token, as long as it has delivered nothing, may be one that only `startAfter` takes.
     pub(super) fn starts_after(&self) -> bool {
         self.options.start_after.is_some() && !self.delivered
     }
 
     /// The stream sent a command.
-    pub(super) fn asked(
-        &mut self,
-        name: &str,
-        member: Option<usize>,
-        command: &RawDocumentBuf,
-    ) -> Result<(), String> {
+    pub(super) fn asked(&mut self, name: &str, peer: Peer, command: &RawDocumentBuf) -> Result<(), String> {
+        let owner = self.owner(peer);
         let command = Document::try_from(command).map_err(|error| error.to_string())?;
         match name {
             "aggregate" => self.asked_aggregate(command),
-            "getMore" => self.asked_get_more(&command, member),
-            _ => self.asked_to_kill(&command, member),
+            "getMore" => self.asked_get_more(&command, owner),
+            _ => self.asked_to_kill(&command, owner),
         }
+    }
+
+    fn owner(&self, peer: Peer) -> Owner {
+        (peer.member, self.balanced.then_some(peer.connection))
+    }
+
+    /// Whether a server's error is told as a call's that has no time left, which a stream survives (Client Side Operations
+    /// Timeout specification, "Change Streams").
+    fn is_told_as_timeout(&self, failure: &Failure) -> bool {
+        const MAX_TIME_EXPIRED: i32 = 50;
+        self.options.timeout.is_some() && failure.code == MAX_TIME_EXPIRED
+    }
+
+    /// Whether calls are limited in time.
+    fn is_timed(&self) -> bool {
+        self.options.timeout.is_some_and(|timeout| !timeout.is_zero())
     }
 
     fn asked_aggregate(&mut self, mut command: Document) -> Result<(), String> {
         command.remove("$clusterTime");
+        // What is left of the call's time.
+        let limited = command.remove("maxTimeMS").is_some();
+        ensure(limited == self.is_timed(), || {
+            format!(
+                "maxTimeMS is there: {limited}, and timeoutMS {:?}",
+                self.options.timeout
+            )
+        })?;
         let start = take_start(&mut command)?;
         let expected = self.expected_start();
         ensure(start == expected, || {
@@ -112,9 +151,10 @@ impl Shadow {
             "resumes while events wait to be delivered".to_owned()
         })?;
         match &self.failure {
-            Some(failure) if failure.command == "getMore" => ensure(self.is_resumable(failure), || {
-                format!("resumes after {failure:?}")
-            }),
+            Some(failure) if failure.command == "getMore" => ensure(
+                self.is_resumable(failure) || self.is_told_as_timeout(failure),
+                || format!("resumes after {failure:?}"),
+            ),
             _ => Ok(()),
         }
     }
@@ -147,10 +187,10 @@ impl Shadow {
         start
     }
 
-    fn asked_get_more(&self, command: &Document, member: Option<usize>) -> Result<(), String> {
+    fn asked_get_more(&self, command: &Document, owner: Owner) -> Result<(), String> {
         let id = command.get_i64("getMore").map_err(|error| error.to_string())?;
-        ensure(self.cursor == Some((id, member)), || {
-            format!("asks member {member:?} for {id}; the cursor is {:?}", self.cursor)
+        ensure(self.cursor == Some((id, owner)), || {
+            format!("asks {owner:?} for {id}; the cursor is {:?}", self.cursor)
         })?;
         let session = self.first.as_ref().and_then(|first| first.get("lsid"));
         ensure(command.get("lsid") == session, || "another session".to_owned())?;
@@ -161,7 +201,9 @@ impl Shadow {
         ensure(sent == size, || format!("batchSize is {sent:?}"))?;
         let wait = command.get_i64("maxTimeMS").ok();
         let wanted = self.options.max_await_time.map(|time| time.as_millis() as i64);
-        ensure(wait == wanted, || format!("maxTimeMS is {wait:?}"))?;
+        // A call may have less time left than that.
+        let right = wait == wanted || (self.is_timed() && wait.is_some() && wait < wanted);
+        ensure(right, || format!("maxTimeMS is {wait:?}"))?;
         let (batches, bytes) = (self.held(), self.replies.iter().map(Reply::len).sum::<usize>());
         let ahead = batches <= self.options.prefetch_batches && bytes <= self.options.prefetch_bytes;
         ensure(batches == 0 || ahead, || {
@@ -169,12 +211,12 @@ impl Shadow {
         })
     }
 
-    fn asked_to_kill(&self, command: &Document, member: Option<usize>) -> Result<(), String> {
+    fn asked_to_kill(&self, command: &Document, asked: Owner) -> Result<(), String> {
         let ids = command.get_array("cursors").map_err(|error| error.to_string())?;
         for id in ids.iter().filter_map(Bson::as_i64) {
             let owner = self.owners.get(&id);
-            ensure(owner == Some(&member), || {
-                format!("kills {id} at member {member:?}, and it is of {owner:?}")
+            ensure(owner == Some(&asked), || {
+                format!("kills {id} at {asked:?}, and it is of {owner:?}")
             })?;
         }
         Ok(())
@@ -184,7 +226,7 @@ impl Shadow {
     pub(super) fn answered(
         &mut self,
         name: &str,
-        member: Option<usize>,
+        peer: Peer,
         reply: &RawDocumentBuf,
     ) -> Result<Option<Timestamp>, String> {
         if name == "killCursors" {
@@ -201,8 +243,9 @@ impl Shadow {
         };
         self.failure = None;
         let id = cursor.get_i64("id").map_err(|error| error.to_string())?;
-        self.cursor = Some((id, member));
-        self.owners.insert(id, member);
+        let owner = self.owner(peer);
+        self.cursor = Some((id, owner));
+        self.owners.insert(id, owner);
         let batch = match cursor.get("firstBatch").map_err(broken)? {
             Some(batch) => Some(batch),
             None => cursor.get("nextBatch").map_err(broken)?,
@@ -279,6 +322,24 @@ impl Shadow {
         Ok(())
     }
 
+    /// The consumer was told that its call has no time left: the stream lives on.
+    pub(super) fn timed_out(&self, error: &Error) -> Result<(), String> {
+        let told = self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| self.is_told_as_timeout(failure));
+        // `timeoutMS=0` limits no call, but the search for a server has its own limit.
+        let unlimited =
+            self.options.timeout.is_some() && error.to_string().contains("serverSelectionTimeoutMS");
+        ensure(
+            (self.is_timed() || told || unlimited) && error.is_timeout(),
+            || format!("a call without a limit has run out of time: {error}"),
+        )?;
+        ensure(self.held() == 0, || {
+            "says that nothing came while events wait to be delivered".to_owned()
+        })
+    }
+
     /// What the stream says its token is, at any time.
     pub(super) fn has_token(&self, token: Option<&ResumeToken>) -> Result<(), String> {
         let token = token.map(raw);
@@ -302,6 +363,11 @@ impl Shadow {
         ensure(token == self.token.as_deref(), || {
             format!("the error carries {token:?} instead of {:?}", self.token)
         })?;
+        if error.is_timeout() {
+            return ensure(self.options.timeout.is_some() && !self.opened, || {
+                "ends because a call took long".to_owned()
+            });
+        }
         if let Some(code) = error.code() {
             let failure = self
                 .failure

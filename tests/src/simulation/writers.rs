@@ -6,6 +6,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 
 use super::chance::Chance;
+use super::servers::Servers;
 use crate::world::World;
 
 /// Writers.
@@ -16,6 +17,8 @@ pub(super) struct Writers {
     /// Documents whose insertion was acknowledged.
     pub(super) acknowledged: usize,
     transactions: i64,
+    /// The latest documents that are large.
+    large: Vec<i32>,
     /// What was asked for, by kind.
     pub(super) operations: BTreeMap<&'static str, u64>,
 }
@@ -23,7 +26,7 @@ pub(super) struct Writers {
 impl Writers {
     /// One operation, if there is anybody to take it. Whether it succeeds is seen in the log: a write may be lost with
     /// its primary.
-    pub(super) fn write(&mut self, world: &mut World, chance: &mut Chance, sharded: bool) {
+    pub(super) fn write(&mut self, world: &mut World, chance: &mut Chance, servers: &Servers) {
         if world.deployment.primary().is_none() {
             return;
         }
@@ -33,7 +36,7 @@ impl Writers {
             ("store", "seen"),
             ("shop", "seen"),
         ]);
-        let kind = match chance.below(if sharded { 13 } else { 14 }) {
+        let kind = match chance.below(14) {
             0 => {
                 self.insert(world, db, coll, 1, 20);
                 "insert"
@@ -43,8 +46,10 @@ impl Writers {
                 self.insert(world, db, coll, count, chance.below(200));
                 "insert-many"
             }
-            3 if chance.one_in(4) => {
-                self.insert(world, db, coll, 1, 100_000);
+            3 if servers.largest.is_some() || chance.one_in(4) => {
+                let pad = servers.largest.map_or(100_000, |largest| largest * 6 / 10);
+                self.insert(world, db, coll, 1, pad);
+                self.large.push(self.newest);
                 "insert-large"
             }
             3..=5 => self.update(world, chance, db, coll),
@@ -65,7 +70,8 @@ impl Writers {
                 "insert-many"
             }
             11 | 12 => self.transact(world, chance),
-            _ => self.change_schema(world, chance, db, coll),
+            13 if servers.sharded && chance.one_in(3) => self.move_data(world, chance, db, coll),
+            _ => self.change_schema(world, chance, servers, db, coll),
         };
         *self.operations.entry(kind).or_default() += 1;
     }
@@ -77,6 +83,11 @@ impl Writers {
     }
 
     fn known(&self, chance: &mut Chance) -> i32 {
+        if let Some(large) = self.large.last()
+            && chance.below(3) == 1
+        {
+            return *large;
+        }
         let newest = usize::try_from(self.newest).unwrap_or(0);
         // Those of late, for they are more likely to be there.
         self.newest - i32::try_from(chance.below(newest.clamp(1, 30))).unwrap_or(0)
@@ -200,14 +211,44 @@ impl Writers {
         }
     }
 
-    fn change_schema(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) -> &'static str {
-        let (kind, on, change) = match chance.below(9) {
+    /// What only a cluster does.
+    fn move_data(&self, world: &mut World, chance: &mut Chance, db: &str, coll: &str) -> &'static str {
+        let on = format!("{db}.{coll}");
+        let (kind, change) = match chance.below(3) {
+            0 => {
+                let key = doc! { "_id": "hashed" };
+                ("shard-collection", doc! { "shardCollection": on, "key": key })
+            }
+            _ => {
+                let to = chance.one_of(&["sh0", "sh1"]);
+                let find = doc! { "_id": self.known(chance) };
+                ("move-chunk", doc! { "moveChunk": on, "find": find, "to": to })
+            }
+        };
+        command(world, "admin", change);
+        kind
+    }
+
+    fn change_schema(
+        &self,
+        world: &mut World,
+        chance: &mut Chance,
+        servers: &Servers,
+        db: &str,
+        coll: &str,
+    ) -> &'static str {
+        let (kind, on, change) = match chance.below(10) {
             0 => {
                 create(world, db, "spare", false);
                 return "create";
             }
             1 => ("coll-mod", db, doc! { "collMod": coll, "validationLevel": "off" }),
-            2 | 3 => {
+            2 if servers.profile.images => {
+                let images = doc! { "enabled": chance.below(3) > 0 };
+                let change = doc! { "collMod": coll, "changeStreamPreAndPostImages": images };
+                ("coll-mod-images", db, change)
+            }
+            2..=4 => {
                 let index = doc! { "key": { "n": 1 }, "name": "n_1" };
                 (
                     "create-indexes",
@@ -215,14 +256,14 @@ impl Writers {
                     doc! { "createIndexes": coll, "indexes": [index] },
                 )
             }
-            4 => ("drop-indexes", db, doc! { "dropIndexes": coll, "index": "n_1" }),
-            5 => {
+            5 => ("drop-indexes", db, doc! { "dropIndexes": coll, "index": "n_1" }),
+            6 => {
                 let to = chance.one_of(&["shop.other", "shop.spare", "store.spare"]);
                 let rename =
                     doc! { "renameCollection": format!("{db}.{coll}"), "to": to, "dropTarget": true };
                 ("rename", "admin", rename)
             }
-            6 | 7 => ("drop", db, doc! { "drop": coll }),
+            7 | 8 => ("drop", db, doc! { "drop": coll }),
             _ => ("drop-database", db, doc! { "dropDatabase": 1 }),
         };
         command(world, on, change);

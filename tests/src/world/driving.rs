@@ -1,11 +1,12 @@
 //! The world driven step by step, by a consumer that does not wait: what the storm is made of.
 
+use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use changestream_core::Update;
 use changestream_core::client::{Demand, Input};
 
-use super::{Heard, StreamId, World};
+use super::{Heard, StreamId, World, sim};
 
 impl World {
     /// Says what the consumer wants, without stepping the world.
@@ -38,6 +39,7 @@ impl World {
     pub fn abandon(&mut self, id: StreamId) {
         self.network.put_to_sleep(id.0);
         self.network.abandon(self.now, id.0);
+        self.live.retain(|live| *live != id.0);
     }
 
     /// Asks the stream to close, and does not wait until it has.
@@ -59,8 +61,8 @@ impl World {
     /// Steps to the next moment at which something happens, if that is not after `end`; else it is `end` then. Whether
     /// there was such a moment.
     pub fn step_before(&mut self, end: Instant) -> bool {
-        if self.next_time().is_some_and(|at| at <= end) {
-            self.step();
+        if let Some(at) = self.next_time().filter(|at| *at <= end) {
+            self.step_to(at);
             return true;
         }
         self.now = self.now.max(end);
@@ -68,8 +70,49 @@ impl World {
         false
     }
 
+    /// Moves on to that moment.
+    pub(super) fn step_to(&mut self, at: Instant) {
+        self.steps += 1;
+        self.now = self.now.max(at);
+        self.deliver();
+        self.deployment.handle_input(self.now, sim::Input::Timeout);
+        for at in 0..self.live.len() {
+            let id = StreamId(self.live[at]);
+            if self.network.is_asleep(id.0) {
+                continue;
+            }
+            if self.streams[id.0]
+                .deadline
+                .is_some_and(|deadline| deadline.at <= self.now)
+            {
+                // A call that begins with a late answer is judged after what that led to has been told.
+                let mut again = None;
+                for _ in 0..2 {
+                    self.input(id, Input::Timeout);
+                    self.poll_stream(id.0);
+                    let deadline = self.streams[id.0].deadline;
+                    again = deadline.filter(|deadline| deadline.at <= self.now);
+                    if again.is_none() {
+                        break;
+                    }
+                }
+                assert!(
+                    again.is_none(),
+                    "a loop without end: {again:?} in {:?}",
+                    self.streams[id.0]
+                );
+            }
+        }
+        self.settle();
+    }
+
     /// What has come of earlier demands and was not taken yet; demands nothing.
     pub fn take_update(&mut self, id: StreamId) -> Option<Update> {
         self.streams[id.0].updates.pop_front()
+    }
+
+    /// A number of everything that streams have sent so far: equal for equal worlds.
+    pub fn fingerprint(&self) -> u64 {
+        self.sent.finish()
     }
 }

@@ -14,7 +14,7 @@ mod tap;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub struct World {
     /// What streams authenticate with.
     pub identity: Identity,
     streams: Vec<Stream>,
+    /// Those that were not dropped.
+    live: Vec<usize>,
     random: Random,
     writer: Option<Writer>,
     /// Every connection that was the writer's.
@@ -144,6 +146,7 @@ impl World {
             zone: Zone::default(),
             identity: Identity::new(now),
             streams: Vec::new(),
+            live: Vec::new(),
             random,
             writer: None,
             writers: BTreeSet::new(),
@@ -355,45 +358,16 @@ impl World {
     /// Moves on to the next moment at which something happens.
     #[track_caller]
     pub fn step(&mut self) {
-        self.steps += 1;
         let Some(at) = self.next_time() else {
             panic!("nothing will ever happen: {:?}", self.streams)
         };
-        self.now = self.now.max(at);
-        self.deliver();
-        self.deployment.handle_input(self.now, sim::Input::Timeout);
-        for id in (0..self.streams.len()).map(StreamId) {
-            if self.network.is_asleep(id.0) {
-                continue;
-            }
-            if self.streams[id.0]
-                .deadline
-                .is_some_and(|deadline| deadline.at <= self.now)
-            {
-                self.input(id, Input::Timeout);
-                self.poll_stream(id.0);
-                let again = self.streams[id.0]
-                    .deadline
-                    .filter(|deadline| deadline.at <= self.now);
-                assert!(
-                    again.is_none(),
-                    "a loop without end: {again:?} in {:?}",
-                    self.streams[id.0]
-                );
-            }
-        }
-        self.settle();
+        self.step_to(at);
     }
 
     /// Whether an update or the end is there to be taken.
     pub fn has_something(&self, id: StreamId) -> bool {
         let stream = &self.streams[id.0];
         !stream.updates.is_empty() || stream.closed.is_some()
-    }
-
-    /// A number of everything that streams have sent so far: equal for equal worlds.
-    pub fn fingerprint(&self) -> u64 {
-        self.sent.finish()
     }
 
     fn add(&mut self, mut machine: ClientMachine, runs_commands: bool) -> StreamId {
@@ -407,7 +381,9 @@ impl World {
             runs_commands,
             replies: VecDeque::new(),
         });
-        StreamId(self.streams.len() - 1)
+        let index = self.streams.len() - 1;
+        self.live.push(index);
+        StreamId(index)
     }
 
     fn input(&mut self, id: StreamId, input: Input) {
@@ -417,10 +393,9 @@ impl World {
     /// The next moment at which something happens by itself.
     fn next_time(&mut self) -> Option<Instant> {
         self.settle();
-        let awake = self.streams.iter().enumerate();
+        let awake = self.live.iter().filter(|index| !self.network.is_asleep(**index));
         let streams = awake
-            .filter(|(index, _)| !self.network.is_asleep(*index))
-            .filter_map(|(_, stream)| Some(stream.deadline?.at))
+            .filter_map(|index| Some(self.streams[*index].deadline?.at))
             .min();
         let deployment = match self.deployment.poll_output(self.now) {
             sim::Output::Deadline(at) => at,
@@ -439,8 +414,8 @@ impl World {
     pub fn settle(&mut self) {
         loop {
             let mut quiet = true;
-            for index in 0..self.streams.len() {
-                quiet &= !self.poll_stream(index);
+            for at in 0..self.live.len() {
+                quiet &= !self.poll_stream(self.live[at]);
             }
             loop {
                 let output = self.deployment.poll_output(self.now);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bson::RawDocumentBuf;
 use bytes::Bytes;
+use changestream_core::client::ConnectionId;
 use changestream_core::wire::{self, Compressor, Flags, FrameReader, Message};
 use changestream_core::{Error, Update};
 
@@ -18,6 +19,8 @@ pub enum Heard {
     Asked {
         /// Which one.
         member: Option<usize>,
+        /// Over which connection.
+        connection: ConnectionId,
         /// The command's name.
         name: String,
         /// The whole of it.
@@ -27,10 +30,14 @@ pub enum Heard {
     Answered {
         /// From which member.
         member: Option<usize>,
+        /// Over which connection.
+        connection: ConnectionId,
         /// The command's name.
         name: String,
         /// The whole reply.
         reply: RawDocumentBuf,
+        /// Whether another follows unasked, as an exhaust cursor's do.
+        more_to_come: bool,
     },
     /// It told its consumer this.
     Told(Update),
@@ -100,6 +107,7 @@ impl Tap {
             wire.asked.insert(message.request_id, name.clone());
             let asked = Heard::Asked {
                 member: wire.member,
+                connection: client.1,
                 name,
                 command,
             };
@@ -117,13 +125,16 @@ impl Tap {
                 continue;
             };
             // The next reply of an exhaust cursor answers this one.
-            if message.flags.contains(Flags::MORE_TO_COME) {
+            let more_to_come = message.flags.contains(Flags::MORE_TO_COME);
+            if more_to_come {
                 wire.asked.insert(message.request_id, name.clone());
             }
             let answered = Heard::Answered {
                 member: wire.member,
+                connection: client.1,
                 name,
                 reply: document(&message.body),
+                more_to_come,
             };
             self.heard.push_back((StreamId(client.0), answered));
         }

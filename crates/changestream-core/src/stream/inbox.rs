@@ -7,6 +7,7 @@ use bson::Timestamp;
 use super::batch::Batch;
 use crate::Error;
 use crate::client::Update;
+use crate::faults::Fault;
 use crate::token::ResumeToken;
 
 /// Replies and what became of them, in the order in which the consumer is to learn of them.
@@ -53,7 +54,9 @@ impl Inbox {
     /// A reply without events. Of several in a row the latest says all: an exhaust cursor sends them to a consumer who
     /// pauses, too, and what waits for him neither grows nor leads him back.
     pub(crate) fn push_idle(&mut self, token: Option<ResumeToken>, operation_time: Option<Timestamp>) {
-        if let Some(Item::Idle { .. }) = self.items.back() {
+        if let Some(Item::Idle { .. }) = self.items.back()
+            && !Fault::EmptyRepliesPiledUp.is_on()
+        {
             self.items.pop_back();
         }
         self.items.push_back(Item::Idle {

@@ -329,15 +329,27 @@ impl StreamMachine {
         let body = self
             .commands
             .aggregate(goal.start, &self.position, &server, max_time);
-        let within = if self.calls.are_timed() {
-            FOREVER
-        } else if self.position.starts_in_the_past(goal.start) {
+        let within = self.patience_with(&goal);
+        self.send(body, within);
+        self.state = State::Opening(goal, server);
+    }
+
+    /// How long an aggregate may stay unanswered before the peer counts as dead.
+    fn patience_with(&self, goal: &Goal) -> Duration {
+        if self.calls.limit().is_some() {
+            // The call is judged.
+            return FOREVER;
+        }
+        if self.calls.are_timed() {
+            // `timeoutMS=0` lets a server take any time, but nobody waits for a peer that is gone: it is asked again, and
+            // each time has twice as long.
+            return self.rules.patience.scan.saturating_mul(1 << goal.retries.min(6));
+        }
+        if self.position.starts_in_the_past(goal.start) {
             self.rules.patience.scan
         } else {
             self.rules.patience.open
-        };
-        self.send(body, within);
-        self.state = State::Opening(goal, server);
+        }
     }
 
     fn on_reply(&mut self, now: Instant, reply: CommandReply) {

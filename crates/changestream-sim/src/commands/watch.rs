@@ -193,6 +193,7 @@ fn options(d: &Deployment, spec: &Document, scope: Scope) -> Result<EventOptions
             &["off", "whenAvailable", "required"],
         )?,
         expanded: documents::flag(spec, "showExpandedEvents"),
+        largest: d.config.largest_event,
     })
 }
 

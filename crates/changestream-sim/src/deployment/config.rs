@@ -30,6 +30,7 @@ pub struct Config {
     pub(crate) handoff: Duration,
     pub(crate) noop_interval: Duration,
     pub(crate) oplog_entries: usize,
+    pub(crate) largest_event: usize,
     pub(crate) compressors: Vec<Compressor>,
     pub(crate) accepts_api_version_2: bool,
     #[cfg(feature = "tls")]
@@ -63,6 +64,7 @@ impl Config {
             handoff: Duration::from_millis(200),
             noop_interval: Duration::from_secs(10),
             oplog_entries: 1_000_000,
+            largest_event: 16 << 20,
             compressors: DEFAULT_COMPRESSORS
                 .into_iter()
                 .filter(|compressor| compressor.is_built_in())
@@ -163,6 +165,13 @@ impl Config {
     /// How many entries the oplog holds before the oldest are lost, at least two; a million by default.
     pub fn oplog_entries(mut self, entries: usize) -> Self {
         self.oplog_entries = entries.max(2);
+        self
+    }
+
+    /// The bytes of the largest event that a stream is sent, at least 2,048; 16 MiB by default, as every server has it. What
+    /// is larger is an error, or is split (`$changeStreamSplitLargeEvent`): so tests of that do without large documents.
+    pub fn largest_event(mut self, bytes: usize) -> Self {
+        self.largest_event = bytes.max(2_048);
         self
     }
 

@@ -170,6 +170,17 @@ impl Deployment {
         self.settle(now);
     }
 
+    /// All members remove the stored images of changes before this moment, as `expireAfterSeconds` has them do: streams
+    /// that require one of them cannot get past its event. The log stays as it is.
+    pub fn lose_images(&mut self, before: Timestamp) {
+        for shard in self.cluster.iter_mut().flat_map(|cluster| &mut cluster.shards) {
+            shard.lose_images(before);
+        }
+        for m in &mut self.members {
+            m.images_from = m.images_from.max(before);
+        }
+    }
+
     /// The wall clock jumps by this many milliseconds, forward or back, everywhere at once. Cluster time never goes back.
     pub fn jump_clock(&mut self, now: Instant, millis: i64) {
         for shard in self.cluster.iter_mut().flat_map(|cluster| &mut cluster.shards) {

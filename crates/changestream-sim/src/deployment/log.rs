@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bson::{Document, Timestamp};
 
 use super::Deployment;
+use crate::change_event::Stored;
 use crate::keys;
 use crate::oplog::{Change, Entry, Op};
 
@@ -41,6 +42,8 @@ pub struct LoggedChange {
     pub before: Option<Arc<Document>>,
     /// The document after the change, where there is one.
     pub after: Option<Arc<Document>>,
+    /// Whether the collection kept images of documents then, and nobody has removed them since.
+    pub has_images: bool,
     /// Whether a transaction made it.
     pub in_transaction: bool,
     /// Whether it only moves a document from shard to shard, which change streams do not show.
@@ -79,19 +82,20 @@ impl Deployment {
             increment: 0,
         });
         let entries = member.log.from(start);
+        let stored = member.stored();
         let entries = entries
             .skip_while(|entry| entry.optime.ts <= start)
             .take_while(|entry| Some(entry.optime.ts) <= up_to);
         Committed {
             up_to,
-            changes: entries.flat_map(|entry| changes(entry)).collect(),
+            changes: entries.flat_map(|entry| changes(entry, stored)).collect(),
         }
     }
 }
 
-fn changes(entry: &Entry) -> impl Iterator<Item = LoggedChange> {
+fn changes<'a>(entry: &'a Entry, stored: Stored<'a>) -> impl Iterator<Item = LoggedChange> + 'a {
     let ops = entry.ops.iter().enumerate();
-    ops.filter_map(|(index, op)| {
+    ops.filter_map(move |(index, op)| {
         let (kind, before, after) = images(&op.change)?;
         let of = after.or(before);
         Some(LoggedChange {
@@ -104,6 +108,7 @@ fn changes(entry: &Entry) -> impl Iterator<Item = LoggedChange> {
             key: of.map(|document| keys::document_key(document, op.shard_key.as_deref())),
             before: before.cloned(),
             after: after.cloned(),
+            has_images: stored.has_images_of(entry, op),
             in_transaction: entry.transaction,
             from_migrate: op.from_migrate,
         })

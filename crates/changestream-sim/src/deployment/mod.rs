@@ -64,6 +64,10 @@ pub struct Deployment {
     records: VecDeque<CommandRecord>,
     pub(crate) buffers: Buffers,
     next_connection: u64,
+    /// When all that could happen then had happened.
+    settled: Option<Instant>,
+    /// When something is due next, where that was asked since.
+    due: Option<Option<Instant>>,
     /// How many requests have arrived.
     arrivals: u64,
 }
@@ -248,6 +252,8 @@ impl Deployment {
             records: VecDeque::new(),
             buffers: Buffers::default(),
             next_connection: 1,
+            settled: None,
+            due: None,
             arrivals: 0,
         };
         deployment.initiate(now);
@@ -269,6 +275,7 @@ impl Deployment {
             Input::Disconnected { connection } => {
                 self.forget(connection);
             }
+            Input::Timeout if self.is_settled(now) => return,
             Input::Timeout => {}
         }
         self.settle(now);
@@ -279,10 +286,22 @@ impl Deployment {
         if let Some(output) = self.outputs.pop_front() {
             return output;
         }
-        self.settle(now);
-        self.outputs
-            .pop_front()
-            .unwrap_or_else(|| Output::Deadline(self.deadline(now)))
+        if !self.is_settled(now) {
+            self.settle(now);
+        }
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        let due = self.due.unwrap_or_else(|| self.deadline(now));
+        self.due = Some(due);
+        Output::Deadline(due)
+    }
+
+    /// Whether nothing can have happened by itself since everything that could had.
+    fn is_settled(&self, now: Instant) -> bool {
+        let nothing_is_due = |due: Option<Instant>| due.is_none_or(|due| now < due);
+        self.settled
+            .is_some_and(|at| now == at || (now > at && self.due.is_some_and(nothing_is_due)))
     }
 
     /// The wall clock, in milliseconds since the Unix epoch.
@@ -375,6 +394,8 @@ impl Deployment {
                 }
             }
             if !moved && !self.begin(now) {
+                self.settled = Some(now);
+                self.due = None;
                 return;
             }
         }

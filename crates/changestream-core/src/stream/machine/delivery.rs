@@ -83,7 +83,9 @@ impl StreamMachine {
         self.stats.bytes += event.as_raw().as_bytes().len() as u64;
         self.satisfied();
         if !arrived.batch.is_empty() {
-            self.position.delivered_event(&event);
+            if !(Fault::FragmentForgotten.is_on() && is_first_fragment(&event)) {
+                self.position.delivered_event(&event);
+            }
             self.inbox.push_front(Item::Batch(arrived));
             return Delivery::Update(Update::Change(event));
         }
@@ -165,4 +167,9 @@ impl StreamMachine {
             busy,
         })
     }
+}
+
+/// For [`Fault::FragmentForgotten`].
+fn is_first_fragment(event: &ChangeEvent) -> bool {
+    event.split_event().is_some_and(|split| split.fragment == 1)
 }

@@ -104,7 +104,9 @@ impl StreamMachine {
                 return;
             }
         };
-        self.arrived(&cursor, reply);
+        if !(Fault::LateAnswerLost.is_on() && live.flight == Flight::Late) {
+            self.arrived(&cursor, reply);
+        }
         self.go_on(live.server, cursor, reply.more_to_come);
     }
 
