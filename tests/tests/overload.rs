@@ -175,3 +175,45 @@ fn where_no_server_is_found_for_a_retry_the_first_error_is_told() {
     world.deployment.crash(world.now, 0);
     assert_eq!(world.open(stream).unwrap_err().code(), Some(91));
 }
+
+/// What a service behind a load balancer answers that does so and so to hello, asked by a client of these options.
+fn behind_a_balancer(more: &str, fault: Document, times: i32) -> Result<usize, changestream_core::Error> {
+    let balanced = Deployment::sharded(1, 1).server_version("6.0").load_balanced();
+    let mut world = World::new(balanced, [1; 32]);
+    world.fail(&["hello", "isMaster"], times, fault);
+    let uri = world.deployment.uri() + more;
+    let stream = world.watch_by(&uri, None, &orders(), exact())?;
+    world.open(stream)?;
+    Ok(world.open_cursors())
+}
+
+/// "Drivers MUST add the error labels" where the network fails before hello is answered, and an error with them is retried
+/// as often as a refusal with them.
+#[test]
+fn a_connection_that_breaks_before_hello_is_answered_counts_as_an_overload() {
+    let closed = || doc! { "closeConnection": true };
+    assert_eq!(behind_a_balancer("", closed(), 2).unwrap(), 1);
+    let late = doc! { "blockConnection": true, "blockTimeMS": 5000 };
+    assert_eq!(behind_a_balancer("&connectTimeoutMS=300", late, 2).unwrap(), 1);
+    for more in ["", "&maxAdaptiveRetries=0"] {
+        let error = behind_a_balancer(more, closed(), 100).unwrap_err();
+        assert!(error.has_label("SystemOverloadedError") && error.has_label("RetryableError"));
+        assert!(!error.has_label("ResumableChangeStreamError"));
+    }
+    assert!(behind_a_balancer("&maxAdaptiveRetries=1", closed(), 2).is_err());
+}
+
+#[test]
+fn a_refusal_of_hello_and_a_connection_that_was_never_open_are_no_overload() {
+    let error = behind_a_balancer("&retryReads=false", doc! { "errorCode": 11600 }, 1).unwrap_err();
+    assert!(!error.has_label("SystemOverloadedError"));
+    let mut world = World::new(
+        Deployment::sharded(1, 1).server_version("6.0").load_balanced(),
+        [1; 32],
+    );
+    let uri = world.deployment.uri();
+    let (_, options) = uri.split_once('?').unwrap();
+    let nobody = format!("mongodb://127.0.0.1:1/?{options}");
+    let stream = world.watch_by(&nobody, None, &orders(), exact()).unwrap();
+    assert!(!world.open(stream).unwrap_err().has_label("SystemOverloadedError"));
+}

@@ -6,6 +6,7 @@ use crate::ServerAddress;
 use crate::dns::{DnsFault, Question};
 use crate::printable::Printable;
 use crate::token::ResumeToken;
+use crate::topology::SYSTEM_OVERLOADED_ERROR;
 
 /// Why a stream ended, could not be opened or had to resume.
 ///
@@ -21,6 +22,8 @@ struct Inner {
     server: Option<ServerAddress>,
     resume_token: Option<ResumeToken>,
     resumable: bool,
+    /// Whether the network failed before the server had answered hello.
+    greeted_by_none: bool,
 }
 
 impl Error {
@@ -31,6 +34,7 @@ impl Error {
             server: None,
             resume_token: None,
             resumable: false,
+            greeted_by_none: false,
         }))
     }
 
@@ -110,6 +114,28 @@ impl Error {
         self.server_error().map(|e| e.code)
     }
 
+    /// Whether the error has this label: one that the server gave it, or, where a connection was open and broke or timed out
+    /// before the server answered hello, `SystemOverloadedError` and `RetryableError`. A server that takes no more
+    /// connections does that (Client Backpressure specification): such an error reached nothing, and may be tried again
+    /// after a while.
+    pub fn has_label(&self, label: &str) -> bool {
+        self.server_error().is_some_and(|error| error.has_label(label))
+            || (self.0.greeted_by_none && OVERLOAD_LABELS.contains(&label))
+    }
+
+    /// Whether a server was too busy for what failed, so that it may be sent again (Client Backpressure specification,
+    /// "Overload Error").
+    pub(crate) fn is_overload(&self) -> bool {
+        OVERLOAD_LABELS.iter().all(|label| self.has_label(label))
+    }
+
+    /// The same error of the network, met before the server had answered hello.
+    #[must_use]
+    pub(crate) fn before_hello(mut self) -> Self {
+        self.0.greeted_by_none = true;
+        self
+    }
+
     /// Whether the change-streams specification lets a stream resume from it ("Resumable Error").
     pub fn is_resumable(&self) -> bool {
         self.0.resumable
@@ -147,6 +173,9 @@ impl Error {
         self
     }
 }
+
+/// What says that a server is too busy, and that what it did not even begin may be tried again.
+const OVERLOAD_LABELS: [&str; 2] = [SYSTEM_OVERLOADED_ERROR, "RetryableError"];
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,7 +37,8 @@ impl Format {
         let has = |name: &str| content.get(name).is_some();
         let case_has = |name: &str| content["tests"][0].get(name).is_some();
         Some(match () {
-            () if has("schemaVersion") => Self::Unified,
+            // One that lacks its version is one that is wrong.
+            () if has("schemaVersion") || (has("description") && case_has("operations")) => Self::Unified,
             () if has("bson_type") => Self::BsonCorpus,
             () if has("phases") => Self::Sdam,
             () if has("mocked_topology_state") => Self::InWindow,

@@ -9,16 +9,17 @@ use changestream_core::topology::{
     ApplicationError, ApplicationErrorKind, ConnectionPhase, HelloReply, ServerDescription, ServerType,
     Topology, TopologyDescription, TopologyEvent, TopologySettings, TopologyVersion,
 };
-use changestream_core::{ServerAddress, ServerError};
+use changestream_core::{ConnectionString, ServerAddress, ServerError};
 use serde_json::{Value, json};
 
 use crate::expected::Expected;
 
 /// Runs a file.
 pub(crate) fn run(file: &Value) -> Result<(), String> {
+    let uri = file["uri"].as_str().ok_or("the file has no uri")?;
     let mut world = World {
         now: Instant::now(),
-        topology: Topology::new(settings_of(file["uri"].as_str().unwrap())).unwrap(),
+        topology: Topology::new(settings_of(uri)?).map_err(|error| error.to_string())?,
     };
     for (number, phase) in file["phases"].as_array().unwrap().iter().enumerate() {
         world
@@ -28,23 +29,20 @@ pub(crate) fn run(file: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Understands the connection strings of these files: hosts, and three options.
-fn settings_of(uri: &str) -> TopologySettings {
-    let rest = uri.strip_prefix("mongodb://").unwrap();
-    let (hosts, options) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut settings = TopologySettings::new(hosts.split(',').map(|host| host.parse().unwrap()));
+/// What a client makes of the connection string. Options that say nothing of the topology may be there as well.
+fn settings_of(uri: &str) -> Result<TopologySettings, String> {
+    let parsed: ConnectionString = uri.parse().map_err(|error| format!("{uri}: {error}"))?;
+    let options = parsed.options;
+    let mut settings = TopologySettings::new(options.hosts);
     settings.record_events = true;
-    let options = options.strip_prefix('?').unwrap_or_default();
-    for option in options.split('&').filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').unwrap();
-        match name {
-            "replicaSet" => settings.replica_set = Some(value.to_owned()),
-            "directConnection" => settings.direct_connection = value == "true",
-            "loadBalanced" => settings.load_balanced = value == "true",
-            other => panic!("the test does not know the option {other}"),
-        }
+    settings.replica_set = options.replica_set;
+    settings.direct_connection = options.direct_connection == Some(true);
+    settings.load_balanced = options.load_balanced;
+    if let Some(frequency) = options.heartbeat_frequency {
+        settings.heartbeat_frequency = frequency;
     }
-    settings
+    settings.local_threshold = options.local_threshold;
+    Ok(settings)
 }
 
 struct World {

@@ -11,8 +11,8 @@ use super::cursors::Cursors;
 use crate::client::DeadlineReason;
 use crate::random::Random;
 use crate::stream::{
-    Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_max_time_expired, is_overload,
-    is_retryable_read, overload_delay, read_preference, retry_pause, too_short,
+    Avoid, Command, CommandReply, Expects, Farewell, Retries, Server, is_max_time_expired, is_retryable_read,
+    overload_delay, read_preference, retry_pause, too_short,
 };
 use crate::{Error, ErrorKind, ReadPreference, ServerAddress, Session};
 
@@ -413,7 +413,7 @@ impl CommandMachine {
         }
         let retries = self.rules.retries;
         let is_read = job.command.options().retryable_read;
-        let refused = error.server_error().is_some_and(is_overload);
+        let refused = error.is_overload();
         job.overloaded |= refused;
         let allowed = retries.reads && (is_read || (refused && self.rules.retries_writes));
         // "Drivers MUST retry operations as many times as possible before the timeout expires" (Client Side Operations

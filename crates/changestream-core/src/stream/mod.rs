@@ -39,7 +39,7 @@ pub use stats::StreamStats;
 
 pub(crate) use command::{append_max_time, gossip, read_preference};
 pub(crate) use resumable::{
-    is_max_time_expired, is_overload, is_retryable_read, overload_delay, retry_pause, server_share, too_short,
+    is_max_time_expired, is_retryable_read, overload_delay, retry_pause, server_share, too_short,
 };
 
 use crate::client::{Demand, Update};

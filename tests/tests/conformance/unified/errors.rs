@@ -42,7 +42,7 @@ pub(super) fn check(expected: &ExpectedError, error: &Error) -> Result<(), Fault
     {
         return fault(format!("expected the code name {name}"));
     }
-    let has_label = |label: &String| said.is_some_and(|said| said.has_label(label));
+    let has_label = |label: &String| error.has_label(label);
     if let Some(label) = expected
         .error_labels_contain
         .iter()

@@ -124,24 +124,30 @@ fn matches(wanted: &ExpectedMessage, found: &LogMessage, entities: &EntityMap) -
     }
 }
 
-/// The levels of the Logging specification, of which `tracing` has some.
 fn severity(level: &str) -> usize {
-    let levels = [
-        "emergency",
-        "alert",
-        "critical",
-        "error",
-        "warning",
-        "notice",
-        "info",
-        "debug",
-        "trace",
-    ];
-    levels
+    LEVELS
         .iter()
         .position(|known| *known == level)
-        .unwrap_or(levels.len())
+        .unwrap_or(LEVELS.len())
 }
+
+/// Whether there is a level of that name.
+pub(super) fn is_level(level: &str) -> bool {
+    LEVELS.contains(&level)
+}
+
+/// The levels of the Logging specification, of which `tracing` has some.
+const LEVELS: [&str; 9] = [
+    "emergency",
+    "alert",
+    "critical",
+    "error",
+    "warning",
+    "notice",
+    "info",
+    "debug",
+    "trace",
+];
 
 fn component(target: &str) -> Option<&'static str> {
     Some(match target {

@@ -21,6 +21,7 @@ mod simulated;
 mod slower;
 mod sockets;
 mod special;
+mod strict;
 mod watching;
 
 use std::panic::catch_unwind;

@@ -81,6 +81,11 @@ pub(super) fn matches(
     Ok(())
 }
 
+/// Whether there is an event of that name.
+pub(super) fn is_known(event: &str) -> bool {
+    FIELDS.iter().any(|(name, _)| *name == event)
+}
+
 /// The number of an expected field's event; none of an unknown one.
 fn check_field(event: &str, field: &str) -> Result<(), Fault> {
     let known = FIELDS

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::fault::{Fault, UNKNOWN, failed, unsupported};
+use super::strict;
 
 type Map = serde_json::Map<String, Value>;
 
@@ -42,12 +43,14 @@ impl TestFile {
         if major != MAJOR {
             return Err(unknown());
         }
-        let fault = |error: serde_json::Error| match minor > NEWEST_MINOR {
+        let broken = |error: String| match minor > NEWEST_MINOR {
             true => unknown(),
             false => failed(format!("breaks the schema: {error}")),
         };
+        let fault = |error: serde_json::Error| broken(error.to_string());
         let file = Self::deserialize(content).map_err(fault)?;
         let test = file.tests.get(index).ok_or_else(|| failed("it has no tests"))?;
+        strict::broken_rule(content, test).map_err(broken)?;
         let test = Test::deserialize(test).map_err(fault)?;
         Ok((file, test))
     }

@@ -8,9 +8,7 @@ use crate::options::ResumePolicy;
 use crate::random::Random;
 use crate::stream::CommandReply;
 use crate::stream::inbox::Item;
-use crate::stream::resumable::{
-    BACKOFF_BASE, BACKOFF_MAX, is_overload, is_retryable_read, overload_delay, retry_pause,
-};
+use crate::stream::resumable::{BACKOFF_BASE, BACKOFF_MAX, is_retryable_read, overload_delay, retry_pause};
 use crate::stream::{Server, Start, StreamOutput};
 use crate::{Error, ErrorKind};
 
@@ -77,7 +75,7 @@ impl StreamMachine {
             return self.interrupted(goal, error);
         }
         let retries = self.rules.retries;
-        let refused = error.server_error().is_some_and(is_overload);
+        let refused = error.is_overload();
         goal.overloaded |= refused;
         // "Drivers MUST retry operations as many times as possible before the timeout expires" (Client Side Operations
         // Timeout specification, "Retryability").
