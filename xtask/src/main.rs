@@ -80,5 +80,5 @@ cargo xtask soak    many streams in one process for minutes, against a deploymen
 cargo xtask deny    licences, sources and banned crates by cargo-deny, if it is installed
 cargo xtask weight  crates, clean build and binary of minimal programs, beside the official driver's: [--count]
 cargo xtask mutants  changes the core in a thousand places, one by one, to see that a test notices each, if cargo-mutants
-                    is installed: hours; [--shard K/N] [--in-diff FILE] [--file GLOB]
+                    is installed: hours; [--shard K/N] [--in-diff FILE] [--re REGEX]
 cargo xtask fuzz-smoke [SECONDS]  each fuzz target for some seconds, if cargo-fuzz is installed";

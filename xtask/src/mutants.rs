@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::tidy;
 
 /// Runs cargo-mutants as `.cargo/mutants.toml` says, with these further arguments (such as `--shard 1/20`, `--in-diff FILE`
-/// or `--file '**/batch.rs'`), and holds what it missed against the list.
+/// or `--re batch.rs`), and holds what it missed against the list.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     if !tidy::has_subcommand("mutants") {
         return Err(
