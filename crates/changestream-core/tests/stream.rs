@@ -414,6 +414,26 @@ fn the_token_is_the_events_id_within_a_batch_and_the_batch_token_at_its_end() {
 }
 
 #[test]
+fn each_fragment_of_a_large_event_is_where_the_stream_stands() {
+    let fragment = |name: &str, fragment: i32| {
+        let split = doc! { "fragment": fragment, "of": 3 };
+        Bson::Document(doc! { "_id": { "_data": name }, "operationType": "update", "splitEvent": split })
+    };
+    let fragments = vec![fragment("f1", 1), fragment("f2", 2), fragment("f3", 3)];
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    let mut reply = next_batch(&[], Some("t3"));
+    let cursor = reply.get_document_mut("cursor").unwrap();
+    cursor.insert("nextBatch", fragments);
+    world.reply(reply);
+    for (event, token) in [("f1", "f1"), ("f2", "f2"), ("f3", "t3")] {
+        world.expect_event(event);
+        assert_eq!(world.token(), Some(token_of(token)));
+    }
+}
+
+#[test]
 fn without_a_batch_token_the_last_id_is_the_token_and_an_empty_batch_keeps_it() {
     let mut world = World::opened(WatchOptions::default());
     world.demand(Demand::Next);

@@ -337,6 +337,41 @@ fn an_aggregate_that_starts_in_the_past_is_waited_for_as_long_as_a_scan_may_take
 }
 
 #[test]
+fn with_a_limit_the_call_is_judged_and_without_any_a_silent_server_is_asked_again_more_patiently() {
+    let within = |timeout: u64, tries: usize| {
+        let mut world = World::new(without_prefetch(options(|o| {
+            o.timeout = Some(Duration::from_secs(timeout));
+        })));
+        let mut patience = Vec::new();
+        while patience.len() < tries {
+            match world.poll() {
+                Some(StreamOutput::SelectServer { .. }) => world.ready(),
+                Some(StreamOutput::Send(command)) => {
+                    let Expects::Reply { within } = command.expects else {
+                        panic!("an aggregate without reply")
+                    };
+                    patience.push(within.as_secs());
+                    world.input(StreamInput::Failed(changestream_core::Error::network(
+                        "silent", true,
+                    )));
+                }
+                None => {
+                    world.now += Duration::from_secs(1);
+                    world.input(StreamInput::Timeout);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        patience
+    };
+    assert_eq!(
+        within(0, 9),
+        [300, 600, 1200, 2400, 4800, 9600, 19_200, 19_200, 19_200]
+    );
+    assert!(within(100, 1)[0] > 365 * 24 * 3600);
+}
+
+#[test]
 fn a_server_that_may_wait_for_years_is_waited_for_as_long() {
     let years = Duration::from_secs(5 * 365 * 24 * 3600);
     let mut world = World::opened(options(|o| o.max_await_time = Some(years)));

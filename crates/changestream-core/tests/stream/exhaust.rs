@@ -2,9 +2,9 @@
 
 use bson::Document;
 use bson::raw::RawDocumentBuf;
-use changestream_core::WatchOptions;
 use changestream_core::client::Demand;
 use changestream_core::stream::{CommandReply, StreamInput, StreamOutput};
+use changestream_core::{Update, WatchOptions};
 
 use super::{World, cursor, next_batch, options, token_of, without_prefetch};
 
@@ -65,7 +65,11 @@ fn of_idle_replies_that_nobody_takes_the_last_says_all() {
     }
     assert_eq!(world.token(), Some(token_of("t3")), "nothing waits before them");
     world.demand(Demand::Next);
-    world.expect_update();
+    let Update::Idle(idle) = world.expect_update() else {
+        panic!("nothing came but idle replies")
+    };
+    assert_eq!(idle.token, Some(token_of("t3")));
+    world.demand(Demand::Next);
     world.expect_nothing();
 }
 
