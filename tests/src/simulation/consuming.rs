@@ -255,7 +255,9 @@ impl Simulation {
         if let Some(code @ (NO_IMAGE | TOO_LARGE)) = error.code() {
             return self.start_around_obstacle(index, code, error);
         }
-        let not_there = error.code() == Some(280) && consumer.foreign;
+        let place = consumer.place.as_ref();
+        let is_whole = place.is_some_and(Place::may_be_whole_again);
+        let not_there = error.code() == Some(280) && (consumer.foreign || is_whole);
         let lost = not_there || (matches!(error.code(), Some(136 | 280 | 286)) && self.wrongs.lost_history);
         match error.resume_token().cloned() {
             Some(token) if !lost => {

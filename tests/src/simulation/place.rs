@@ -18,6 +18,8 @@ pub(super) struct Place {
     pieces: Option<Pieces>,
     /// The shard and the number of the change whose event came last.
     came_last: Option<(usize, usize)>,
+    /// What came last was a piece of an event.
+    ends_with_piece: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +86,7 @@ impl Place {
             latest: None,
             pieces: None,
             came_last: None,
+            ends_with_piece: false,
         }
     }
 
@@ -116,6 +119,7 @@ impl Place {
     pub(super) fn take(&mut self, log: &Log, view: &View, event: &ChangeEvent) -> Result<Taken, String> {
         let document = Document::try_from(event.as_raw()).map_err(|error| error.to_string())?;
         let is_split = document.contains_key("splitEvent");
+        self.ends_with_piece = is_split;
         let Some(document) = self.put_together(view, document)? else {
             return Ok(Taken::Other);
         };
@@ -194,26 +198,41 @@ impl Place {
         Ok(None)
     }
 
+    /// Whether a server may not find the token any more by which a stream would go on: that of a piece, for an event that is
+    /// made again may be in one piece by then, without an image or with another document.
+    pub(super) fn may_be_whole_again(&self) -> bool {
+        self.ends_with_piece
+    }
+
     /// The stream says that it has ended by itself. That has to be because of an invalidate event: one that was
     /// delivered, or one that the filter hides and that comes before anything else that is due.
     pub(super) fn may_end(&mut self, log: &Log, view: &View, last_kind: Option<&str>) -> bool {
         if last_kind == Some("invalidate") {
             return true;
         }
-        for shard in 0..self.next.len() {
-            let mut next = self.next[shard];
-            while let Some(due) = candidate(log, view, shard, next, self.from) {
-                if view.shows(due.change, due.kind) {
-                    break;
-                }
-                next = due.after;
-                if due.kind == "invalidate" {
-                    self.next[shard] = next;
-                    return true;
-                }
+        // Of those of several shards the earliest: the others end the streams that come after this one.
+        let hidden =
+            (0..self.next.len()).filter_map(|shard| Some((self.hidden_end(log, view, shard)?, shard)));
+        let Some((due, shard)) = hidden.min_by_key(|(due, _)| due.change.time) else {
+            return false;
+        };
+        self.next[shard] = due.after;
+        true
+    }
+
+    /// The invalidate event that the filter hides, and everything before it in that shard.
+    fn hidden_end<'a>(&self, log: &'a Log, view: &View, shard: usize) -> Option<Due<'a>> {
+        let mut next = self.next[shard];
+        loop {
+            let due = candidate(log, view, shard, next, self.from)?;
+            if view.shows(due.change, due.kind) {
+                return None;
             }
+            if due.kind == "invalidate" {
+                return Some(due);
+            }
+            next = due.after;
         }
-        false
     }
 
     /// The stream has ended with that error of the server's: the first event that it may be about.
@@ -226,7 +245,7 @@ impl Place {
         if let Some(change) = made_again
             && code == NO_IMAGE
             && view.requires_image(change.kind)
-            && log.images_of(change) == Is::PerhapsThere
+            && log.images_of(change) != Is::There
         {
             return Some(Obstacle {
                 time: change.time,
