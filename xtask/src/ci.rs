@@ -159,7 +159,7 @@ const STEPS: [Step; 13] = [
         name: "conformance",
         work: Work::Conformance,
     },
-    // A release build of a client: the longest, so the last.
+    // Release builds: the longest, so the last.
     Step {
         name: "instructions an event",
         work: Work::BenchSmoke,
