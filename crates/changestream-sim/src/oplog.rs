@@ -123,7 +123,7 @@ pub(crate) enum Change {
 }
 
 /// A member's copy of the oplog. Never empty once the set is initiated.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     entries: VecDeque<Arc<Entry>>,
     /// The start of the log was cut off, so that resuming before its first entry is impossible.

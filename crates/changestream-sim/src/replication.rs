@@ -360,8 +360,11 @@ impl Deployment {
         let Some((source, m)) = two(&mut self.members, primary, member) else {
             return;
         };
-        if m.log.last().is_some_and(|last| !source.log.contains(last)) {
+        if is_apart(m, source) {
             roll_back(m, source);
+        }
+        if is_apart(m, source) {
+            sync_anew(m, source);
         }
         let lag = i64::try_from(m.lag.as_millis()).unwrap_or(i64::MAX);
         let due: Vec<Arc<Entry>> = source
@@ -449,6 +452,25 @@ fn advance_commit(members: &mut [Member], member: usize, point: Option<OpTime>, 
         plain_event::of(&entry, Telling::default(), profile);
     }
     m.commit_point = point;
+}
+
+/// Whether a log does not go on where the source's can be read from.
+fn is_apart(m: &Member, source: &Member) -> bool {
+    match m.log.last() {
+        Some(last) => !source.log.contains(last),
+        None => !source.log.is_whole(),
+    }
+}
+
+/// What comes next is gone from the source's log: a member that was away for too long takes all over, and has no more of the
+/// past than the source.
+fn sync_anew(m: &mut Member, source: &Member) {
+    m.log = source.log.clone();
+    m.catalog = source.catalog.clone();
+    m.committed = source.committed.clone();
+    m.commit_point = source.commit_point;
+    m.images_from = source.images_from;
+    m.forget_volatile();
 }
 
 /// Back to what both have: the committed state, and what follows it in the common part of the logs.

@@ -300,8 +300,11 @@ impl Deployment {
     /// Whether nothing can have happened by itself since everything that could had.
     fn is_settled(&self, now: Instant) -> bool {
         let nothing_is_due = |due: Option<Instant>| due.is_none_or(|due| now < due);
-        self.settled
-            .is_some_and(|at| now == at || (now > at && self.due.is_some_and(nothing_is_due)))
+        // At the same moment something may be due still: what a request did while it was looked at again.
+        self.settled.is_some_and(|at| match self.due {
+            Some(due) => now >= at && nothing_is_due(due),
+            None => now == at,
+        })
     }
 
     /// The wall clock, in milliseconds since the Unix epoch.
