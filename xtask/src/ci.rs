@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{bench, conformance, deny, fuzz, simulation, tidy, weight};
+use crate::{bench, conformance, deny, simulation, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -38,7 +38,6 @@ enum Work {
     Weight,
     Deny,
     BenchSmoke,
-    FuzzSmoke,
     Simulation,
 }
 
@@ -53,7 +52,6 @@ impl Step {
             Work::Conformance => "the table in the README beside that of the tests".to_owned(),
             Work::Deny => "cargo xtask deny".to_owned(),
             Work::BenchSmoke => "cargo xtask bench-smoke".to_owned(),
-            Work::FuzzSmoke => format!("cargo xtask fuzz-smoke {FUZZ_SECONDS}"),
             Work::Weight => "cargo xtask weight --count".to_owned(),
             Work::Simulation => "2,000 seeds, and each deliberate mistake".to_owned(),
         }
@@ -66,7 +64,6 @@ impl Step {
             Work::Conformance => return conformance::check(root),
             Work::Deny => return deny::run(root),
             Work::BenchSmoke => return bench::smoke(root, false),
-            Work::FuzzSmoke => return fuzz::smoke(root, FUZZ_SECONDS),
             Work::Weight => return weight::count(root),
             Work::Simulation => return simulation::check(root),
         };
@@ -90,11 +87,8 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// How long each target is fuzzed.
-const FUZZ_SECONDS: &str = "3";
-
 /// The cheapest first. `test` is the test command of the README.
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -159,13 +153,9 @@ const STEPS: [Step; 13] = [
         name: "conformance",
         work: Work::Conformance,
     },
-    // Release builds: the longest, so the last.
+    // A release build of a client: the longest, so the last.
     Step {
         name: "instructions an event",
         work: Work::BenchSmoke,
-    },
-    Step {
-        name: "fuzz-smoke",
-        work: Work::FuzzSmoke,
     },
 ];

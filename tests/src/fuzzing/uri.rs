@@ -35,7 +35,11 @@ fn with_password(choices: &mut Choices<'_>) {
     let before = String::from_utf8_lossy(choices.slice()).into_owned();
     let after = String::from_utf8_lossy(choices.slice()).into_owned();
     let rest = String::from_utf8_lossy(choices.rest());
-    if rest.contains(PASSWORD) || before.contains(PASSWORD) || reads_otherwise(&format!("{before}{after}")) {
+    // A host is shown in small letters.
+    if rest.to_lowercase().contains(PASSWORD)
+        || before.contains(PASSWORD)
+        || reads_otherwise(&format!("{before}{after}"))
+    {
         return;
     }
     let text = format!("mongodb://alice:{before}{PASSWORD}{after}@{rest}");
