@@ -126,7 +126,7 @@ impl Error {
     /// Whether a server was too busy for what failed, so that it may be sent again (Client Backpressure specification,
     /// "Overload Error").
     pub(crate) fn is_overload(&self) -> bool {
-        OVERLOAD_LABELS.iter().all(|label| self.has_label(label))
+        self.0.greeted_by_none || self.server_error().is_some_and(ServerError::is_overload)
     }
 
     /// The same error of the network, met before the server had answered hello.
@@ -454,6 +454,12 @@ impl ServerError {
     /// Whether the reply carries this label.
     pub fn has_label(&self, label: &str) -> bool {
         self.labels.iter().any(|l| l == label)
+    }
+
+    /// Whether an overloaded server refused to run the command, which may be sent again (Client Backpressure
+    /// specification, "Overload Error").
+    pub(crate) fn is_overload(&self) -> bool {
+        OVERLOAD_LABELS.iter().all(|label| self.has_label(label))
     }
 }
 

@@ -165,12 +165,17 @@ impl Connection {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.broken && self.queue.is_empty() && matches!(self.activity, Activity::Idle)
+        self.broken && self.is_idle()
     }
 
     /// Whether it has nothing to do before more bytes come.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.queue.is_empty() && !self.broken && matches!(self.activity, Activity::Idle)
+        !self.broken && self.is_idle()
+    }
+
+    /// Whether all that came is answered.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && matches!(self.activity, Activity::Idle)
     }
 
     /// When the request arrived that it can begin now.

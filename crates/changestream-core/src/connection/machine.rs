@@ -217,15 +217,7 @@ impl Connection {
             }
             State::Failed => return,
         };
-        // Of one that was never open it is not told whether a server was talked to at all: its name may have no address.
-        let before_hello = match &self.state {
-            State::Greeting { .. } => true,
-            State::Connecting { .. } => timed_out,
-            State::Greeted { .. } | State::Authenticating { .. } | State::Ready { .. } | State::Failed => {
-                false
-            }
-        };
-        self.fail_network(message, timed_out, before_hello);
+        self.fail_network(message, timed_out);
     }
 
     /// Time has passed. Harmless before the [`deadline`](Self::deadline).
@@ -253,16 +245,18 @@ impl Connection {
             }
             (_, _) => format!("the handshake was not done within {limit:?} (connectTimeoutMS)"),
         };
+        self.fail_network(message, true);
+    }
+
+    fn fail_network(&mut self, message: String, timed_out: bool) {
         let before_hello = match &self.state {
-            State::Connecting { .. } | State::Greeting { .. } => true,
+            State::Greeting { .. } => true,
+            // Of one that was never open it is not told whether a server was talked to at all: its name may have no address.
+            State::Connecting { .. } => timed_out,
             State::Greeted { .. } | State::Authenticating { .. } | State::Ready { .. } | State::Failed => {
                 false
             }
         };
-        self.fail_network(message, true, before_hello);
-    }
-
-    fn fail_network(&mut self, message: String, timed_out: bool, before_hello: bool) {
         let error = Error::new(ErrorKind::Network { message, timed_out });
         self.fail(match before_hello {
             true => error.before_hello(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::faults::Fault;
 use crate::random::Random;
 use crate::stream::Server;
-use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::{Error, ErrorKind, ServerError};
 
 /// Whether the specification lets a stream resume from this failure of a getMore (change-streams specification,
@@ -56,12 +55,6 @@ pub(crate) fn is_retryable_read(error: &Error) -> bool {
         (_, Some(e)) => RETRYABLE_READ.contains(&e.code),
         (_, None) => false,
     }
-}
-
-/// Whether an overloaded server refused to run the command, which may be sent again (Client Backpressure
-/// specification, "Overload Error").
-pub(crate) fn is_overload(error: &ServerError) -> bool {
-    error.has_label("RetryableError") && error.has_label(SYSTEM_OVERLOADED_ERROR)
 }
 
 /// The pause before a command is sent again that an overloaded server refused: "jitter * min(MAX_BACKOFF, BASE_BACKOFF *

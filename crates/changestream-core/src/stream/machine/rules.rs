@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::options::ResumePolicy;
 use crate::stream::Avoid;
-use crate::stream::resumable::is_overload;
 use crate::{ReadPreference, ServerError};
 
 /// What the user decided.
@@ -59,6 +58,6 @@ impl Retries {
 
     /// Whether a getMore that was refused so, and was sent again this often, is sent once more.
     pub(super) fn allow(self, error: &ServerError, retries: u32) -> bool {
-        self.reads && retries < self.overloads && is_overload(error)
+        self.reads && retries < self.overloads && error.is_overload()
     }
 }
