@@ -186,10 +186,13 @@ impl Deployment {
         due
     }
 
-    /// The primary that a member follows: the latest among those that it reaches.
+    /// The primary that a member follows: the latest among those that it reaches, and none of a term that it knows to be
+    /// over.
     fn primary_for(&self, member: usize) -> Option<usize> {
+        let term = self.members.get(member)?.term;
+        let leads = |m: &Member| m.role == Role::Primary && m.term >= term;
         (0..self.members.len())
-            .filter(|p| self.members.get(*p).is_some_and(|m| m.role == Role::Primary))
+            .filter(|p| self.members.get(*p).is_some_and(leads))
             .filter(|p| self.connected(*p, member))
             .max_by_key(|p| self.members.get(*p).map(|m| m.term))
     }
@@ -214,25 +217,21 @@ impl Deployment {
         }
     }
 
-    /// Members that reach a primary of a later term follow it.
+    /// Members tell each other of terms: who leads in one that is over stands back, and the others follow who leads in the
+    /// latest.
     fn learn_terms(&mut self, now: Instant) {
         for i in 0..self.members.len() {
+            self.hear_of_terms(i);
             let known = self.primary_for(i);
-            let Some(term) = known.and_then(|p| self.members.get(p)).map(|m| m.term) else {
+            if known.is_none() {
                 self.lose_primary(now, i);
                 continue;
-            };
+            }
             let majority_lost = known == Some(i) && self.reached(i) < self.majority();
             let timeout = self.config.election_timeout;
             let Some(m) = self.members.get_mut(i) else {
                 continue;
             };
-            if m.role == Role::Primary && known != Some(i) && m.term < term {
-                m.role = Role::Secondary;
-                m.transactions.clear();
-                m.topology_changed();
-            }
-            m.term = m.term.max(term);
             if m.known_primary != known {
                 m.known_primary = known;
                 if known != Some(i) {
@@ -245,6 +244,24 @@ impl Deployment {
                 m.election_due = None;
             }
         }
+    }
+
+    fn hear_of_terms(&mut self, member: usize) {
+        let heard = (0..self.members.len())
+            .filter(|other| self.connected(member, *other))
+            .filter_map(|other| self.members.get(other))
+            .map(|m| m.term)
+            .max();
+        let Some((m, heard)) = self.members.get_mut(member).zip(heard) else {
+            return;
+        };
+        if m.role == Role::Primary && m.term < heard {
+            m.role = Role::Secondary;
+            m.known_primary = None;
+            m.transactions.clear();
+            m.topology_changed();
+        }
+        m.term = m.term.max(heard);
     }
 
     fn lose_primary(&mut self, now: Instant, member: usize) {

@@ -18,6 +18,29 @@ fn through_any_failures_the_stream_tells_what_the_majority_kept() {
     }
 }
 
+#[test]
+fn a_primary_that_was_alone_stands_back_when_it_hears_of_a_later_term() {
+    let mut w = World::new(Deployment::replica_set(3));
+    w.control(|d, now| d.partition(now, &[0]));
+    // Before it finds out that it is alone.
+    let later = 1;
+    w.control(|d, now| {
+        d.elect(now, later);
+    });
+    let c = w.connect(later);
+    w.run(c, doc! { "insert": "c", "documents": [{ "_id": 1 }] });
+
+    // Of the later term nobody is left but one who has heard of it, and has what its majority kept.
+    w.control(|d, now| d.crash(now, later));
+    w.control(|d, now| d.heal(now));
+    w.advance(Duration::from_secs(30));
+
+    let primary = w.deployment.primary().unwrap();
+    let c = w.connect(primary);
+    let found = w.ok(c, doc! { "find": "c" });
+    assert_eq!(batch(&found), [doc! { "_id": 1 }]);
+}
+
 fn run(seed: u8) {
     let mut random = Random::new([seed; 32]);
     let mut w = World::new(Deployment::replica_set(3).seed([seed; 32]));
