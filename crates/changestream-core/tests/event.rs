@@ -62,8 +62,11 @@ fn every_kind_of_value_decodes_as_the_library_decodes_it() {
     assert_eq!(event.decode::<Document>().unwrap(), whole);
     assert_eq!(event.full_document_as::<Document>().unwrap().unwrap(), document);
     let typed: ChangeStreamDocument<Document> = event.decode().unwrap();
-    assert_eq!(typed.full_document.unwrap(), document);
+    assert_eq!(typed.full_document.as_ref(), Some(&document));
     assert_eq!(typed.id.as_ref(), Some(event.resume_token()));
+    let library: ChangeStreamDocument<Document> =
+        bson::deserialize_from_slice(event.as_raw().as_bytes()).unwrap();
+    assert_eq!(typed, library);
 
     let raw = RawDocumentBuf::try_from(&document).unwrap();
     assert_eq!(event.full_document_as::<RawDocumentBuf>().unwrap().unwrap(), raw);
@@ -327,6 +330,53 @@ fn the_ready_type_holds_every_field_and_lacks_any() {
     let update_lookup_of_a_deleted_document = event(&doc! { "_id": 1, "fullDocument": null });
     let decoded: ChangeStreamDocument = update_lookup_of_a_deleted_document.decode().unwrap();
     assert_eq!(decoded.full_document, None);
+}
+
+#[test]
+fn a_document_whose_fields_are_named_as_in_extended_json_is_given_as_it_is_stored() {
+    let stored =
+        doc! { "_id": 1, "raw": { "$oid": "not an ObjectId" }, "date": { "$date": { "$numberLong": "x" } } };
+    let event = event(&doc! { "_id": { "_data": "82" }, "fullDocument": stored.clone() });
+    let typed: ChangeStreamDocument = event.decode().unwrap();
+    assert_eq!(typed.full_document, Some(stored));
+}
+
+#[test]
+fn the_ready_type_is_read_from_json_as_well() {
+    let json = r#"{ "documentKey": { "_id": 1 }, "fullDocument": null, "lsid": { "a": [true] },
+        "updateDescription": { "updatedFields": { "a.b": "c" } } }"#;
+    let typed: ChangeStreamDocument = serde_json::from_str(json).unwrap();
+    assert_eq!(typed.document_key, Some(doc! { "_id": 1 }));
+    assert_eq!(
+        (typed.full_document, typed.lsid),
+        (None, Some(doc! { "a": [true] }))
+    );
+    assert_eq!(
+        typed.update_description.unwrap().updated_fields,
+        doc! { "a.b": "c" }
+    );
+}
+
+#[test]
+fn a_document_is_decoded_however_deep_servers_let_it_nest() {
+    let nested = |levels: usize| (0..levels).fold(doc! {}, |inner, _| doc! { "a": inner });
+    for levels in [1, 31, 32, 33, 100, 200] {
+        let event = event(&doc! { "_id": 1, "fullDocument": nested(levels) });
+        let typed: ChangeStreamDocument = event.decode().unwrap();
+        assert_eq!(typed.full_document, Some(nested(levels)), "{levels} levels");
+    }
+}
+
+#[test]
+fn what_is_wrong_within_a_document_is_told_with_its_place() {
+    let good = doc! { "_id": 1, "fullDocument": { "list": [{ "name": "Zürich" }] } };
+    let mut bytes = good.to_vec().unwrap();
+    let at = bytes.windows(2).position(|pair| pair == "ü".as_bytes()).unwrap();
+    bytes[at] = 0xff;
+    let event = ChangeEvent::from_raw(RawDocumentBuf::from_bytes(bytes).unwrap()).unwrap();
+    let error = event.decode::<ChangeStreamDocument>().unwrap_err();
+    assert!(error.path().unwrap().starts_with("fullDocument"), "{error}");
+    assert!(error.message().to_lowercase().contains("utf-8"), "{error}");
 }
 
 #[test]

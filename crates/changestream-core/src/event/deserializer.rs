@@ -17,6 +17,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use super::whole::BY_BYTES;
 use crate::depth::nests_too_deep;
 use crate::walk::{self, Element};
 
@@ -130,6 +131,12 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
+        if name == BY_BYTES {
+            return match self.element.document() {
+                Some(document) => visitor.visit_borrowed_bytes(document),
+                None => visitor.visit_newtype_struct(self),
+            };
+        }
         // The names by which the library's own types ask it for more than serde can say.
         if name.starts_with('$') {
             return self.by_library(How::Newtype(name), visitor);

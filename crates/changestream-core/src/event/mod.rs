@@ -7,6 +7,7 @@ mod document;
 mod extended_json;
 mod field;
 mod operation_type;
+mod whole;
 
 use std::fmt;
 use std::ops::Range;
