@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{bench, conformance, deny, simulation, tidy, weight};
+use crate::{bench, conformance, deny, fuzz, simulation, tidy, weight};
 
 /// Runs every step in order, tells how long each took, and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -39,6 +39,7 @@ enum Work {
     Deny,
     BenchSmoke,
     Simulation,
+    Fuzz,
 }
 
 impl Step {
@@ -53,6 +54,7 @@ impl Step {
             Work::Deny => "cargo xtask deny".to_owned(),
             Work::BenchSmoke => "cargo xtask bench-smoke".to_owned(),
             Work::Weight => "cargo xtask weight --count".to_owned(),
+            Work::Fuzz => format!("each fuzz target for {FUZZ_SECONDS} s, always with the same inputs"),
             Work::Simulation => "2,000 seeds, and each deliberate mistake".to_owned(),
         }
     }
@@ -66,6 +68,7 @@ impl Step {
             Work::BenchSmoke => return bench::smoke(root, false),
             Work::Weight => return weight::count(root),
             Work::Simulation => return simulation::check(root),
+            Work::Fuzz => return fuzz::smoke(root, FUZZ_SECONDS, fuzz::Manner::Checking),
         };
         let mut command = Command::new(tidy::cargo());
         command.args(*arguments).current_dir(root);
@@ -87,8 +90,11 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
+/// Of each target, in CI.
+const FUZZ_SECONDS: &str = "2";
+
 /// The cheapest first. `test` is the test command of the README.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "fmt",
         work: Work::Cargo(&["fmt", "--all", "--check"], None),
@@ -144,6 +150,10 @@ const STEPS: [Step; 12] = [
     Step {
         name: "simulation",
         work: Work::Simulation,
+    },
+    Step {
+        name: "fuzz",
+        work: Work::Fuzz,
     },
     Step {
         name: "test",
