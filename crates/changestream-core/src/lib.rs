@@ -126,6 +126,7 @@
 
 pub mod address;
 pub mod auth;
+mod by_bytes;
 pub mod client;
 pub mod command;
 pub mod connection;

@@ -27,6 +27,48 @@ fn key(fields: &str) -> Bson {
 }
 
 #[test]
+fn a_token_is_stored_by_serde_and_read_again_whatever_it_is() {
+    let document =
+        doc! { "_data": "82", "_typeBits": Binary { subtype: BinarySubtype::Generic, bytes: vec![1] } };
+    for value in [
+        Bson::Document(document),
+        Bson::String("82".to_owned()),
+        Bson::Int64(7),
+    ] {
+        let raw = bson::RawBson::try_from(value.clone()).unwrap();
+        let token = ResumeToken::from_raw_bson(raw);
+        let stored = bson::serialize_to_vec(&doc! { "at": value }).unwrap();
+        assert_eq!(
+            bson::serialize_to_vec(&Checkpoint { at: token.clone() }).unwrap(),
+            stored
+        );
+        assert_eq!(
+            bson::deserialize_from_slice::<Checkpoint>(&stored).unwrap().at,
+            token
+        );
+        let whole = bson::deserialize_from_slice(&stored).unwrap();
+        assert_eq!(
+            bson::deserialize_from_document::<Checkpoint>(whole).unwrap().at,
+            token
+        );
+
+        let mut event = bson::rawdoc! { "_id": { "_data": "82" } };
+        event.append(bson::raw::cstr!("at"), token.as_raw_bson());
+        let event = changestream_core::ChangeEvent::from_raw(event).unwrap();
+        assert_eq!(event.decode::<Checkpoint>().unwrap().at, token);
+    }
+    let token = hex_token("82");
+    let json = serde_json::to_string(&token).unwrap();
+    assert_eq!(json, r#"{"_data":"82"}"#);
+    assert_eq!(serde_json::from_str::<ResumeToken>(&json).unwrap(), token);
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Checkpoint {
+    at: ResumeToken,
+}
+
+#[test]
 fn an_events_token_names_its_document() {
     let info = TokenInfo::from_hex(&with_key("1E5F6964002B02")).unwrap();
     assert_eq!(

@@ -17,7 +17,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::whole::BY_BYTES;
+use crate::by_bytes::BY_BYTES;
 use crate::depth::nests_too_deep;
 use crate::walk::{self, Element};
 

@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use bson::{Bson, Document, RawDocument};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::by_bytes::BY_BYTES;
 use crate::depth::{MAX_DEPTH, nests_too_deep};
 use crate::walk;
 
@@ -30,9 +31,6 @@ where
 pub(super) fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Document, D::Error> {
     optional(deserializer)?.ok_or_else(|| Error::custom("null, where a document was expected"))
 }
-
-/// Asks the events' own deserializer for a document's bytes; others do not know it and go on as always.
-pub(super) const BY_BYTES: &str = "$changestream_document";
 
 struct Whole<T>(PhantomData<T>);
 
@@ -61,7 +59,7 @@ impl<'de, T: Deserialize<'de> + 'static> Visitor<'de> for Whole<T> {
 fn document(bytes: &[u8], depth: usize) -> Option<Document> {
     let mut made = Document::new();
     let mut elements = walk::elements(bytes);
-    while let Some(element) = elements.next() {
+    for element in &mut elements {
         let key = str::from_utf8(element.key()).ok()?;
         // Most values are texts, and a text is less to move than what can be anything.
         match element.kind() {

@@ -9,8 +9,10 @@ use std::ops::Range;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Bson, Document, RawBson};
 use bytes::Bytes;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::by_bytes::BY_BYTES;
 use crate::depth::nests_too_deep;
 
 pub use inspect::{TokenInfo, TokenKind, UnknownLayout};
@@ -181,6 +183,25 @@ impl Serialize for ResumeToken {
 
 impl<'de> Deserialize<'de> for ResumeToken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        RawBson::deserialize(deserializer).map(Self::from_raw_bson)
+        deserializer.deserialize_newtype_struct(BY_BYTES, TokenVisitor)
+    }
+}
+
+struct TokenVisitor;
+
+impl<'de> Visitor<'de> for TokenVisitor {
+    type Value = ResumeToken;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a resume token")
+    }
+
+    fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<ResumeToken, E> {
+        let document = RawDocument::from_bytes(bytes).map_err(Error::custom)?;
+        Ok(document.to_owned().into())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<ResumeToken, D::Error> {
+        RawBson::deserialize(deserializer).map(ResumeToken::from_raw_bson)
     }
 }
