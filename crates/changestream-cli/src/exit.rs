@@ -86,8 +86,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let mut message = error.to_string();
         if let Some(token) = error.resume_token() {
-            let token = crate::token::to_json(token);
-            message.push_str(&format!("\nthe last position was {token}"));
+            message.push_str(&match crate::token::to_json(token) {
+                Ok(token) => format!("\nthe last position was {token}"),
+                Err(broken) => format!("\nthe last position cannot be shown: {broken}"),
+            });
         }
         Self::new(exit_of(error.kind()), message)
     }

@@ -95,12 +95,8 @@ fn to_token(value: Bson) -> Result<ResumeToken, Failure> {
 }
 
 /// One line of canonical extended JSON, from which the very same token can be made again.
-pub(crate) fn to_json(token: &ResumeToken) -> String {
-    to_bson(token).into_canonical_extjson().to_string()
-}
-
-pub(crate) fn to_bson(token: &ResumeToken) -> Bson {
-    Bson::try_from(token.as_raw_bson()).unwrap_or(Bson::Null)
+pub(crate) fn to_json(token: &ResumeToken) -> Result<String, changestream_core::Error> {
+    Ok(token.to_bson()?.into_canonical_extjson().to_string())
 }
 
 /// What is known of a token, in the order in which people ask.

@@ -297,6 +297,42 @@ fn a_closed_standard_output_ends_it_quietly() {
 }
 
 #[test]
+fn a_checkpoint_of_an_invalidation_that_was_not_shown_starts_after_it_too() {
+    for batch_size in ["1", "1000"] {
+        let deployment = Deployment::start(&[]);
+        let (file, checkpoint) = path(&format!("invalidated-unseen-{batch_size}.json"));
+        deployment.insert(0..1);
+        let inserts = r#"[{"$match": {"operationType": "insert"}}]"#;
+        let options = [
+            "--checkpoint",
+            &checkpoint,
+            "--pipeline",
+            inserts,
+            "--batch-size",
+            batch_size,
+        ];
+        let mut tail = Tail::start(deployment.tail(&options));
+        deployment.insert(1..2);
+        assert_eq!(tail.news().unwrap()["operationType"], "insert");
+        deployment.run(&doc! { "drop": "c", "$db": "d" });
+        assert_eq!(tail.news().unwrap()["update"], "invalidated");
+        assert_eq!(tail.news(), None);
+        assert_eq!(tail.exit_code(), Some(0));
+        assert!(
+            std::fs::read_to_string(file)
+                .unwrap()
+                .starts_with("{\"startAfter\":")
+        );
+        deployment.insert(7..8);
+        let next = deployment
+            .tail(&["--checkpoint", &checkpoint, "--max-events", "1"])
+            .output()
+            .unwrap();
+        assert_eq!(ids(&next), [7]);
+    }
+}
+
+#[test]
 fn an_invalidated_stream_ends_and_its_checkpoint_starts_after_it() {
     let deployment = Deployment::start(&[]);
     let (file, checkpoint) = path("invalidated.json");

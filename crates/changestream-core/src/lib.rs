@@ -150,6 +150,7 @@ mod small_map;
 pub mod stream;
 pub mod token;
 pub mod topology;
+mod tree;
 pub mod uri;
 mod walk;
 pub mod wire;

@@ -167,6 +167,15 @@ impl<'a> Element<'a> {
             _ => None,
         }
     }
+
+    /// The code and the scope that a value of that kind is.
+    pub(crate) fn code_with_scope(&self) -> Option<(&'a str, &'a [u8])> {
+        let code = self.value.get(LENGTH..)?;
+        let end = LENGTH.checked_add(length(code, 0)?)?;
+        let (zero, code) = code.get(LENGTH..end)?.split_last()?;
+        let code = str::from_utf8(code).ok().filter(|_| *zero == 0)?;
+        Some((code, self.nested()?))
+    }
 }
 
 /// How many bytes a value takes.
@@ -238,7 +247,7 @@ pub(crate) const ARRAY: u8 = 0x04;
 pub(crate) const BINARY: u8 = 0x05;
 pub(crate) const OBJECT_ID: u8 = 0x07;
 pub(crate) const NULL: u8 = 0x0a;
-const CODE_WITH_SCOPE: u8 = 0x0f;
+pub(crate) const CODE_WITH_SCOPE: u8 = 0x0f;
 /// Where the value of an `_id` stands that is the first field, and a document.
 pub(crate) const LEADING_ID: usize = LENGTH + ID_FIELD.len();
 const ID_FIELD: &[u8; 5] = b"\x03_id\0";

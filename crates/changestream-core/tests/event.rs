@@ -377,6 +377,8 @@ fn what_is_wrong_within_a_document_is_told_with_its_place() {
     let error = event.decode::<ChangeStreamDocument>().unwrap_err();
     assert!(error.path().unwrap().starts_with("fullDocument"), "{error}");
     assert!(error.message().to_lowercase().contains("utf-8"), "{error}");
+    let error = event.to_extended_json(ExtendedJson::Relaxed).unwrap_err();
+    assert!(error.to_string().contains("fullDocument.list.0.name"), "{error}");
 }
 
 #[test]
@@ -517,6 +519,20 @@ fn nesting_without_end_is_refused_where_it_would_exhaust_the_stack() {
     let error = event.decode::<Document>().unwrap_err();
     assert!(error.to_string().contains("nests deeper"), "{error}");
     assert!(event.to_extended_json(ExtendedJson::Relaxed).is_err());
+
+    let reply = changestream_core::stream::CommandReply::parse(event.as_raw().as_bytes().to_vec().into());
+    let error = reply.unwrap().to_document().unwrap_err();
+    assert!(error.to_string().contains("nests deeper"), "{error}");
+
+    let mut list = bson::raw::RawArrayBuf::new();
+    for _ in 0..20_000 {
+        let mut outer = bson::raw::RawArrayBuf::new();
+        outer.push(list);
+        list = outer;
+    }
+    let token = ResumeToken::from_raw_bson(bson::RawBson::Array(list));
+    assert!(format!("{token:?}").contains("nests deeper"));
+    assert!(token.to_bson().is_err());
 
     let mut token = RawDocumentBuf::new();
     token.append(

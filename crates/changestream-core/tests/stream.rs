@@ -904,6 +904,126 @@ fn an_invalidate_event_is_followed_by_its_update_and_the_end() {
 }
 
 #[test]
+fn an_invalidation_whose_event_the_pipeline_drops_is_told_with_its_token() {
+    for events in [&[][..], &["e1"][..]] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        let mut reply = cursor(0, "nextBatch", events, Some("inv"));
+        let said = reply.get_document_mut("cursor").unwrap();
+        said.insert("invalidated", true);
+        world.reply(reply);
+        for event in events {
+            world.expect_event(event);
+            world.demand(Demand::Next);
+        }
+        assert!(matches!(world.expect_update(), Update::Invalidated { token } if token == token_of("inv")));
+        assert_eq!(world.stream.resume_token(), Some(&token_of("inv")));
+        assert!(!world.stream.is_alive());
+        assert!(world.expect_end().is_ok());
+    }
+}
+
+#[test]
+fn a_cursor_that_is_lost_behind_an_invalidate_event_is_the_end_and_no_reason_to_resume() {
+    let token = format!(
+        "826B030F15000000012B022C0100296F5A1004{}04",
+        "40F9A34BB4064C96A38F06AB76E96584"
+    );
+    for failure in [Failure::Network, Failure::Reply(resumable())] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        let mut reply = next_batch(&[], Some(&token));
+        let event = doc! { "_id": { "_data": &token }, "operationType": "invalidate" };
+        reply
+            .get_document_mut("cursor")
+            .unwrap()
+            .insert("nextBatch", [event]);
+        world.reply(reply);
+        world.expect_event(&token);
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        match failure {
+            Failure::Reply(reply) => world.reply(reply),
+            Failure::Network => world.input(StreamInput::Failed(network_error())),
+        }
+        let mut outputs = world.poll_all().into_iter();
+        let update = outputs.find_map(|output| match output {
+            StreamOutput::Update(update) => Some(update),
+            StreamOutput::Send(command) => {
+                assert!(command.body.get("aggregate").unwrap().is_none());
+                None
+            }
+            other => panic!("unexpected {other:?}"),
+        });
+        assert!(matches!(update, Some(Update::Invalidated { token: t }) if t == token_of(&token)));
+        assert!(matches!(outputs.next(), Some(StreamOutput::End(Ok(()), _))));
+    }
+}
+
+#[test]
+fn a_stream_that_starts_before_an_invalidation_which_it_does_not_show_is_told_of_it() {
+    let mut world = World::new(WatchOptions::default());
+    let mut reply = cursor(0, "firstBatch", &[], Some("inv"));
+    let said = reply.get_document_mut("cursor").unwrap();
+    said.insert("invalidated", true);
+    world.open(reply);
+    world.demand(Demand::Next);
+    assert!(matches!(world.expect_update(), Update::Invalidated { token } if token == token_of("inv")));
+    assert!(world.expect_end().is_ok());
+}
+
+#[test]
+fn an_invalidate_event_that_fills_its_batch_is_followed_by_its_update_once_the_cursor_has_ended() {
+    for token in [Some("inv"), None] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(next_batch(&["inv"], token));
+        world.expect_event("inv");
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(cursor(0, "nextBatch", &[], token));
+        assert!(matches!(world.expect_update(), Update::Invalidated { token } if token == token_of("inv")));
+        assert!(world.expect_end().is_ok());
+        world.expect_nothing();
+    }
+}
+
+#[test]
+fn a_token_that_looks_like_an_invalidate_events_says_that_a_cursor_ended_by_one() {
+    let token = format!(
+        "826B030F15000000012B022C0100296F5A1004{}04",
+        "40F9A34BB4064C96A38F06AB76E96584"
+    );
+    for events in [&[][..], &["e1"][..]] {
+        let mut world = World::opened(WatchOptions::default());
+        world.demand(Demand::Next);
+        world.expect_get_more();
+        world.reply(cursor(0, "nextBatch", events, Some(&token)));
+        for event in events {
+            world.expect_event(event);
+            world.demand(Demand::Next);
+        }
+        assert!(matches!(world.expect_update(), Update::Invalidated { token: t } if t == token_of(&token)));
+        assert!(world.expect_end().is_ok());
+    }
+}
+
+#[test]
+fn of_a_cursor_that_ends_without_saying_why_only_the_end_is_told() {
+    let mut world = World::opened(WatchOptions::default());
+    world.demand(Demand::Next);
+    world.expect_get_more();
+    world.reply(cursor(0, "nextBatch", &["e1"], None));
+    world.expect_event("e1");
+    world.demand(Demand::Next);
+    assert!(world.expect_end().is_ok());
+    assert_eq!(world.stream.resume_token(), Some(&token_of("e1")));
+}
+
+#[test]
 fn an_event_without_id_ends_the_stream_and_kills_the_cursor() {
     let mut world = World::opened(WatchOptions::default());
     world.demand(Demand::Next);

@@ -43,6 +43,8 @@ pub(crate) struct Driver<R: Runtime> {
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
     pace: Pace,
+    /// What is to be written waits until the consumer comes back.
+    held_back: bool,
     /// The answer to a command, until it is taken.
     reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
@@ -69,6 +71,7 @@ impl<R: Runtime> Driver<R> {
             demand: Demand::None,
             updates: VecDeque::with_capacity(1),
             pace: Pace::default(),
+            held_back: false,
             reply: None,
             end: None,
         }
@@ -189,9 +192,13 @@ impl<R: Runtime> Driver<R> {
 
     /// Ready when there is an update, or the end. Does a bounded amount of work, and wakes itself if there is more.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut self.held_back) {
+            self.machine.sent_late(self.runtime.now());
+        }
         for _ in 0..TURNS {
             self.carry_out(cx);
-            if !self.may_be_sent_later() {
+            self.held_back = self.may_be_sent_later();
+            if !self.held_back {
                 self.write(cx);
             }
             if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
@@ -208,8 +215,8 @@ impl<R: Runtime> Driver<R> {
         Poll::Pending
     }
 
-    /// Whether there is an event, the only one, for a consumer who will be back before the server misses anything. What is
-    /// due by then was put off with it: a machine that nobody has called for long judges no deadline.
+    /// Whether there is an event, the only one, for a consumer who will be back before the server misses anything. If he
+    /// is not, what is written then counts as sent then.
     fn may_be_sent_later(&self) -> bool {
         let is_awaited = matches!(self.updates.front(), Some(Update::Change(_)));
         is_awaited && self.pace.is_prompt() && self.end.is_none() && !self.machine.has_buffered()

@@ -500,6 +500,27 @@ fn a_stream_and_a_client_can_cross_threads() {
 }
 
 #[test]
+fn a_consumer_who_was_prompt_and_then_pauses_for_long_loses_no_connection() {
+    let longest = AWAIT_TIME + Duration::from_secs(10);
+    for pause in [longest, longest + Duration::from_millis(700), longest * 100] {
+        let world = World::new(Server::new(0));
+        let mut stream = world.open();
+        for change in 1..=3 {
+            world.state().server.changes = change;
+            assert_eq!(take(&world, &mut stream, 1), [change]);
+        }
+        world.pass(pause);
+        world.state().server.changes = 4;
+        assert_eq!(take(&world, &mut stream, 1), [4], "after {pause:?}");
+        assert_eq!(stream.stats().resumes, 0, "after {pause:?}");
+        let state = world.state();
+        let heard = state.server.heard();
+        let opened = heard.iter().filter(|name| **name == "aggregate").count();
+        assert_eq!(opened, 1, "after {pause:?}");
+    }
+}
+
+#[test]
 fn the_get_more_that_fetches_ahead_waits_for_a_prompt_consumer_and_for_no_other() {
     let world = World::new(Server::new(0));
     let mut stream = world.open();

@@ -36,6 +36,8 @@ pub(crate) struct ChangeStream {
     /// A mongos merges it with others, one of which has the event to find.
     on_shard: bool,
     started: bool,
+    /// It was invalidated, and its last event handed out.
+    over: bool,
     /// The commit point that it has read the log up to.
     seen: Option<Timestamp>,
 }
@@ -60,6 +62,15 @@ pub(crate) trait Sink {
     fn is_full_for(&self, bytes: usize) -> bool;
     /// Adds an event, as BSON.
     fn take(&mut self, token: &Arc<EncodedToken>, event: &Bytes);
+}
+
+/// What becomes of a stream that was invalidated: a server finds that out when it looks for the event behind the last one,
+/// and it does not look where the batch is full.
+pub(crate) fn ended(batch: &impl Sink) -> Continues {
+    match batch.is_full() {
+        true => Continues::Yes,
+        false => Continues::No,
+    }
 }
 
 /// Whether a stream goes on.
@@ -89,6 +100,7 @@ impl ChangeStream {
             found: false,
             on_shard: false,
             started: false,
+            over: false,
             seen: None,
         }
     }
@@ -116,6 +128,9 @@ impl ChangeStream {
         profile: &Profile,
         batch: &mut impl Sink,
     ) -> Result<Continues, CommandError> {
+        if self.over {
+            return Ok(Continues::No);
+        }
         self.check_history(member)?;
         let committed = member.commit_ts();
         let mut passed = None;
@@ -159,7 +174,8 @@ impl ChangeStream {
                 if candidate.invalidates {
                     self.floor_ts = entry.optime.ts;
                     self.floor = candidate.token;
-                    return Ok(Continues::No);
+                    self.over = true;
+                    return Ok(ended(batch));
                 }
             }
         }
@@ -175,7 +191,7 @@ impl ChangeStream {
 
     /// Whether filling another batch would find what the last one has left: nothing.
     pub(crate) fn has_seen_all(&self, committed: Timestamp, log: &Log) -> bool {
-        self.seen == Some(committed) && log.reaches_back_to(self.floor_ts)
+        !self.over && self.seen == Some(committed) && log.reaches_back_to(self.floor_ts)
     }
 
     /// The short way, which nearly all events go: the one event of an entry later than the floor, as it is told to all

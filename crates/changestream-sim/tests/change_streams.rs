@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use bson::{Bson, doc};
+use bson::{Bson, Document, doc};
 use changestream_sim::Deployment;
 use world::{World, batch, code, ids, kinds, labels, token};
 
@@ -69,7 +69,7 @@ fn an_idle_streams_token_moves_with_other_collections_and_with_no_ops() {
     w.ok(c, doc! { "insert": "other", "documents": [{ "_id": 1 }] });
     let second = w.get_more(c, cursor, 100);
     assert!(batch(&second).is_empty());
-    let data = |d: &bson::Document| d.get_str("_data").unwrap().to_owned();
+    let data = |d: &Document| d.get_str("_data").unwrap().to_owned();
     assert!(data(&token(&second)) > data(&token(&first)));
     w.advance(Duration::from_secs(11));
     let third = w.get_more(c, cursor, 100);
@@ -134,6 +134,36 @@ fn an_invalidated_stream_goes_on_with_start_after_only() {
     assert_eq!(code(&refused), 260);
     let (_, again) = w.watch(c, doc! { "startAfter": token }, vec![]);
     assert_eq!(ids(&again), [1]);
+}
+
+#[test]
+fn the_cursor_of_an_invalidated_stream_ends_when_the_server_looks_behind_the_last_event() {
+    let mut w = World::replica_set(1);
+    let c = w.connect(0);
+    w.insert(c, 0);
+    let (cursor, _) = w.watch(c, doc! {}, vec![]);
+    let (filtered, _) = w.watch(c, doc! {}, vec![doc! { "$match": { "operationType": "insert" } }]);
+    w.ok(c, doc! { "drop": "c" });
+    let one = |cursor: i64| doc! { "getMore": cursor, "collection": "c", "batchSize": 1 };
+    let id = |reply: &Document| reply.get_document("cursor").unwrap().get_i64("id").unwrap();
+    let drop = w.ok(c, one(cursor));
+    let invalidate = w.ok(c, one(cursor));
+    assert_eq!(
+        (kinds(&drop), kinds(&invalidate)),
+        (vec!["drop".to_owned()], vec!["invalidate".to_owned()])
+    );
+    assert_eq!(
+        (id(&drop), id(&invalidate)),
+        (cursor, cursor),
+        "the batch is full"
+    );
+    let end = w.ok(c, one(cursor));
+    assert_eq!((batch(&end).len(), id(&end)), (0, 0));
+    assert_eq!(token(&end), token(&invalidate));
+
+    let unseen = w.ok(c, one(filtered));
+    assert_eq!((batch(&unseen).len(), id(&unseen)), (0, 0));
+    assert_eq!(token(&unseen), token(&invalidate));
 }
 
 #[test]

@@ -203,7 +203,7 @@ impl Simulation {
                 consumer.shadow.timed_out(error)
             }
             Update::Resuming(_) | Update::Resumed { .. } if consumer.shadow.opened => Ok(()),
-            Update::Invalidated { .. } if consumer.last_kind.as_deref() == Some("invalidate") => Ok(()),
+            Update::Invalidated { token } => consumer.shadow.invalidated(token),
             _ => Err(format!("told {update:?}")),
         }
     }
@@ -233,16 +233,15 @@ impl Simulation {
                     let place = consumer.place.as_mut().expect("what has ended was open");
                     let kind = consumer.last_kind.as_deref();
                     let right = place.may_end(&self.log, &consumer.view, kind);
-                    let outcome = if right {
+                    let outcome = if right && consumer.shadow.is_told_of_invalidation() {
                         Ok(())
                     } else {
                         Err("ends before its time".to_owned())
                     };
                     well(index, consumer, outcome);
                 }
-                let exhausted = consumer.shadow.is_exhausted() || consumer.shadow.starts_after();
                 return match token {
-                    Some(token) if exhausted => Start::BehindInvalidate(token),
+                    Some(token) if consumer.shadow.may_be_at_invalidate() => Start::BehindInvalidate(token),
                     Some(token) => Start::Behind(token),
                     None => self.start_anew(index),
                 };
@@ -262,7 +261,7 @@ impl Simulation {
         match error.resume_token().cloned() {
             Some(token) if !lost => {
                 // An invalidate event's token cannot be known from its looks: the stream that ended knew.
-                if consumer.shadow.starts_after() {
+                if consumer.shadow.may_be_at_invalidate() {
                     Start::BehindInvalidate(token)
                 } else {
                     Start::Behind(token)
@@ -297,7 +296,7 @@ impl Simulation {
             return Start::At(model::after(obstacle.time));
         }
         match error.resume_token().cloned() {
-            Some(token) if consumer.shadow.starts_after() => Start::BehindInvalidate(token),
+            Some(token) if consumer.shadow.may_be_at_invalidate() => Start::BehindInvalidate(token),
             Some(token) => Start::Behind(token),
             None => Start::At(from),
         }

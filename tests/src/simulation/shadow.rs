@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
 use changestream_core::client::{ConnectionId, Idle};
+use changestream_core::event::OperationType;
 use changestream_core::{ChangeEvent, Error, ErrorKind, ResumePolicy, ResumeToken, WatchOptions};
 
 use super::servers::Servers;
@@ -27,6 +28,10 @@ pub(super) struct Shadow {
     cursor: Option<(i64, Owner)>,
     owners: BTreeMap<i64, Owner>,
     replies: VecDeque<Reply>,
+    /// The last event that was delivered is an invalidate event.
+    at_invalidate: bool,
+    /// The consumer was told that what it watched is gone.
+    invalidated: bool,
     failure: Option<Failure>,
     pub(super) resumes: u64,
 }
@@ -74,14 +79,20 @@ impl Shadow {
             cursor: None,
             owners: BTreeMap::new(),
             replies: VecDeque::new(),
+            at_invalidate: false,
+            invalidated: false,
             failure: None,
             resumes: 0,
             options: options.clone(),
         }
     }
 
-    /// Whether the cursor was exhausted: the token may be that of an invalidate event.
-    pub(super) fn is_exhausted(&self) -> bool {
+    /// Whether the token may be that of an invalidate event, which only `startAfter` takes.
+    pub(super) fn may_be_at_invalidate(&self) -> bool {
+        self.is_exhausted() || self.at_invalidate || self.starts_after()
+    }
+
+    fn is_exhausted(&self) -> bool {
         self.cursor.is_some_and(|(id, _)| id == 0)
     }
 
@@ -91,7 +102,7 @@ impl Shadow {
     }
 
     /// Whether its token, as long as it has delivered nothing, may be one that only `startAfter` takes.
-    pub(super) fn starts_after(&self) -> bool {
+    fn starts_after(&self) -> bool {
         self.options.start_after.is_some() && !self.delivered
     }
 
@@ -303,15 +314,32 @@ impl Shadow {
             self.replies.pop_front();
         }
         self.token = Some(token);
+        self.at_invalidate = event.operation_type() == Some(OperationType::Invalidate);
         self.delivered = true;
         Ok(())
     }
 
     /// The consumer was told that there is nothing.
     pub(super) fn idle(&mut self, idle: &Idle) -> Result<(), String> {
-        let told = idle.token.as_ref().map(raw);
+        self.moves_to(idle.token.as_ref().map(raw))
+    }
+
+    /// The consumer was told that what it watched is gone.
+    pub(super) fn invalidated(&mut self, token: &ResumeToken) -> Result<(), String> {
+        ensure(self.is_exhausted() || self.at_invalidate, || {
+            "told of an invalidation while the cursor lives".to_owned()
+        })?;
+        self.invalidated = true;
+        self.moves_to(Some(raw(token)))
+    }
+
+    pub(super) fn is_told_of_invalidation(&self) -> bool {
+        self.invalidated
+    }
+
+    fn moves_to(&mut self, told: Option<&RawDocument>) -> Result<(), String> {
         ensure(self.allows(told), || {
-            format!("idle at {told:?} instead of {:?}", self.token)
+            format!("stands at {told:?} instead of {:?}", self.token)
         })?;
         while self.token.as_deref() != told {
             let Some(reply) = self.replies.pop_front() else {

@@ -52,7 +52,7 @@ impl Checkpoint {
             return Ok(());
         }
         let start = position.start.as_str();
-        let line = format!("{{\"{start}\":{}}}\n", token::to_json(&position.token));
+        let line = format!("{{\"{start}\":{}}}\n", token::to_json(&position.token)?);
         replace(&self.path, line.as_bytes()).map_err(|error| self.failure(&error))?;
         self.saved = Some(Position {
             token: position.token.into_owned(),

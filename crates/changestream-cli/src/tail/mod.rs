@@ -191,7 +191,11 @@ impl Follower {
             return Ok(());
         };
         let token = token.clone();
-        let start = self.start;
+        // The stream may know the end before it is told here.
+        let start = match token.explain() {
+            Ok(info) if info.from_invalidate => Start::StartAfter,
+            Ok(_) | Err(_) => self.start,
+        };
         checkpoint
             .save(Position { token, start })
             .map_err(Unprinted::Failed)

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 
 use bson::{Bson, Document, doc};
 use changestream_core::event::ExtendedJson;
-use changestream_core::{ChangeEvent, Update};
+use changestream_core::{ChangeEvent, Error, ResumeToken, Update};
 
 use crate::exit::{Exit, Failure};
 use crate::token;
@@ -36,7 +36,10 @@ impl Printer {
         if let Update::Change(event) = update {
             return self.event(event);
         }
-        match line_of(update).filter(|_| self.updates) {
+        if !self.updates {
+            return Ok(());
+        }
+        match line_of(update).map_err(|error| Unprinted::Failed(error.into()))? {
             Some(line) => self.line(&self.text(line)),
             None => Ok(()),
         }
@@ -48,8 +51,10 @@ impl Printer {
 
     fn event(&mut self, event: &ChangeEvent) -> Result<(), Unprinted> {
         let line = event.to_extended_json(self.form).map_err(|error| {
-            let token = token::to_json(event.resume_token());
-            let message = format!("{error}; to skip the event, start after {token}");
+            let message = match token::to_json(event.resume_token()) {
+                Ok(token) => format!("{error}; to skip the event, start after {token}"),
+                Err(broken) => format!("{error}; {broken}"),
+            };
             Unprinted::Failed(Failure::new(Exit::Protocol, message))
         })?;
         self.line(&line)
@@ -72,11 +77,11 @@ impl Printer {
 }
 
 /// What is told of an update that is no change. See `--help` of `tail`: programs read it.
-fn line_of(update: &Update) -> Option<Document> {
-    Some(match update {
+fn line_of(update: &Update) -> Result<Option<Document>, Error> {
+    Ok(Some(match update {
         Update::Idle(idle) => doc! {
             "update": "idle",
-            "token": idle.token.as_ref().map(token::to_bson),
+            "token": idle.token.as_ref().map(ResumeToken::to_bson).transpose()?,
             "operationTime": idle.operation_time,
         },
         Update::Resuming(resuming) => {
@@ -93,10 +98,10 @@ fn line_of(update: &Update) -> Option<Document> {
         }
         Update::Resumed { server } => doc! { "update": "resumed", "server": server.to_string() },
         Update::Invalidated { token } => {
-            doc! { "update": "invalidated", "token": token::to_bson(token) }
+            doc! { "update": "invalidated", "token": token.to_bson()? }
         }
-        Update::Change(_) | _ => return None,
-    })
+        Update::Change(_) | _ => return Ok(None),
+    }))
 }
 
 fn unprinted(error: io::Error) -> Unprinted {

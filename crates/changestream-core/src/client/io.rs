@@ -255,8 +255,8 @@ pub enum Update {
         /// The server that it now reads from.
         server: ServerAddress,
     },
-    /// The last event was an invalidate event: what was watched is gone, and the stream ends. A new stream can
-    /// `start_after` this token.
+    /// What was watched is gone, and the stream ends. It comes behind the invalidate event, and where a pipeline drops that
+    /// event in its place. A new stream can `start_after` this token, and cannot `resume_after` it.
     Invalidated {
         /// The invalidate event's token.
         token: ResumeToken,

@@ -298,6 +298,16 @@ impl ClientMachine {
         self.work.resume_token()
     }
 
+    /// What was to be written was held back, and is only written now: the time that its replies have begins anew.
+    ///
+    /// For drivers that let a consumer have his event before they write: he may come back late, and then it is not the
+    /// server that was silent.
+    pub fn sent_late(&mut self, now: Instant) {
+        for link in self.links.values_mut() {
+            link.connection.sent_late(now);
+        }
+    }
+
     /// Whether the first aggregate has succeeded; true for a machine that runs commands.
     pub fn is_open(&self) -> bool {
         self.work.is_open()

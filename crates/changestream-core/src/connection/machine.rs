@@ -277,6 +277,11 @@ impl Connection {
         self.exchanges.postpone_checks(by);
     }
 
+    /// What was to be written is only written now: the time that replies have begins anew.
+    pub fn sent_late(&mut self, now: Instant) {
+        self.exchanges.heard(now);
+    }
+
     /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
     /// handshake, if it is still under way.
     pub fn check(&mut self, now: Instant) {

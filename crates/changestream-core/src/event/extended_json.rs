@@ -3,7 +3,7 @@
 use bson::{Bson, RawDocument};
 
 use super::{ChangeEvent, FieldError};
-use crate::depth::{MAX_DEPTH, nests_too_deep};
+use crate::tree;
 
 /// Which of the two forms of Extended JSON v2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,14 +37,8 @@ impl ChangeEvent {
 }
 
 fn convert(document: &RawDocument, form: ExtendedJson) -> Result<String, FieldError> {
-    if nests_too_deep(document) {
-        return Err(FieldError::new(
-            None,
-            format!("it nests deeper than {MAX_DEPTH} levels"),
-        ));
-    }
-    let document = bson::Document::try_from(document)
-        .map_err(|error| FieldError::new(error.key.clone(), error.to_string()))?;
+    let document = tree::document(document.as_bytes())
+        .map_err(|broken| FieldError::new(broken.path(), format!("it {}", broken.what())))?;
     let value = Bson::Document(document);
     Ok(match form {
         ExtendedJson::Relaxed => value.into_relaxed_extjson(),

@@ -14,12 +14,12 @@ use std::ops::Range;
 
 use bson::raw::RawBsonRef;
 use bson::spec::BinarySubtype;
-use bson::{DateTime, Document, RawDocument, RawDocumentBuf, Timestamp, Uuid};
+use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, Uuid};
 use bytes::Bytes;
 
-use crate::depth::nests_too_deep;
 use crate::error::{Error, ErrorKind};
 use crate::token::ResumeToken;
+use crate::tree;
 use crate::walk;
 
 pub use decode::DecodeError;
@@ -234,12 +234,9 @@ impl PartialEq for ChangeEvent {
 
 impl fmt::Debug for ChangeEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if nests_too_deep(self.as_raw()) {
-            return f.write_str("ChangeEvent(<nested too deep to show>)");
-        }
-        match Document::try_from(self.as_raw()) {
+        match tree::document(self.as_raw().as_bytes()) {
             Ok(event) => write!(f, "ChangeEvent({event})"),
-            Err(_) => f.write_str("ChangeEvent(<invalid BSON>)"),
+            Err(broken) => write!(f, "ChangeEvent(<{broken}>)"),
         }
     }
 }

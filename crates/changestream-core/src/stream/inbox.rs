@@ -28,6 +28,10 @@ pub(crate) enum Item {
         token: Option<ResumeToken>,
         operation_time: Option<Timestamp>,
     },
+    /// A reply without events, and the last of its cursor.
+    Ended(Ended),
+    /// Behind the last event of a cursor: what was watched is gone, up to this token.
+    Invalidated(ResumeToken),
     /// Something to say.
     Update(Update),
     /// A getMore failed.
@@ -41,6 +45,17 @@ pub(crate) struct Arrived {
     pub(crate) post_batch_resume_token: Option<ResumeToken>,
     /// Whether the cursor ended with it.
     pub(crate) is_final: bool,
+    /// Whether the server says that it ended because what was watched is gone.
+    pub(crate) invalidated: bool,
+}
+
+/// The end of a cursor that came without events.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) token: Option<ResumeToken>,
+    pub(crate) operation_time: Option<Timestamp>,
+    /// Whether the server says that what was watched is gone.
+    pub(crate) invalidated: bool,
 }
 
 impl Inbox {
@@ -54,15 +69,25 @@ impl Inbox {
     /// A reply without events. Of several in a row the latest says all: an exhaust cursor sends them to a consumer who
     /// pauses, too, and what waits for him neither grows nor leads him back.
     pub(crate) fn push_idle(&mut self, token: Option<ResumeToken>, operation_time: Option<Timestamp>) {
+        self.drop_last_idle();
+        self.items.push_back(Item::Idle {
+            token,
+            operation_time,
+        });
+    }
+
+    /// The last of several in a row.
+    pub(crate) fn push_ended(&mut self, ended: Ended) {
+        self.drop_last_idle();
+        self.push(Item::Ended(ended));
+    }
+
+    fn drop_last_idle(&mut self) {
         if let Some(Item::Idle { .. }) = self.items.back()
             && !Fault::EmptyRepliesPiledUp.is_on()
         {
             self.items.pop_back();
         }
-        self.items.push_back(Item::Idle {
-            token,
-            operation_time,
-        });
     }
 
     /// Puts back what is to be delivered next.
@@ -75,7 +100,10 @@ impl Inbox {
     pub(crate) fn current(&mut self) -> Option<&mut Arrived> {
         match self.items.front_mut() {
             Some(Item::Batch(arrived)) => Some(arrived),
-            Some(Item::Idle { .. } | Item::Update(_) | Item::Fault(_)) | None => None,
+            Some(
+                Item::Idle { .. } | Item::Ended(_) | Item::Invalidated(_) | Item::Update(_) | Item::Fault(_),
+            )
+            | None => None,
         }
     }
 
@@ -96,7 +124,9 @@ impl Inbox {
     pub(crate) fn last_token(&self) -> Option<ResumeToken> {
         self.items.iter().rev().find_map(|item| match item {
             Item::Batch(arrived) => arrived.post_batch_resume_token.clone(),
-            Item::Idle { .. } | Item::Update(_) | Item::Fault(_) => None,
+            Item::Idle { .. } | Item::Ended(_) | Item::Invalidated(_) | Item::Update(_) | Item::Fault(_) => {
+                None
+            }
         })
     }
 
@@ -115,7 +145,9 @@ impl Inbox {
     pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.items.iter().filter_map(|item| match item {
             Item::Batch(arrived) => Some(&arrived.batch),
-            Item::Idle { .. } | Item::Update(_) | Item::Fault(_) => None,
+            Item::Idle { .. } | Item::Ended(_) | Item::Invalidated(_) | Item::Update(_) | Item::Fault(_) => {
+                None
+            }
         })
     }
 }

@@ -45,6 +45,8 @@ pub struct StreamMachine {
     /// getMores in a row that were not answered in time: each doubles the patience, so that a server that needs long
     /// to scan its log is not asked the same in vain for ever.
     overdue: u32,
+    /// Whether the last event that was handed over is an invalidate event.
+    stands_at_invalidate: bool,
     /// A cursor that a network error left behind, to be killed if its server is the one selected next.
     left_behind: Option<(ServerAddress, Cursor)>,
     stats: StreamStats,
@@ -69,7 +71,7 @@ enum State {
     /// The call that was to resume ran out of time: the next one starts anew.
     Interrupted,
     /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
-    Exhausted(Server),
+    Exhausted(Option<Server>),
     /// To be reported.
     Ending(Result<(), Error>, Option<Farewell>),
     Ended,
@@ -183,6 +185,7 @@ impl StreamMachine {
             opened: false,
             attempts: 0,
             overdue: 0,
+            stands_at_invalidate: false,
             left_behind: None,
             stats: StreamStats::default(),
             random: Seldom::new(&random),

@@ -10,6 +10,7 @@ use super::batch::Batch;
 use crate::connection::reply;
 use crate::token::ResumeToken;
 use crate::topology::TopologyVersion;
+use crate::tree;
 use crate::walk::{self, Element};
 use crate::{Error, ServerError};
 
@@ -80,9 +81,9 @@ impl CommandReply {
     /// The reply, decoded.
     ///
     /// # Errors
-    /// It is no valid BSON further inside.
+    /// It is no valid BSON further inside, or nests deeper than 250 levels.
     pub fn to_document(&self) -> Result<Document, Error> {
-        Document::try_from(self.as_raw()).map_err(malformed)
+        tree::document(&self.body).map_err(|broken| Error::protocol(format!("in a reply, {broken}")))
     }
 
     /// `topologyVersion`: how new the server's view of itself is. Errors carry it.
@@ -122,6 +123,7 @@ impl CommandReply {
         let mut namespace = None;
         let mut batch = None;
         let mut post_batch_resume_token = None;
+        let mut invalidated = false;
         let mut elements = walk::elements(cursor.as_bytes());
         for element in &mut elements {
             match element.key() {
@@ -138,6 +140,7 @@ impl CommandReply {
                     let token = value(element, cursor)?;
                     post_batch_resume_token = Some(ResumeToken::within(self.body.clone(), token));
                 }
+                b"invalidated" => invalidated = value(element, cursor)?.as_bool() == Some(true),
                 _ => {}
             }
         }
@@ -149,6 +152,7 @@ impl CommandReply {
             namespace,
             batch: batch.ok_or_else(|| Error::protocol("a cursor without a batch"))?,
             post_batch_resume_token,
+            invalidated,
         })
     }
 }
@@ -162,6 +166,8 @@ pub(crate) struct CursorReply {
     pub(crate) namespace: Option<String>,
     pub(crate) batch: Batch,
     pub(crate) post_batch_resume_token: Option<ResumeToken>,
+    /// Whether the server says that what was watched is gone; servers before 5.0 do not say it.
+    pub(crate) invalidated: bool,
 }
 
 /// A `$clusterTime` document, signature and all: gossiped as it came (Driver Sessions, "Gossipping the Cluster Time").

@@ -13,7 +13,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::by_bytes::BY_BYTES;
-use crate::depth::nests_too_deep;
+use crate::tree;
 
 pub use inspect::{TokenInfo, TokenKind, UnknownLayout};
 
@@ -61,6 +61,15 @@ impl ResumeToken {
     /// The token as a document; none if it is some other BSON value.
     pub fn as_document(&self) -> Option<&RawDocument> {
         self.as_raw_bson().as_document()
+    }
+
+    /// The token as a value that owns what it holds, such as to be written down as extended JSON.
+    ///
+    /// # Errors
+    /// It is not valid BSON further inside, or nests deeper than 250 levels: no server's.
+    pub fn to_bson(&self) -> Result<Bson, crate::Error> {
+        tree::value(self.as_raw_bson())
+            .map_err(|broken| crate::Error::protocol(format!("in a resume token, {broken}")))
     }
 
     /// The same token in memory of its own, so that it no longer keeps the reply alive that it came in.
@@ -165,12 +174,9 @@ impl TryFrom<Document> for ResumeToken {
 
 impl fmt::Debug for ResumeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_document().is_some_and(nests_too_deep) {
-            return f.write_str("ResumeToken(<nested too deep to show>)");
-        }
-        match Bson::try_from(self.as_raw_bson()) {
+        match tree::value(self.as_raw_bson()) {
             Ok(value) => write!(f, "ResumeToken({value})"),
-            Err(_) => f.write_str("ResumeToken(<invalid BSON>)"),
+            Err(broken) => write!(f, "ResumeToken(<{broken}>)"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Cluster;
-use crate::change_stream::{ChangeStream, Continues, Sink, Start};
+use crate::change_stream::{self, ChangeStream, Continues, Sink, Start};
 use crate::cursors::{Batch, Cursor, Kind};
 use crate::error::CommandError;
 use crate::profile::Profile;
@@ -152,7 +152,7 @@ impl MergedStream {
                 Next::Over(token) => {
                     self.must_have_found()?;
                     self.token = token;
-                    return Ok(Continues::No);
+                    return Ok(change_stream::ended(batch));
                 }
                 // A shard is waited for only as long as there is nothing to return.
                 Next::Ask if !batch.is_empty() => {

@@ -6,8 +6,9 @@ use super::{Flight, State, StreamMachine};
 use crate::client::{Demand, Idle, Update};
 use crate::event::{ChangeEvent, OperationType};
 use crate::faults::Fault;
-use crate::stream::inbox::{Arrived, Item};
+use crate::stream::inbox::{Arrived, Ended, Item};
 use crate::stream::{Farewell, StreamOutput};
+use crate::token::ResumeToken;
 use crate::{Error, ErrorKind};
 
 /// What became of an attempt to hand something over.
@@ -33,8 +34,14 @@ impl StreamMachine {
                     operation_time,
                 }))
             }
+            Some(Item::Ended(ended)) => self.deliver_end(ended),
+            Some(Item::Invalidated(token)) => {
+                self.position.advanced(Some(token.clone()));
+                self.satisfied();
+                Delivery::Update(Update::Invalidated { token })
+            }
             Some(Item::Update(update)) => {
-                let satisfies = matches!(update, Update::Invalidated { .. } | Update::TimedOut(_));
+                let satisfies = matches!(update, Update::TimedOut(_));
                 if self.demand == Demand::Next || satisfies {
                     self.satisfied();
                 }
@@ -65,6 +72,35 @@ impl StreamMachine {
         Some(event)
     }
 
+    /// What was watched is gone although this reply has no event of that: it ended the batch before, or a pipeline drops it.
+    /// The token is past it all the same.
+    fn deliver_end(&mut self, ended: Ended) -> Delivery {
+        self.position.advanced(ended.token);
+        self.satisfied();
+        let token = self.position.token().cloned();
+        let invalidated =
+            ended.invalidated || self.stands_at_invalidate || token.as_ref().is_some_and(is_of_invalidate);
+        Delivery::Update(match token {
+            Some(token) if invalidated => Update::Invalidated { token },
+            token => Update::Idle(Idle {
+                token,
+                operation_time: ended.operation_time,
+            }),
+        })
+    }
+
+    /// Whether nothing is left to resume for: behind an invalidate event a cursor only ends, and no server resumes after its
+    /// token. Then the end is in line.
+    pub(super) fn has_come_to_its_end(&mut self) -> bool {
+        let token = self.position.token().filter(|token| is_of_invalidate(token));
+        let Some(token) = token.cloned().filter(|_| self.stands_at_invalidate) else {
+            return false;
+        };
+        self.inbox.push(Item::Invalidated(token));
+        self.state = State::Exhausted(None);
+        true
+    }
+
     pub(super) fn deliver_event(&mut self, mut arrived: Arrived) -> Delivery {
         let event = match arrived.batch.next() {
             Ok(Some(place)) => ChangeEvent::from_reply(arrived.batch.array().slice(place))
@@ -89,12 +125,17 @@ impl StreamMachine {
             self.inbox.push_front(Item::Batch(arrived));
             return Delivery::Update(Update::Change(event));
         }
-        if arrived.is_final && event.operation_type() == Some(OperationType::Invalidate) {
-            self.inbox.push_front(Item::Update(Update::Invalidated {
-                token: event.resume_token().clone(),
-            }));
-        }
+        self.stands_at_invalidate = event.operation_type() == Some(OperationType::Invalidate);
         let token = arrived.post_batch_resume_token;
+        if arrived.is_final {
+            let past_it = token
+                .clone()
+                .filter(|token| arrived.invalidated || is_of_invalidate(token));
+            let invalidate = self.stands_at_invalidate.then(|| event.resume_token().clone());
+            if let Some(token) = invalidate.or(past_it) {
+                self.inbox.push_front(Item::Invalidated(token));
+            }
+        }
         if Fault::LastOfBatchDropped.is_on() {
             self.position
                 .delivered(token.unwrap_or_else(|| event.resume_token().clone()));
@@ -140,10 +181,11 @@ impl StreamMachine {
             State::Live(live) | State::Postponed(live, _) => {
                 (&live.server, Some(&live.cursor), live.flight != Flight::Landed)
             }
-            State::Exhausted(server) | State::Faulted(Some(server)) => (server, None, false),
+            State::Exhausted(Some(server)) | State::Faulted(Some(server)) => (server, None, false),
             State::Opening(_, server) => (server, None, true),
             State::Selecting(_)
             | State::Faulted(None)
+            | State::Exhausted(None)
             | State::BackingOff(..)
             | State::Interrupted
             | State::Ending(..)
@@ -167,6 +209,12 @@ impl StreamMachine {
             busy,
         })
     }
+}
+
+/// Whether the token looks like that of an invalidate event. Servers before 5.0 have no other way to say that a pipeline
+/// dropped it.
+fn is_of_invalidate(token: &ResumeToken) -> bool {
+    token.explain().is_ok_and(|info| info.from_invalidate)
 }
 
 /// For [`Fault::FragmentForgotten`].

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::batch::Batch;
-use super::super::inbox::{Arrived, Item};
+use super::super::inbox::{Arrived, Ended, Item};
 use super::super::reply::CursorReply;
 use super::super::resumable::is_resumable;
 use super::super::{Command, CommandReply, Expects, Server, Start, StreamOutput};
@@ -19,7 +19,10 @@ impl StreamMachine {
         let landed = match &self.state {
             State::Live(live) => live.flight == Flight::Landed,
             State::Interrupted if self.inbox.is_empty() && self.demand != Demand::None => {
-                return self.select(Goal::new(Start::Resume, now));
+                if !self.has_come_to_its_end() {
+                    self.select(Goal::new(Start::Resume, now));
+                }
+                return;
             }
             State::Interrupted
             | State::Selecting(_)
@@ -118,6 +121,13 @@ impl StreamMachine {
                 self.position.advanced(token.clone());
                 self.inbox.shrink();
             }
+            if cursor.id == 0 {
+                return self.inbox.push_ended(Ended {
+                    token,
+                    operation_time: reply.operation_time,
+                    invalidated: cursor.invalidated,
+                });
+            }
             self.inbox.push_idle(token, reply.operation_time);
         } else {
             self.stats.batches += 1;
@@ -129,6 +139,7 @@ impl StreamMachine {
                     batch: cursor.batch.clone(),
                     post_batch_resume_token: token.clone(),
                     is_final: cursor.id == 0,
+                    invalidated: cursor.invalidated,
                 }));
             }
         }
@@ -137,7 +148,7 @@ impl StreamMachine {
     /// A cursor that is exhausted has nothing to follow, whatever its last reply says.
     pub(super) fn go_on(&mut self, server: Server, cursor: CursorReply, more_to_come: bool) {
         self.state = if cursor.id == 0 {
-            State::Exhausted(server)
+            State::Exhausted(Some(server))
         } else {
             State::Live(Live {
                 server,

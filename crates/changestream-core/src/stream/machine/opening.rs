@@ -49,7 +49,8 @@ impl StreamMachine {
         }
         // A try that began with a resume still has its getMore.
         let unspent_try = self.demand == Demand::TryNext && !self.tried;
-        if !cursor.batch.is_empty() || (goal.start == Start::Resume && !unspent_try) {
+        let says_something = !cursor.batch.is_empty() || cursor.id == 0;
+        if says_something || (goal.start == Start::Resume && !unspent_try) {
             self.arrived(&cursor, reply);
         } else {
             self.position.advanced(cursor.post_batch_resume_token.clone());
@@ -163,6 +164,9 @@ impl StreamMachine {
     }
 
     pub(super) fn resume(&mut self, now: Instant, since: Instant, cause: Error) {
+        if self.has_come_to_its_end() {
+            return;
+        }
         self.attempts = self.attempts.saturating_add(1);
         let delay = self.backoff();
         // Of attempts that nobody asked about the last one is enough.
