@@ -313,7 +313,8 @@ impl ClientMachine {
         self.work.is_open()
     }
 
-    /// Whether more may come: false once an invalidate event is handed over, the stream has failed or was closed.
+    /// Whether more may come: false once the cursor has ended, as it does behind an invalidate event, and its last event is
+    /// handed over; or once the stream has failed or was closed.
     pub fn is_alive(&self) -> bool {
         !matches!(self.phase, Phase::Closing(_) | Phase::Closed(_)) && self.work.is_alive()
     }

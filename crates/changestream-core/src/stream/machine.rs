@@ -70,7 +70,8 @@ enum State {
     BackingOff(Goal, Instant),
     /// The call that was to resume ran out of time: the next one starts anew.
     Interrupted,
-    /// The cursor is exhausted; the inbox holds its last events. The server is kept for the farewell.
+    /// The cursor is exhausted, or was lost behind an invalidate event; the inbox holds its last events. The server is kept
+    /// for the farewell, if there is still a way to it.
     Exhausted(Option<Server>),
     /// To be reported.
     Ending(Result<(), Error>, Option<Farewell>),
