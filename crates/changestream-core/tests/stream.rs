@@ -930,20 +930,26 @@ fn a_cursor_that_is_lost_behind_an_invalidate_event_is_the_end_and_no_reason_to_
         "826B030F15000000012B022C0100296F5A1004{}04",
         "40F9A34BB4064C96A38F06AB76E96584"
     );
-    for failure in [Failure::Network, Failure::Reply(resumable())] {
+    let projected = doc! { "_id": { "_data": &token } };
+    let whole = doc! { "_id": { "_data": &token }, "operationType": "invalidate" };
+    for (failure, event) in [
+        (Failure::Network, &whole),
+        (Failure::Reply(resumable()), &whole),
+        (Failure::Network, &projected),
+    ] {
         let mut world = World::opened(WatchOptions::default());
         world.demand(Demand::Next);
         world.expect_get_more();
         let mut reply = next_batch(&[], Some(&token));
-        let event = doc! { "_id": { "_data": &token }, "operationType": "invalidate" };
         reply
             .get_document_mut("cursor")
             .unwrap()
-            .insert("nextBatch", [event]);
+            .insert("nextBatch", [event.clone()]);
         world.reply(reply);
         world.expect_event(&token);
         world.demand(Demand::Next);
         world.expect_get_more();
+        let answered = matches!(failure, Failure::Reply(_));
         match failure {
             Failure::Reply(reply) => world.reply(reply),
             Failure::Network => world.input(StreamInput::Failed(network_error())),
@@ -958,7 +964,11 @@ fn a_cursor_that_is_lost_behind_an_invalidate_event_is_the_end_and_no_reason_to_
             other => panic!("unexpected {other:?}"),
         });
         assert!(matches!(update, Some(Update::Invalidated { token: t }) if t == token_of(&token)));
-        assert!(matches!(outputs.next(), Some(StreamOutput::End(Ok(()), _))));
+        let Some(StreamOutput::End(Ok(()), farewell)) = outputs.next() else {
+            panic!("expected the end")
+        };
+        // The server that answered is still there to be told that the session ends.
+        assert_eq!(farewell.is_some(), answered);
     }
 }
 

@@ -23,7 +23,8 @@ fn inspect(data: &[u8]) {
     for text in [hex.as_str(), &String::from_utf8_lossy(data)] {
         let by_text = TokenInfo::from_hex(text);
         let token = ResumeToken::try_from(doc! { "_data": text }).expect("BSON");
-        assert_eq!(token.explain(), by_text);
+        // Compared as shown: NaN is not equal to itself.
+        assert_eq!(format!("{:?}", token.explain()), format!("{by_text:?}"));
         if let Ok(info) = by_text {
             assert_eq!(token.cluster_time(), Some(info.cluster_time));
         }

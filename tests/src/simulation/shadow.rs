@@ -297,6 +297,7 @@ impl Shadow {
 
     /// An event was delivered.
     pub(super) fn delivered(&mut self, event: &ChangeEvent) -> Result<(), String> {
+        self.is_not_over()?;
         while self.replies.front().is_some_and(|reply| reply.events.is_empty()) {
             self.replies.pop_front();
         }
@@ -321,6 +322,7 @@ impl Shadow {
 
     /// The consumer was told that there is nothing.
     pub(super) fn idle(&mut self, idle: &Idle) -> Result<(), String> {
+        self.is_not_over()?;
         self.moves_to(idle.token.as_ref().map(raw))
     }
 
@@ -329,8 +331,17 @@ impl Shadow {
         ensure(self.is_exhausted() || self.at_invalidate, || {
             "told of an invalidation while the cursor lives".to_owned()
         })?;
+        ensure(!self.invalidated && self.held() == 0, || {
+            "told of an invalidation twice, or before the last event".to_owned()
+        })?;
         self.invalidated = true;
         self.moves_to(Some(raw(token)))
+    }
+
+    fn is_not_over(&self) -> Result<(), String> {
+        ensure(!self.invalidated, || {
+            "goes on after an invalidation was told".to_owned()
+        })
     }
 
     pub(super) fn is_told_of_invalidation(&self) -> bool {

@@ -19,7 +19,8 @@ where
     T: Deserialize<'de> + 'static,
     D: Deserializer<'de>,
 {
-    if TypeId::of::<T>() == TypeId::of::<Document>() {
+    // Texts have no use for bytes, and some of them write newtypes otherwise than what is in them.
+    if TypeId::of::<T>() == TypeId::of::<Document>() && !deserializer.is_human_readable() {
         deserializer.deserialize_newtype_struct(BY_BYTES, Whole(PhantomData))
     } else {
         Option::deserialize(deserializer)

@@ -48,6 +48,11 @@ impl Position {
         self.token.as_ref()
     }
 
+    /// Whether an event was handed over.
+    pub(crate) fn has_delivered(&self) -> bool {
+        self.delivered
+    }
+
     /// The last event of a batch was handed over. The token is kept in memory of its own: the reply's is to be used
     /// again.
     pub(crate) fn delivered(&mut self, token: ResumeToken) {

@@ -90,14 +90,26 @@ impl StreamMachine {
     }
 
     /// Whether nothing is left to resume for: behind an invalidate event a cursor only ends, and no server resumes after its
-    /// token. Then the end is in line.
+    /// token. Then the end is in line. A stream that starts after such a token has everything before it.
     pub(super) fn has_come_to_its_end(&mut self) -> bool {
         let token = self.position.token().filter(|token| is_of_invalidate(token));
-        let Some(token) = token.cloned().filter(|_| self.stands_at_invalidate) else {
+        let Some(token) = token.cloned().filter(|_| self.position.has_delivered()) else {
             return false;
         };
         self.inbox.push(Item::Invalidated(token));
-        self.state = State::Exhausted(None);
+        let server = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Faulted(server) => server,
+            State::Selecting(_)
+            | State::Opening(..)
+            | State::Live(_)
+            | State::Postponed(..)
+            | State::Interrupted
+            | State::BackingOff(..)
+            | State::Exhausted(_)
+            | State::Ending(..)
+            | State::Ended => None,
+        };
+        self.state = State::Exhausted(server);
         true
     }
 
