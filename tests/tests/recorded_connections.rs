@@ -14,7 +14,7 @@ use changestream_core::ServerAddress;
 use changestream_core::auth::Credential;
 use changestream_core::auth::scram::{Hash, Scram};
 use changestream_core::connection::{
-    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Request, reply,
+    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, PART_SIZE, Request, reply,
 };
 use changestream_core::random::Random;
 use changestream_core::wire::{
@@ -208,6 +208,7 @@ impl Replay {
                 | ConnectionOutput::Hello { .. }
                 | ConnectionOutput::Credentials(_)
                 | ConnectionOutput::Refused(_)
+                | ConnectionOutput::Events { .. }
                 | ConnectionOutput::Ready => {}
             }
         }
@@ -231,6 +232,7 @@ impl Replay {
             server_api: None,
             compressors: Compressor::ALL.to_vec(),
             zlib_level: None,
+            part_size: PART_SIZE,
         };
         let now = Instant::now();
         let address = ServerAddress::tcp("localhost", 27017);
@@ -249,6 +251,7 @@ impl Replay {
                 Request {
                     body: raw(&m.body).to_owned(),
                     exhaust_allowed: m.flags.contains(Flags::EXHAUST_ALLOWED),
+                    in_parts: false,
                     reply_timeout: None,
                 },
             ),

@@ -39,6 +39,8 @@ pub enum Fault {
     EmptyRepliesPiledUp,
     /// What comes after its call has run out of time is thrown away.
     LateAnswerLost,
+    /// The token does not move with events whose reply is still arriving.
+    EarlyForgotten,
 }
 
 #[cfg(changestream_faults)]
@@ -52,7 +54,7 @@ mod switch {
 
     impl Fault {
         /// All of them.
-        pub const ALL: [Self; 14] = [
+        pub const ALL: [Self; 15] = [
             Self::TokenOnReceipt,
             Self::IdleTokenForgotten,
             Self::StartAfterForgotten,
@@ -67,6 +69,7 @@ mod switch {
             Self::FragmentForgotten,
             Self::EmptyRepliesPiledUp,
             Self::LateAnswerLost,
+            Self::EarlyForgotten,
         ];
 
         /// From now on every stream of the process makes this mistake and no other; or none.

@@ -180,7 +180,7 @@ impl<'a> Element<'a> {
 
 /// How many bytes a value takes.
 #[inline]
-fn size(value: &[u8], kind: u8) -> Option<usize> {
+pub(crate) fn size(value: &[u8], kind: u8) -> Option<usize> {
     Some(match kind {
         DOCUMENT | ARRAY | CODE_WITH_SCOPE => length(value, 0)?.max(LENGTH),
         // Strings; code, symbols.

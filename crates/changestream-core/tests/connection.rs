@@ -575,6 +575,7 @@ fn what_was_to_be_written_before_a_failure_is_not_written() {
     let request = Request {
         body: raw(&doc! { "ping": 1 }),
         exhaust_allowed: false,
+        in_parts: false,
         reply_timeout: None,
     };
     world.connection.send(world.now, request);
@@ -745,6 +746,7 @@ impl World {
         let request = Request {
             body: raw(&doc! { "getMore": 1 }),
             exhaust_allowed: true,
+            in_parts: false,
             reply_timeout: None,
         };
         self.connection.authenticate(self.now);
@@ -781,6 +783,7 @@ impl World {
         let events = self.events.iter().map(|event| match event {
             Event::Hello(body, _) => format!("hello {}", document(body)),
             Event::Ready => "ready".to_owned(),
+            Event::Events(id, events) => format!("{id} {} bytes of events", events.len()),
             Event::Asked(request) => format!("{request:?}"),
             Event::Refused(r) | Event::Reply(r) => {
                 format!("{} {} {}", r.request_id, document(&r.body), r.more_to_come)

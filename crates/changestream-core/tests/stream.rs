@@ -25,6 +25,8 @@ mod counting;
 mod exhaust;
 #[path = "stream/hostile.rs"]
 mod hostile;
+#[path = "stream/parts.rs"]
+mod parts;
 
 /// A stream and the server that it talks to, played by hand.
 struct World {

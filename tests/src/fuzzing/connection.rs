@@ -9,7 +9,7 @@ use bytes::Bytes;
 use changestream_core::auth::{AwsCredentials, Credential, CredentialAnswer, Mechanism, OidcFlow, OidcToken};
 use changestream_core::client::Disconnected;
 use changestream_core::connection::{
-    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Request,
+    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, PART_SIZE, Request,
 };
 use changestream_core::random::Random;
 use changestream_core::wire::Compressor;
@@ -82,6 +82,7 @@ impl<'a> Run<'a> {
             connect_timeout: Duration::from_secs(choices.below(3) as u64),
             compressors: vec![Compressor::Zlib, Compressor::Snappy, Compressor::Zstd],
             zlib_level: None,
+            part_size: choices.any(&[0, 64, 200, 1000, PART_SIZE]),
             metadata: ClientMetadata::new().into(),
             server_api: None,
         };
@@ -125,6 +126,7 @@ impl<'a> Run<'a> {
                 let request = Request {
                     body: rawdoc! { "ping": 1, "$db": "admin" },
                     exhaust_allowed: self.choices.flag(),
+                    in_parts: self.choices.flag(),
                     reply_timeout: self.choices.any(&[
                         None,
                         Some(Duration::from_secs(1)),
@@ -295,6 +297,7 @@ impl<'a> Run<'a> {
                 ConnectionOutput::Hello { .. }
                 | ConnectionOutput::Credentials(_)
                 | ConnectionOutput::Refused(_)
+                | ConnectionOutput::Events { .. }
                 | ConnectionOutput::Reply(_) => {}
             }
         }

@@ -43,8 +43,12 @@ struct Run {
     demand: Demand,
     /// A server was asked for.
     selecting: bool,
-    /// A command's reply is awaited.
-    in_flight: bool,
+    /// How many commands' replies are awaited.
+    in_flight: u32,
+    /// The last command's reply may come in parts.
+    in_parts: bool,
+    /// Events of the reply that is awaited have come.
+    begun: bool,
     ended: bool,
     /// The number of the next event that is sent, and of the last that was handed over.
     next: i32,
@@ -101,7 +105,9 @@ impl Run {
             now,
             demand: Demand::None,
             selecting: false,
-            in_flight: false,
+            in_flight: 0,
+            in_parts: false,
+            begun: false,
             ended: false,
             next: 1,
             delivered: 0,
@@ -116,6 +122,7 @@ impl Run {
                 self.input(StreamInput::Ready(server));
             }
             2 => self.reply(choices.encoded_document(words::REPLY)),
+            3 if self.in_parts => self.part(choices),
             3..=5 => {
                 let reply = self.good_reply(choices);
                 self.reply(encoded(&reply));
@@ -150,7 +157,8 @@ impl Run {
     fn reply(&mut self, body: Bytes) {
         match CommandReply::parse(body) {
             Ok(reply) => {
-                self.in_flight = false;
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.begun = false;
                 self.input(StreamInput::Reply(reply));
             }
             Err(error) => self.fail(error),
@@ -158,7 +166,7 @@ impl Run {
     }
 
     fn fail(&mut self, error: Error) {
-        (self.selecting, self.in_flight) = (false, false);
+        (self.selecting, self.in_flight, self.begun) = (false, 0, false);
         self.input(StreamInput::Failed(error));
     }
 
@@ -174,21 +182,29 @@ impl Run {
             assert!(!self.ended, "after the end: {output:?}");
             match output {
                 StreamOutput::SelectServer { .. } => {
-                    assert!(!self.selecting && !self.in_flight, "it does two things at once");
+                    assert!(
+                        !self.selecting && self.in_flight == 0,
+                        "it does two things at once"
+                    );
                     self.selecting = true;
                 }
                 StreamOutput::Send(command) => {
                     let body = Document::try_from(command.body).expect("commands are BSON");
                     assert!(!self.selecting, "{body} is for which server?");
                     if let Expects::Reply { .. } = command.expects {
-                        assert!(!self.in_flight, "{body} is sent while another reply is awaited");
+                        // The next getMore may follow a reply that has begun to arrive.
+                        assert!(
+                            self.in_flight == 0 || (self.in_flight == 1 && self.begun),
+                            "{body} is sent while another reply is awaited"
+                        );
                         assert_ne!(body.get("getMore"), Some(&Bson::Int64(0)), "{body}");
-                        self.in_flight = true;
+                        self.in_flight += 1;
+                        self.in_parts = command.in_parts;
                     }
                 }
                 StreamOutput::Abandon => {
-                    assert!(self.in_flight, "nothing is given up");
-                    self.in_flight = false;
+                    assert!(self.in_flight > 0, "nothing is given up");
+                    (self.in_flight, self.begun) = (0, false);
                 }
                 StreamOutput::Update(update) => self.take(&update),
                 StreamOutput::End(result, _) => {
@@ -222,15 +238,32 @@ impl Run {
         }
     }
 
+    /// Events of a reply that is on its way, and of which more follows.
+    fn part(&mut self, choices: &mut Choices<'_>) {
+        let mut elements = Vec::new();
+        for _ in 0..=choices.below(3) {
+            let event = encoded(&self.event(choices));
+            elements.extend_from_slice(b"\x030\0");
+            elements.extend_from_slice(&event);
+        }
+        if choices.below(8) == 1 {
+            elements.truncate(choices.below(elements.len()));
+        }
+        self.begun = self.in_flight > 0;
+        self.input(StreamInput::Events(elements.into()));
+    }
+
+    fn event(&mut self, choices: &mut Choices<'_>) -> Document {
+        let number = self.next;
+        self.next += 1;
+        let kind = choices.any(&["insert", "insert", "invalidate"]);
+        doc! { "_id": { "_data": number.to_string() }, "operationType": kind, NUMBER: number }
+    }
+
     /// A reply of the specified form, with events that are numbered.
     fn good_reply(&mut self, choices: &mut Choices<'_>) -> Document {
         let batch: Vec<Bson> = (0..choices.below(4))
-            .map(|_| {
-                let number = self.next;
-                self.next += 1;
-                let kind = choices.any(&["insert", "insert", "invalidate"]);
-                doc! { "_id": { "_data": number.to_string() }, "operationType": kind, NUMBER: number }.into()
-            })
+            .map(|_| self.event(choices).into())
             .collect();
         let mut cursor = doc! { "id": choices.any(&[7_i64, 8, 9, 0]), "ns": "d.c" };
         cursor.insert(choices.any(&["firstBatch", "nextBatch"]), batch);

@@ -1,8 +1,11 @@
 //! What consumers do with what they are given, and how they go on when a stream ends.
 
-use changestream_core::client::Demand;
+use std::sync::Arc;
+
+use changestream_core::client::{ClientSettings, Demand};
+use changestream_core::connection::{ClientMetadata, PART_SIZE};
 use changestream_core::wire::Compressor;
-use changestream_core::{Error, ErrorKind, Update, WatchOptions};
+use changestream_core::{ConnectionString, Error, ErrorKind, Update, WatchOptions};
 
 use super::Simulation;
 use super::consumer::{Consumer, Start, State};
@@ -24,8 +27,19 @@ impl Simulation {
             let join = if uri.contains('?') { '&' } else { '?' };
             uri = format!("{uri}{join}compressors={}", compressor.as_str());
         }
+        let uri: ConnectionString = uri.parse().expect("the deployment's own");
+        let settings = ClientSettings::new(uri.options, ClientMetadata::new());
+        let settings = settings.expect("the options make sense");
+        // As large as one reply, as several, and as some of its events.
+        let part_size = [PART_SIZE, 200, 3_000, 900][self.watched % 4];
+        self.watched += 1;
         self.world
-            .watch_by(&uri, None, &view.scope, options)
+            .watch_with(
+                &Arc::new(settings.with_part_size(part_size)),
+                None,
+                &view.scope,
+                options,
+            )
             .expect("the options make sense")
     }
 
@@ -138,6 +152,10 @@ impl Simulation {
                 name,
                 command,
             } => shadow.asked(&name, Peer { member, connection }, &command),
+            Heard::Began { events } => {
+                shadow.began(events);
+                Ok(())
+            }
             // Behind a load balancer leave is taken over the connection on which a getMore may still be answered.
             Heard::Answered { .. } if consumer.closing => Ok(()),
             Heard::Answered {
@@ -174,6 +192,9 @@ impl Simulation {
         match update {
             Update::Change(event) => {
                 consumer.shadow.delivered(event)?;
+                if consumer.shadow.is_early() {
+                    self.report.meet(report::EARLY);
+                }
                 consumer.delivered += 1;
                 consumer.last_kind = event
                     .get("operationType")

@@ -70,6 +70,8 @@ struct Simulation {
     consumers: Vec<Consumer>,
     wrongs: Wrongs,
     tokens: Tokens,
+    /// How many streams there have been.
+    watched: usize,
     report: Report,
 }
 
@@ -91,6 +93,7 @@ impl Simulation {
             consumers: Vec::new(),
             wrongs: Wrongs::default(),
             tokens: Tokens::default(),
+            watched: 0,
             report,
         }
     }

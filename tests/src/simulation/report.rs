@@ -105,7 +105,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// What streams meet in any few seeds, besides faults.
-pub const OFTEN_MET: [&str; 4] = [UNASKED, OUT_OF_TIME, DROPPED, OF_OTHERS];
+pub const OFTEN_MET: [&str; 5] = [UNASKED, OUT_OF_TIME, DROPPED, OF_OTHERS, EARLY];
 /// What they meet in any thousand seeds.
 pub const SELDOM_MET: [&str; 4] = [PIECES, OBSTACLES, TOO_OLD, BALANCERS];
 
@@ -113,6 +113,7 @@ pub(super) const UNASKED: &str = "replies unasked";
 pub(super) const OUT_OF_TIME: &str = "calls out of time";
 pub(super) const DROPPED: &str = "demands dropped";
 pub(super) const OF_OTHERS: &str = "others' tokens";
+pub(super) const EARLY: &str = "events before their reply's end";
 pub(super) const PIECES: &str = "pieces of events";
 pub(super) const OBSTACLES: &str = "events that cannot be made";
 pub(super) const TOO_OLD: &str = "servers too old";

@@ -28,6 +28,9 @@ pub(super) struct Shadow {
     cursor: Option<(i64, Owner)>,
     owners: BTreeMap<i64, Owner>,
     replies: VecDeque<Reply>,
+    /// The events that have come of a reply that is on its way, and how many of them were delivered.
+    begun: Vec<RawDocumentBuf>,
+    early: usize,
     /// The last event that was delivered is an invalidate event.
     at_invalidate: bool,
     /// The consumer was told that what it watched is gone.
@@ -79,6 +82,8 @@ impl Shadow {
             cursor: None,
             owners: BTreeMap::new(),
             replies: VecDeque::new(),
+            begun: Vec::new(),
+            early: 0,
             at_invalidate: false,
             invalidated: false,
             failure: None,
@@ -161,6 +166,9 @@ impl Shadow {
         ensure(self.held() == 0, || {
             "resumes while events wait to be delivered".to_owned()
         })?;
+        // What was to come of that reply does not come.
+        self.begun.clear();
+        self.early = 0;
         match &self.failure {
             Some(failure) if failure.command == "getMore" => ensure(
                 self.is_resumable(failure) || self.is_told_as_timeout(failure),
@@ -215,7 +223,8 @@ impl Shadow {
         // A call may have less time left than that.
         let right = wait == wanted || (self.is_timed() && wait.is_some() && wait < wanted);
         ensure(right, || format!("maxTimeMS is {wait:?}"))?;
-        let (batches, bytes) = (self.held(), self.replies.iter().map(Reply::len).sum::<usize>());
+        let batches = self.held() + usize::from(!self.begun.is_empty());
+        let bytes = self.replies.iter().map(Reply::len).sum::<usize>();
         let ahead = batches <= self.options.prefetch_batches && bytes <= self.options.prefetch_bytes;
         ensure(batches == 0 || ahead, || {
             format!("fetches ahead with {batches} batches of {bytes} bytes in memory")
@@ -231,6 +240,11 @@ impl Shadow {
             })?;
         }
         Ok(())
+    }
+
+    /// The stream received the start of a getMore's reply, up to these events.
+    pub(super) fn began(&mut self, events: Vec<RawDocumentBuf>) {
+        self.begun = events;
     }
 
     /// The stream received a reply. The operation time of the reply that opened the stream comes back.
@@ -267,8 +281,17 @@ impl Shadow {
             .filter_map(|event| Some(event.ok()?.as_document()?.to_owned()));
         let token = cursor.get("postBatchResumeToken").map_err(broken)?;
         let token = token.and_then(|token| token.as_document());
+        let mut events: VecDeque<_> = events.collect();
+        let (begun, early) = (std::mem::take(&mut self.begun), std::mem::take(&mut self.early));
+        ensure(events.iter().take(begun.len()).eq(&begun), || {
+            "a reply goes on as another".to_owned()
+        })?;
+        ensure(early == 0 || early < events.len(), || {
+            "the last event of a reply was delivered before its end".to_owned()
+        })?;
+        events.drain(..early);
         let reply_at = Reply {
-            events: events.collect(),
+            events,
             token: token.map(ToOwned::to_owned),
         };
         if reply_at.events.is_empty() && self.held() == 0 {
@@ -301,10 +324,9 @@ impl Shadow {
         while self.replies.front().is_some_and(|reply| reply.events.is_empty()) {
             self.replies.pop_front();
         }
-        let reply = self
-            .replies
-            .front_mut()
-            .ok_or("an event that no reply has brought")?;
+        let Some(reply) = self.replies.front_mut() else {
+            return self.delivered_early(event);
+        };
         let next = reply.events.pop_front();
         ensure(next.as_deref() == Some(event.as_raw()), || {
             "another event than the next of the batch".to_owned()
@@ -315,6 +337,24 @@ impl Shadow {
             self.replies.pop_front();
         }
         self.token = Some(token);
+        self.at_invalidate = event.operation_type() == Some(OperationType::Invalidate);
+        self.delivered = true;
+        Ok(())
+    }
+
+    /// Whether the last event was delivered before its reply had come to its end.
+    pub(super) fn is_early(&self) -> bool {
+        self.early > 0
+    }
+
+    /// An event was delivered of which the reply is on its way.
+    fn delivered_early(&mut self, event: &ChangeEvent) -> Result<(), String> {
+        let next = self.begun.get(self.early);
+        ensure(next.is_some_and(|next| &**next == event.as_raw()), || {
+            "an event that no reply has brought".to_owned()
+        })?;
+        self.early += 1;
+        self.token = Some(raw(event.resume_token()).to_owned());
         self.at_invalidate = event.operation_type() == Some(OperationType::Invalidate);
         self.delivered = true;
         Ok(())

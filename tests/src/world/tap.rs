@@ -26,6 +26,12 @@ pub enum Heard {
         /// The whole of it.
         command: RawDocumentBuf,
     },
+    /// It received the start of a getMore's reply, with these events; it has been told of the same reply before, perhaps,
+    /// with fewer.
+    Began {
+        /// The events of which every byte is there.
+        events: Vec<RawDocumentBuf>,
+    },
     /// It received the reply to a command of that name, to its last byte.
     Answered {
         /// From which member.
@@ -58,6 +64,8 @@ struct Wire {
     member: Option<usize>,
     to_server: FrameReader,
     to_client: FrameReader,
+    /// What it has received of the message that comes next.
+    begun: Vec<u8>,
     /// The names of the commands that were sent, by request.
     asked: BTreeMap<i32, String>,
 }
@@ -77,6 +85,7 @@ impl Tap {
                 member,
                 to_server: FrameReader::new(),
                 to_client: FrameReader::new(),
+                begun: Vec::new(),
                 asked: BTreeMap::new(),
             };
             self.wires.insert(client, wire);
@@ -138,6 +147,14 @@ impl Tap {
             };
             self.heard.push_back((StreamId(client.0), answered));
         }
+        wire.begun.extend_from_slice(bytes);
+        let done = wire.begun.len() - wire.to_client.pending();
+        wire.begun.drain(..done);
+        let events = whole_events(&wire.begun);
+        if !events.is_empty() {
+            let began = Heard::Began { events };
+            self.heard.push_back((StreamId(client.0), began));
+        }
     }
 
     pub(super) fn told(&mut self, stream: usize, update: &Update) {
@@ -153,6 +170,29 @@ impl Tap {
                 .push_back((StreamId(stream), Heard::Ended(result.clone())));
         }
     }
+}
+
+/// The events of a getMore's reply that are there, found by the name of their array.
+fn whole_events(message: &[u8]) -> Vec<RawDocumentBuf> {
+    const ARRAY: &[u8] = b"\x04nextBatch\0";
+    const UNCOMPRESSED: [u8; 4] = 2013_i32.to_le_bytes();
+    let mut events = Vec::new();
+    if message.get(12..16) != Some(&UNCOMPRESSED) {
+        return events;
+    }
+    let Some(array) = message.windows(ARRAY.len()).position(|bytes| bytes == ARRAY) else {
+        return events;
+    };
+    let mut rest = message.get(array + ARRAY.len() + 4..).unwrap_or_default();
+    while let [3, element @ ..] = rest
+        && let Some(key) = element.iter().position(|byte| *byte == 0)
+        && let Some(length) = element[key + 1..].first_chunk().copied().map(u32::from_le_bytes)
+        && let Some((event, behind)) = element[key + 1..].split_at_checked(length as usize)
+    {
+        events.push(RawDocumentBuf::from_bytes(event.to_vec()).expect("servers send documents"));
+        rest = behind;
+    }
+    events
 }
 
 fn messages(reader: &mut FrameReader, mut bytes: &[u8]) -> Vec<Message> {

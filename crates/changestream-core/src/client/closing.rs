@@ -9,6 +9,7 @@ use super::links::Stage;
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId};
 use crate::Error;
+use crate::connection::Request;
 use crate::monitoring::ClosedReason;
 use crate::stream::Farewell;
 
@@ -82,7 +83,7 @@ impl ClientMachine {
         let commands = std::mem::take(&mut closing.commands);
         let requests: Vec<_> = commands
             .into_iter()
-            .filter_map(|command| self.send_on(id, command, None, false))
+            .filter_map(|command| self.send_on(id, Request::new(command)))
             .collect();
         if let Phase::Closing(closing) = &mut self.phase {
             closing.unanswered.extend(requests);
@@ -114,7 +115,7 @@ impl ClientMachine {
         {
             let attached = *attached;
             for command in farewell.commands {
-                self.send_on(attached, command, None, false);
+                self.send_on(attached, Request::new(command));
             }
         }
         self.closed(result);

@@ -180,6 +180,7 @@ impl ClientMachine {
                         request,
                     });
                 }
+                ConnectionOutput::Events { request_id, events } => self.on_events(id, request_id, events),
                 ConnectionOutput::Reply(reply) => self.on_reply(id, reply),
                 ConnectionOutput::Refused(reply) => self.on_refused(id, &reply),
                 ConnectionOutput::Failed(error) => self.on_link_failed(id, error),
@@ -256,6 +257,15 @@ impl ClientMachine {
         }
     }
 
+    fn on_events(&mut self, id: ConnectionId, request_id: i32, events: bytes::Bytes) {
+        if let Phase::Attached(attached, awaited) = &self.phase
+            && *attached == id
+            && awaited.first == Some(request_id)
+        {
+            self.work.handle_input(self.now, StreamInput::Events(events));
+        }
+    }
+
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {
         let now = self.now;
         let parsed = match CommandReply::parse(reply.body) {
@@ -274,9 +284,11 @@ impl ClientMachine {
             self.blame(id, &parsed);
         }
         match &mut self.phase {
-            Phase::Attached(attached, awaited) if *attached == id && *awaited == Some(reply.request_id) => {
+            Phase::Attached(attached, awaited)
+                if *attached == id && awaited.first == Some(reply.request_id) =>
+            {
                 if !reply.more_to_come {
-                    *awaited = None;
+                    awaited.answered();
                 }
                 self.work.handle_input(self.now, StreamInput::Reply(parsed));
             }

@@ -60,12 +60,34 @@ pub(super) enum Phase {
     Selecting(Selection),
     /// A server was found; its connection authenticates.
     Authenticating(ConnectionId, Selection),
-    /// The stream's commands go over this connection; the request whose reply it waits for.
-    Attached(ConnectionId, Option<i32>),
+    /// The stream's commands go over this connection; the requests whose replies it waits for.
+    Attached(ConnectionId, Awaited),
     /// The stream is over; the server is told.
     Closing(Closing),
     /// Over.
     Closed(Result<(), Error>),
+}
+
+/// The requests of the work's that are not answered: one, and while its reply arrives the one that follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Awaited {
+    pub(super) first: Option<i32>,
+    next: Option<i32>,
+}
+
+impl Awaited {
+    fn ask(&mut self, request: Option<i32>) {
+        if self.first.is_none() {
+            self.first = request;
+        } else {
+            self.next = request;
+        }
+    }
+
+    /// The first one's last reply has come.
+    pub(super) fn answered(&mut self) {
+        self.first = self.next.take();
+    }
 }
 
 impl ClientMachine {
@@ -378,7 +400,7 @@ impl ClientMachine {
                 .map(|server| server.round_trip.minimum())
                 .unwrap_or_default(),
         };
-        self.phase = Phase::Attached(id, None);
+        self.phase = Phase::Attached(id, Awaited::default());
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.taken(now, id, &server.address);
@@ -430,9 +452,16 @@ impl ClientMachine {
             Expects::Reply { within } => Some(within.saturating_add(round_trip)),
             Expects::Nothing => None,
         };
-        let request = self.send_on(id, command.body, reply_timeout, command.exhaust_allowed);
+        let request = Request {
+            body: command.body,
+            exhaust_allowed: command.exhaust_allowed,
+            // Whoever watches is told of whole replies.
+            in_parts: command.in_parts && self.journal.is_none(),
+            reply_timeout,
+        };
+        let request = self.send_on(id, request);
         if let (Phase::Attached(_, awaited), Expects::Reply { .. }) = (&mut self.phase, command.expects) {
-            *awaited = request;
+            awaited.ask(request);
         }
     }
 
@@ -450,29 +479,17 @@ impl ClientMachine {
     }
 
     /// Sends a command, with the cluster time.
-    pub(super) fn send_on(
-        &mut self,
-        id: ConnectionId,
-        mut body: bson::RawDocumentBuf,
-        reply_timeout: Option<Duration>,
-        exhaust_allowed: bool,
-    ) -> Option<i32> {
+    pub(super) fn send_on(&mut self, id: ConnectionId, mut request: Request) -> Option<i32> {
+        let body = &mut request.body;
         if matches!(body.get("$clusterTime"), Ok(None)) {
-            self.gossip(&mut body);
+            self.gossip(body);
         }
         if let Some(api) = &self.settings.options.server_api {
-            api.declare(&mut body);
+            api.declare(body);
         }
         let watched = self.journal.is_some().then(|| body.clone());
         let link = self.links.get_mut(&id)?;
-        let request = link.connection.send(
-            self.now,
-            Request {
-                body,
-                exhaust_allowed,
-                reply_timeout,
-            },
-        );
+        let request = link.connection.send(self.now, request);
         let now = self.now;
         if let (Some(body), Some(journal)) = (watched, self.journal()) {
             journal.started(now, id, request, body);

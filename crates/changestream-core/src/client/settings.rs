@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Credential, Mechanism};
-use crate::connection::{ClientMetadata, ConnectionSettings, DriverInfo};
+use crate::connection::{ClientMetadata, ConnectionSettings, DriverInfo, PART_SIZE};
 use crate::dns::DnsFault;
 use crate::topology::{Topology, TopologySettings};
 use crate::uri::{self, AuthMechanism, ClientOptions};
@@ -44,6 +44,7 @@ impl ClientSettings {
             server_api: options.server_api.clone(),
             compressors: options.compressors.clone(),
             zlib_level: options.zlib_compression_level,
+            part_size: PART_SIZE,
         };
         let topology = Arc::new(topology(&options));
         // The settings are the same for each stream: what is wrong with them is said once, here.
@@ -98,6 +99,17 @@ impl ClientSettings {
     #[must_use]
     pub fn with_monitoring(mut self) -> Self {
         Arc::make_mut(&mut self.topology).record_events = true;
+        self
+    }
+
+    /// How much of a large reply is held at once, in bytes, if its events can be handed over while the rest is on its way;
+    /// [`PART_SIZE`] by default. An event that is larger is held whole.
+    ///
+    /// Replies that are compressed, and those to calls with `timeoutMS`, come whole whatever this says; so do all where
+    /// [events](crate::monitoring) are recorded, which tell of whole replies.
+    #[must_use]
+    pub fn with_part_size(mut self, bytes: usize) -> Self {
+        Arc::make_mut(&mut self.connection).part_size = bytes;
         self
     }
 

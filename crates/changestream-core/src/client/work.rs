@@ -32,8 +32,8 @@ impl Work {
             StreamInput::Reply(reply) => commands.handle_reply(now, reply),
             StreamInput::Failed(error) => commands.handle_failed(now, error),
             StreamInput::Timeout => commands.handle_timeout(now),
-            // Only a stream has anything to demand.
-            StreamInput::Demand(_) | StreamInput::Begin => {}
+            // Only a stream has anything to demand, and takes replies in parts.
+            StreamInput::Events(_) | StreamInput::Demand(_) | StreamInput::Begin => {}
         }
     }
 

@@ -172,6 +172,7 @@ impl CommandMachine {
                 within: patience.unwrap_or(Duration::MAX),
             },
             exhaust_allowed: false,
+            in_parts: false,
         }));
         self.state = State::Running(job, server);
     }

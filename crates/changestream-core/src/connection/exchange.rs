@@ -38,7 +38,22 @@ pub(super) enum Purpose {
         exhaust_allowed: bool,
         /// Whether anyone still wants them.
         wanted: bool,
+        /// Whether events may be handed over while the rest of a reply is on its way.
+        in_parts: bool,
     },
+}
+
+impl Exchange {
+    fn comes_in_parts(&self) -> bool {
+        matches!(
+            self.purpose,
+            Purpose::Command {
+                in_parts: true,
+                wanted: true,
+                ..
+            }
+        )
+    }
 }
 
 /// All of a connection's, oldest first. There are few: requests are not pipelined deeply.
@@ -66,6 +81,18 @@ impl Exchanges {
             silent_until: after(now, timeout),
             repeat: None,
         });
+    }
+
+    /// Whether any reply may come in parts.
+    pub(super) fn expects_parts(&self) -> bool {
+        self.0.iter().any(Exchange::comes_in_parts)
+    }
+
+    /// The request that a reply with this `responseTo` belongs to, if it may come in parts.
+    pub(super) fn in_parts(&self, response_to: i32) -> Option<i32> {
+        let mut answered = self.0.iter().filter(|e| e.answers == response_to);
+        let exchange = answered.next().filter(|e| e.comes_in_parts())?;
+        Some(exchange.request_id)
     }
 
     /// Keeps a request's message, to be sent again.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bson::RawDocument;
 use bytes::Bytes;
 
+use super::arriving::{self, Arriving};
 use super::authenticating::AuthenticationLimit;
 use super::exchange::{Exchanges, Purpose, after};
 use super::foreign;
@@ -35,6 +36,8 @@ pub struct Connection {
     pub(super) address: ServerAddress,
     pub(super) random: Seldom,
     reader: FrameReader,
+    /// What has to be held of the message that is being received, so that parts can be taken from it; at least.
+    needed: usize,
     /// What compressed messages are inflated into.
     inflated: Spare,
     pub(super) outputs: VecDeque<ConnectionOutput>,
@@ -82,6 +85,7 @@ impl Connection {
             address,
             random: Seldom::new(&random),
             reader,
+            needed: 0,
             inflated: Spare::default(),
             outputs: VecDeque::with_capacity(1),
             exchanges: Exchanges::default(),
@@ -155,7 +159,10 @@ impl Connection {
 
     /// Where the next bytes from the socket go. Never empty.
     pub fn read_buffer(&mut self) -> &mut [u8] {
-        self.reader.buffer()
+        match self.most_of_reply() {
+            Some(most) => self.reader.buffer_up_to(most),
+            None => self.reader.buffer(),
+        }
     }
 
     /// The socket is open, TLS and all: hello goes out.
@@ -191,8 +198,11 @@ impl Connection {
         }
         while !self.has_failed() {
             match self.reader.next_frame() {
-                Ok(Some(frame)) => self.handle_frame(now, &frame),
-                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    self.needed = 0;
+                    self.handle_frame(now, &frame);
+                }
+                Ok(None) => return self.take_events(),
                 Err(error) => self.fail_protocol(error.to_string()),
             }
         }
@@ -313,6 +323,7 @@ impl Connection {
             purpose: Purpose::Command {
                 exhaust_allowed: request.exhaust_allowed,
                 wanted: true,
+                in_parts: request.in_parts,
             },
             timeout: request.reply_timeout,
             repeatable: self.settings.credential.is_some(),
@@ -342,6 +353,39 @@ impl Connection {
     pub fn forget(&mut self, request_id: i32) {
         self.held.retain(|held| held.request_id != request_id);
         self.exchanges.forget(request_id);
+    }
+
+    /// How much is held at once of the message that is being received, if parts may be taken from it; as far as is known.
+    fn most_of_reply(&self) -> Option<usize> {
+        let in_parts = self.exchanges.expects_parts()
+            && (self.reader.is_cut()
+                || arriving::answers(self.reader.received())
+                    .is_none_or(|answers| answers.is_some_and(|to| self.exchanges.in_parts(to).is_some())));
+        in_parts.then(|| self.settings.part_size.max(self.needed))
+    }
+
+    /// Hands over the events that have arrived of a reply, if that is as much of it as is to be held.
+    fn take_events(&mut self) {
+        if !self.exchanges.expects_parts() || self.reader.pending() < self.settings.part_size.max(self.needed)
+        {
+            return;
+        }
+        let received = self.reader.received();
+        let answered = arriving::answers(received).flatten();
+        let Some(request_id) = answered.and_then(|to| self.exchanges.in_parts(to)) else {
+            return;
+        };
+        match arriving::look(received) {
+            Arriving::Events { events, head } => {
+                self.needed = 0;
+                if let Some(events) = self.reader.cut(head, events) {
+                    self.outputs
+                        .push_back(ConnectionOutput::Events { request_id, events });
+                }
+            }
+            Arriving::Longer(needed) => self.needed = needed,
+            Arriving::Whole => self.needed = usize::MAX,
+        }
     }
 
     fn handle_frame(&mut self, now: Instant, frame: &Bytes) {
@@ -476,6 +520,7 @@ impl Connection {
             ConnectionOutput::Transmit(_) | ConnectionOutput::Credentials(_) => false,
             ConnectionOutput::Hello { .. }
             | ConnectionOutput::Ready
+            | ConnectionOutput::Events { .. }
             | ConnectionOutput::Reply(_)
             | ConnectionOutput::Refused(_)
             | ConnectionOutput::Failed(_) => true,

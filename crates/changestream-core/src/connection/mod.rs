@@ -6,7 +6,7 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //! use changestream_core::ServerAddress;
-//! use changestream_core::connection::{ClientMetadata, Connection, ConnectionOutput, ConnectionSettings};
+//! use changestream_core::connection::{self, ClientMetadata, Connection, ConnectionOutput, ConnectionSettings};
 //! use changestream_core::random::Random;
 //!
 //! let settings = ConnectionSettings {
@@ -19,6 +19,7 @@
 //!     server_api: None,
 //!     compressors: Vec::new(),
 //!     zlib_level: None,
+//!     part_size: connection::PART_SIZE,
 //! };
 //! let now = Instant::now(); // the caller's clock: the machine itself has none
 //! let address = ServerAddress::tcp("localhost", 27017);
@@ -38,6 +39,7 @@
 //! A server may want a connection that is ready to authenticate anew (error 391): then it goes back to `Authenticating`,
 //! and sends what was refused again.
 
+mod arriving;
 mod authenticating;
 mod environment;
 mod exchange;
@@ -89,6 +91,9 @@ pub struct ConnectionSettings {
     pub compressors: Vec<Compressor>,
     /// `zlibCompressionLevel`, -1 to 9. `None` and -1 are zlib's default.
     pub zlib_level: Option<i32>,
+    /// How much of a reply that may come [in parts](Request::in_parts) is held at once, in bytes;
+    /// [`PART_SIZE`] by default. An event that is larger is held whole.
+    pub part_size: usize,
 }
 
 /// A command to send.
@@ -98,9 +103,24 @@ pub struct Request {
     pub body: RawDocumentBuf,
     /// Whether several replies to it are welcome.
     pub exhaust_allowed: bool,
+    /// Whether events of a getMore's reply are welcome while the rest of it is on its way
+    /// ([`ConnectionOutput::Events`]).
+    pub in_parts: bool,
     /// How long the connection may be silent before the reply counts as lost. Starts anew with each byte that
     /// arrives. None is no limit.
     pub reply_timeout: Option<Duration>,
+}
+
+impl Request {
+    /// A command with one reply, which comes whole and may take any time.
+    pub fn new(body: RawDocumentBuf) -> Self {
+        Self {
+            body,
+            exhaust_allowed: false,
+            in_parts: false,
+            reply_timeout: None,
+        }
+    }
 }
 
 /// What a [`Connection`] wants, or has to say. Match exhaustively: each variant is an order.
@@ -118,6 +138,14 @@ pub enum ConnectionOutput {
     Ready,
     /// Authentication needs this of the world outside: answer by [`Connection::answer`].
     Credentials(CredentialRequest),
+    /// Events out of the answer to a request that was to be answered [in parts](Request::in_parts). The answer itself
+    /// follows, without them, and with at least one more.
+    Events {
+        /// The request, as [`Connection::send`] numbered it.
+        request_id: i32,
+        /// Elements of the batch, one behind the other.
+        events: Bytes,
+    },
     /// The answer to a request, whether it succeeded (`ok: 1`) or not.
     Reply(Reply),
     /// The answer to a request that says that the connection must authenticate anew (`ReauthenticationRequired`). It
@@ -138,6 +166,11 @@ impl fmt::Debug for ConnectionOutput {
                 .finish_non_exhaustive(),
             Self::Ready => f.write_str("Ready"),
             Self::Credentials(request) => f.debug_tuple("Credentials").field(request).finish(),
+            Self::Events { request_id, events } => f
+                .debug_struct("Events")
+                .field("request_id", request_id)
+                .field("len", &events.len())
+                .finish(),
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
             Self::Refused(reply) => f.debug_tuple("Refused").field(reply).finish(),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
@@ -159,3 +192,6 @@ pub struct Reply {
     /// When it arrived.
     pub received: Instant,
 }
+
+/// How much of a reply is held at once that comes in parts, in bytes: little enough to stay in a processor's cache.
+pub const PART_SIZE: usize = 128 << 10;

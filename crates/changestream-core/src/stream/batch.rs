@@ -30,6 +30,16 @@ impl Batch {
         }
     }
 
+    /// A part of a batch: elements of its array, which others follow.
+    pub(crate) fn part(elements: Bytes) -> Self {
+        let document = bounds(&elements, 0);
+        Self {
+            array: elements,
+            next: 0,
+            document,
+        }
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.ends_at(self.next)
@@ -40,7 +50,7 @@ impl Batch {
         self.array.len() - self.next
     }
 
-    /// The whole array.
+    /// The whole array, or the part of it.
     pub(crate) fn array(&self) -> &Bytes {
         &self.array
     }

@@ -42,6 +42,8 @@ pub(crate) enum Item {
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) batch: Batch,
+    /// Whether the rest of the reply follows.
+    pub(crate) is_part: bool,
     pub(crate) post_batch_resume_token: Option<ResumeToken>,
     /// Whether the cursor ended with it.
     pub(crate) is_final: bool,
@@ -141,7 +143,13 @@ impl Inbox {
         }
     }
 
-    /// Batches held, the one that is being consumed included.
+    /// Replies of which the end is held and has events, the one that is being consumed included.
+    pub(crate) fn replies(&self) -> usize {
+        let is_end = |item: &&Item| matches!(item, Item::Batch(arrived) if !arrived.is_part);
+        self.items.iter().filter(is_end).count()
+    }
+
+    /// Batches and parts of batches held, the one that is being consumed included.
     pub(crate) fn batches(&self) -> impl Iterator<Item = &Batch> {
         self.items.iter().filter_map(|item| match item {
             Item::Batch(arrived) => Some(&arrived.batch),

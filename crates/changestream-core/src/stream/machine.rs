@@ -9,13 +9,15 @@ mod rules;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use calls::Calls;
 use delivery::Delivery;
 use rules::Rules;
 pub use rules::{Patience, Retries};
 
+use super::batch::Batch;
 use super::command::Commands;
-use super::inbox::Inbox;
+use super::inbox::{Arrived, Inbox, Item};
 use super::position::Position;
 use super::resumable::cursor_is_gone;
 use super::{Avoid, CommandReply, Farewell, Role, Server, Start, StreamInput, StreamOutput, StreamStats};
@@ -83,6 +85,7 @@ struct Live {
     server: Server,
     cursor: Cursor,
     flight: Flight,
+    rest: Rest,
     /// The last reply was empty: the next getMore waits for the consumer.
     idle: bool,
     /// How often the getMore was sent again because the server was overloaded.
@@ -98,6 +101,17 @@ enum Flight {
     Awaited,
     /// One is, and the call that it was for has ended.
     Late,
+}
+
+/// Of the reply that is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing of it has come.
+    All,
+    /// Some of its events have come: it is no error, so that the next getMore may follow.
+    Some,
+    /// Some have come, and the next getMore was sent.
+    Followed,
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +213,7 @@ impl StreamMachine {
     pub fn handle_input(&mut self, now: Instant, input: StreamInput) {
         match input {
             StreamInput::Ready(server) => self.on_ready(now, server),
+            StreamInput::Events(events) => self.on_events(events),
             StreamInput::Reply(reply) => self.on_reply(now, reply),
             StreamInput::Failed(error) => self.on_failed(now, error),
             StreamInput::Timeout => self.on_timeout(now),
@@ -356,6 +371,26 @@ impl StreamMachine {
         }
     }
 
+    fn on_events(&mut self, events: Bytes) {
+        let State::Live(live) = &mut self.state else {
+            return;
+        };
+        if live.flight == Flight::Landed || events.is_empty() {
+            return;
+        }
+        if live.rest == Rest::All {
+            live.rest = Rest::Some;
+        }
+        live.idle = false;
+        self.inbox.push(Item::Batch(Arrived {
+            batch: Batch::part(events),
+            is_part: true,
+            post_batch_resume_token: None,
+            is_final: false,
+            invalidated: false,
+        }));
+    }
+
     fn on_reply(&mut self, now: Instant, reply: CommandReply) {
         if reply.operation_time > self.stats.operation_time {
             self.stats.operation_time = reply.operation_time;
@@ -375,6 +410,13 @@ impl StreamMachine {
                 None => self.opened(goal, server, &reply),
             },
             State::Live(live) if live.flight != Flight::Landed => match &reply.error {
+                Some(_) if live.rest != Rest::All => {
+                    self.faulted(
+                        &live.server,
+                        Error::protocol("a reply with events says that it failed"),
+                    );
+                    self.state = State::Faulted(Some(live.server));
+                }
                 Some(error) if self.rules.retries.allow(error, live.overloads) => {
                     let error = self.told_by_server(error.clone()).at(live.server.address.clone());
                     self.postpone(now, live, error, reply.base_backoff());

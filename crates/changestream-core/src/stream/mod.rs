@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bson::raw::RawDocumentBuf;
+use bytes::Bytes;
 
 pub use machine::{Patience, Retries, StreamMachine};
 pub use reply::{ClusterTime, CommandReply};
@@ -50,6 +51,9 @@ use crate::{Error, ServerAddress};
 pub enum StreamInput {
     /// The server asked for: a connection to it is ready for commands.
     Ready(Server),
+    /// Events out of the answer to the getMore in flight, of which the rest is still on its way: elements of its batch,
+    /// one behind the other. The answer follows, without them, and with at least one more.
+    Events(Bytes),
     /// The answer to the aggregate or getMore in flight.
     Reply(CommandReply),
     /// No server was found, or the command in flight got no answer, or the connection is gone.
@@ -100,6 +104,9 @@ pub struct Command {
     /// Whether further replies may follow the first without being asked for (`exhaustAllowed`). Each of them is to come
     /// back as [`StreamInput::Reply`], and says [whether another one follows](CommandReply::more_to_come).
     pub exhaust_allowed: bool,
+    /// Whether [events](StreamInput::Events) are welcome while the rest of a reply is on its way. Where this is left aside,
+    /// all comes with the reply.
+    pub in_parts: bool,
 }
 
 /// What the reply to a command is for.

@@ -35,6 +35,8 @@ pub struct FrameReader {
     spare: Spare,
     /// What a new buffer that small frames share has room for.
     room: usize,
+    /// How much was cut out of the frame that is being received.
+    cut: usize,
     max_message_size: usize,
 }
 
@@ -46,6 +48,13 @@ enum Received {
     Filling(BytesMut, usize),
     /// Frames are leaving this buffer; the range has not left.
     Leaving(Bytes, Range<usize>),
+    /// A part of this buffer's only frame has left. What is left of the frame starts with the head, and goes on with the
+    /// range; it is no whole frame.
+    Cut {
+        whole: Bytes,
+        head: Vec<u8>,
+        rest: Range<usize>,
+    },
 }
 
 impl FrameReader {
@@ -55,6 +64,7 @@ impl FrameReader {
             received: Received::Filling(BytesMut::new(), 0),
             spare: Spare::default(),
             room: LEAST_SHARED,
+            cut: 0,
             max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
         }
     }
@@ -74,24 +84,60 @@ impl FrameReader {
     /// Call [`next_frame`](Self::next_frame) until it has no more before this: a frame that is still in the reader is
     /// copied.
     pub fn buffer(&mut self) -> &mut [u8] {
+        self.buffer_up_to(usize::MAX)
+    }
+
+    /// The same, but for a frame of which parts will be [cut](Self::cut) out: no more of it than so many bytes is held at
+    /// once, or one more than are held already.
+    pub(crate) fn buffer_up_to(&mut self, most: usize) -> &mut [u8] {
+        self.go_on_after_cut(most);
         let received = self.received();
         let filled = received.len();
+        let most = most.max(filled + 1);
         let declared = self.declared_len(received).ok().flatten();
-        let wanted = declared.unwrap_or(0).max(filled + 1);
+        let wanted = declared.unwrap_or(0).min(most).max(filled + 1);
         if !matches!(&self.received, Received::Filling(buffer, _) if buffer.len() >= wanted) {
             self.provide(wanted);
         }
+        let is_cut = self.cut > 0;
         let Received::Filling(buffer, filled) = &mut self.received else {
             unreachable!("a buffer to be filled was provided");
         };
         let end = match declared {
             // What follows a large frame is read later, so that it need not be copied out of its buffer.
-            Some(declared) if declared > MOST_AT_ONCE && declared > *filled => declared,
+            Some(declared) if (declared > MOST_AT_ONCE || is_cut) && declared > *filled => declared.min(most),
             Some(_) => buffer.len(),
             // Nor is what starts a frame that will need a larger one.
             None => buffer.len().min(*filled + MOST_AT_ONCE),
         };
         &mut buffer[*filled..end]
+    }
+
+    /// Takes bytes out of the frame that is being received and is not complete. The frame goes on as if it had begun with
+    /// `head`, which says its new length, and the bytes behind those taken out.
+    ///
+    /// None if no frame is being received, or the bytes are not there.
+    pub(crate) fn cut(&mut self, head: Vec<u8>, out: Range<usize>) -> Option<Bytes> {
+        let Received::Filling(_, filled) = self.received else {
+            return None;
+        };
+        if out.start > out.end || out.end > filled {
+            return None;
+        }
+        let (whole, range) = self.leaving();
+        let taken = whole.slice(out.clone());
+        self.cut += out.len();
+        self.received = Received::Cut {
+            whole,
+            head,
+            rest: out.end..range.end,
+        };
+        Some(taken)
+    }
+
+    /// Whether parts of the frame that is being received were cut out.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut > 0
     }
 
     /// Says that this many bytes were written to the start of [`buffer`](Self::buffer). What exceeds the buffer is
@@ -104,14 +150,18 @@ impl FrameReader {
 
     /// Bytes received that are not part of a frame handed out yet.
     pub fn pending(&self) -> usize {
-        self.received().len()
+        match &self.received {
+            Received::Filling(..) | Received::Leaving(..) => self.received().len(),
+            Received::Cut { head, rest, .. } => head.len() + rest.len(),
+        }
     }
 
-    /// Those bytes.
+    /// Those bytes; none right after a [cut](Self::cut).
     pub(crate) fn received(&self) -> &[u8] {
         match &self.received {
             Received::Filling(buffer, filled) => buffer.get(..*filled),
             Received::Leaving(whole, range) => whole.get(range.clone()),
+            Received::Cut { .. } => None,
         }
         .unwrap_or_default()
     }
@@ -132,6 +182,7 @@ impl FrameReader {
         let (whole, range) = self.leaving();
         let frame = whole.slice(range.start..range.start + len);
         let rest = range.start + len..range.end;
+        let len = len + mem::take(&mut self.cut);
         if rest.is_empty() {
             self.spare.keep(whole, len);
         } else {
@@ -148,7 +199,42 @@ impl FrameReader {
                 (buffer.freeze(), 0..filled)
             }
             Received::Leaving(whole, range) => (whole, range),
+            Received::Cut { whole, .. } => (whole, 0..0),
         }
+    }
+
+    /// Puts what is left of a frame together again: in the same buffer, if nobody holds what was cut out of it any more.
+    fn go_on_after_cut(&mut self, most: usize) {
+        let (whole, head, rest) =
+            match mem::replace(&mut self.received, Received::Filling(BytesMut::new(), 0)) {
+                Received::Cut { whole, head, rest } => (whole, head, rest),
+                other @ (Received::Filling(..) | Received::Leaving(..)) => {
+                    self.received = other;
+                    return;
+                }
+            };
+        let filled = head.len() + rest.len();
+        let mut buffer = match whole.try_into_mut() {
+            Ok(mut buffer) => {
+                buffer.copy_within(rest, head.len());
+                buffer
+            }
+            Err(whole) => {
+                let wanted = most.min(whole.len()).max(filled + 1);
+                let buffer = self.spare.take(wanted);
+                let mut buffer = buffer.unwrap_or_else(|| BytesMut::zeroed(wanted));
+                if let (Some(place), Some(rest)) = (buffer.get_mut(head.len()..filled), whole.get(rest)) {
+                    place.copy_from_slice(rest);
+                }
+                let len = whole.len();
+                self.spare.keep(whole, len);
+                buffer
+            }
+        };
+        if let Some(place) = buffer.get_mut(..head.len()) {
+            place.copy_from_slice(&head);
+        }
+        self.received = Received::Filling(buffer, filled);
     }
 
     /// What came at once once may come so again; and more, if there was no room for more.

@@ -513,7 +513,7 @@ impl Reader<'_> {
 
 const OP_REPLY: i32 = 1;
 const OP_QUERY: i32 = 2004;
-pub(super) const OP_MSG: i32 = 2013;
+pub(crate) const OP_MSG: i32 = 2013;
 const CHECKSUM_LEN: usize = 4;
 /// Sections of kind 1 and documents in them, together. A server takes 100,000 documents of each kind
 /// (`maxWriteBatchSize`), and no command has more than two kinds.

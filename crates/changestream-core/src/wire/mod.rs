@@ -12,6 +12,7 @@ mod spare;
 pub(crate) use compression::decompress_into;
 pub use compression::{Compressor, compress, compressor_of, decompress, may_compress};
 pub use frame_reader::FrameReader;
+pub(crate) use message::OP_MSG;
 pub use message::{
     DocumentSequence, Flags, LegacyQuery, LegacyReply, Message, OpMsg, WireError, encode_op_msg,
     encode_op_query, encode_op_reply,

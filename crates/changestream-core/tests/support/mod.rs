@@ -10,7 +10,7 @@ use bytes::Bytes;
 use changestream_core::auth::{Credential, CredentialRequest};
 use changestream_core::client::Disconnected;
 use changestream_core::connection::{
-    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Reply, Request,
+    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, PART_SIZE, Reply, Request,
 };
 use changestream_core::random::Random;
 use changestream_core::wire::{Flags, Message, compressor_of, decompress, encode_op_msg, encode_op_reply};
@@ -33,6 +33,7 @@ pub enum Event {
     Hello(Bytes, Duration),
     Ready,
     Asked(CredentialRequest),
+    Events(i32, Bytes),
     Reply(Reply),
     Refused(Reply),
     Failed(Error),
@@ -97,6 +98,7 @@ impl World {
         let request = Request {
             body: raw(command),
             exhaust_allowed,
+            in_parts: false,
             reply_timeout: timeout.map(Duration::from_millis),
         };
         let id = self.connection.send(self.now, request);
@@ -159,6 +161,9 @@ impl World {
                 }
                 ConnectionOutput::Ready => self.events.push(Event::Ready),
                 ConnectionOutput::Credentials(request) => self.events.push(Event::Asked(request)),
+                ConnectionOutput::Events { request_id, events } => {
+                    self.events.push(Event::Events(request_id, events));
+                }
                 ConnectionOutput::Reply(reply) => self.events.push(Event::Reply(reply)),
                 ConnectionOutput::Refused(reply) => self.events.push(Event::Refused(reply)),
                 ConnectionOutput::Failed(error) => self.events.push(Event::Failed(error)),
@@ -192,6 +197,7 @@ impl World {
         let request = Request {
             body: raw(&doc! { "ping": 1 }),
             exhaust_allowed: false,
+            in_parts: false,
             reply_timeout: Some(Duration::ZERO),
         };
         self.connection.send(now, request);
@@ -263,6 +269,7 @@ pub fn settings(credential: Option<Credential>) -> ConnectionSettings {
         server_api: None,
         compressors: Vec::new(),
         zlib_level: None,
+        part_size: PART_SIZE,
     }
 }
 

@@ -9,7 +9,7 @@ use changestream_core::ServerAddress;
 use changestream_core::auth::Credential;
 use changestream_core::client::Disconnected;
 use changestream_core::connection::{
-    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, Request,
+    ClientMetadata, Connection, ConnectionOutput, ConnectionSettings, PART_SIZE, Request,
 };
 use changestream_core::random::Random;
 
@@ -39,6 +39,7 @@ impl InternalConnection {
             metadata: ClientMetadata::new().into(),
             compressors: Vec::new(),
             zlib_level: None,
+            part_size: PART_SIZE,
             server_api: None,
         };
         let mut connection = Connection::new(Arc::new(settings), server, false, Random::new([9; 32]), now);
@@ -57,6 +58,7 @@ impl InternalConnection {
         let request = Request {
             body: RawDocumentBuf::try_from(&command).map_err(|error| error.to_string())?,
             exhaust_allowed: false,
+            in_parts: false,
             reply_timeout: None,
         };
         let id = self.0.send(wire.now(), request);
@@ -74,7 +76,9 @@ impl InternalConnection {
                             .map_err(|error: bson::error::Error| error.to_string());
                     }
                     // Another answer follows a refusal.
-                    ConnectionOutput::Reply(_) | ConnectionOutput::Refused(_) => {}
+                    ConnectionOutput::Reply(_)
+                    | ConnectionOutput::Refused(_)
+                    | ConnectionOutput::Events { .. } => {}
                     ConnectionOutput::Failed(error) => {
                         return Err(error.to_string());
                     }

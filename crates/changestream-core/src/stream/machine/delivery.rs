@@ -66,7 +66,9 @@ impl StreamMachine {
         let place = arrived.batch.peek_but_last()?;
         let (event, token) = ChangeEvent::in_array(arrived.batch.array(), &place)?;
         arrived.batch.pass(&place);
-        self.position.delivered_within(arrived.batch.array(), &token);
+        if !(Fault::EarlyForgotten.is_on() && arrived.is_part) {
+            self.position.delivered_within(arrived.batch.array(), &token);
+        }
         self.stats.events += 1;
         self.stats.bytes += place.len() as u64;
         Some(event)
@@ -131,7 +133,9 @@ impl StreamMachine {
         self.stats.bytes += event.as_raw().as_bytes().len() as u64;
         self.satisfied();
         if !arrived.batch.is_empty() {
-            if !(Fault::FragmentForgotten.is_on() && is_first_fragment(&event)) {
+            let forgotten = Fault::EarlyForgotten.is_on() && arrived.is_part
+                || Fault::FragmentForgotten.is_on() && is_first_fragment(&event);
+            if !forgotten {
                 self.position.delivered_event(&event);
             }
             self.inbox.push_front(Item::Batch(arrived));
@@ -147,6 +151,9 @@ impl StreamMachine {
             if let Some(token) = invalidate.or(past_it) {
                 self.inbox.push_front(Item::Invalidated(token));
             }
+        }
+        if Fault::EarlyForgotten.is_on() && arrived.is_part {
+            return Delivery::Update(Update::Change(event));
         }
         if Fault::LastOfBatchDropped.is_on() {
             self.position

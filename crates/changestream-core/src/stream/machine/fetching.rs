@@ -7,7 +7,7 @@ use super::super::inbox::{Arrived, Ended, Item};
 use super::super::reply::CursorReply;
 use super::super::resumable::is_resumable;
 use super::super::{Command, CommandReply, Expects, Server, Start, StreamOutput};
-use super::{Cursor, Flight, Goal, Live, State, StreamMachine};
+use super::{Cursor, Flight, Goal, Live, Rest, State, StreamMachine};
 use crate::Error;
 use crate::client::Demand;
 use crate::faults::Fault;
@@ -15,9 +15,10 @@ use crate::faults::Fault;
 impl StreamMachine {
     /// Asks for the next batch if there is reason to.
     pub(super) fn fetch(&mut self, now: Instant) {
-        let wanted = self.inbox.is_empty() && self.is_waited_for();
         let landed = match &self.state {
-            State::Live(live) => live.flight == Flight::Landed,
+            State::Live(live) if live.rest == Rest::Some => false,
+            State::Live(live) if live.flight == Flight::Landed => true,
+            State::Live(_) => return,
             State::Interrupted if self.inbox.is_empty() && self.demand != Demand::None => {
                 if !self.has_come_to_its_end() {
                     self.select(Goal::new(Start::Resume, now));
@@ -34,7 +35,8 @@ impl StreamMachine {
             | State::Ending(..)
             | State::Ended => return,
         };
-        if !landed || !(wanted || self.fetches_ahead()) {
+        let wanted = landed && self.inbox.is_empty() && self.is_waited_for();
+        if !(wanted || self.fetches_ahead()) {
             return;
         }
         if let State::Live(live) = std::mem::replace(&mut self.state, State::Ended) {
@@ -42,18 +44,25 @@ impl StreamMachine {
         }
     }
 
-    /// Whether the window has room for a batch that nobody waits for yet, and none is on its way.
+    /// Whether the window has room for a batch that nobody waits for yet, and none is on its way but the rest of one that
+    /// has begun to arrive. The server answers one request after the other, so that it can be asked for the next reply
+    /// while it still sends this one.
     #[inline]
     pub(super) fn fetches_ahead(&self) -> bool {
         let State::Live(live) = &self.state else {
             return false;
         };
-        if live.flight != Flight::Landed || live.idle || self.rules.prefetch_batches == 0 {
+        let begun = match (live.flight, live.rest) {
+            (Flight::Landed, _) => 0,
+            (Flight::Awaited, Rest::Some) if !self.rules.exhaust => 1,
+            (Flight::Awaited | Flight::Late, _) => return false,
+        };
+        if live.idle || self.rules.prefetch_batches == 0 {
             return false;
         }
         let held: usize = self.inbox.batches().map(Batch::len).sum();
-        let batches = self.inbox.batches().count();
-        batches > 0 && batches <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
+        let replies = self.inbox.replies() + begun;
+        held > 0 && replies <= self.rules.prefetch_batches && held <= self.rules.prefetch_bytes
     }
 
     /// Sends a getMore. What is fetched ahead has all the time of a call to come.
@@ -69,6 +78,10 @@ impl StreamMachine {
             }
         }
         live.flight = Flight::Awaited;
+        live.rest = match live.rest {
+            Rest::All => Rest::All,
+            Rest::Some | Rest::Followed => Rest::Followed,
+        };
         let namespace = live.cursor.namespace.as_deref();
         let body = self
             .commands
@@ -85,6 +98,8 @@ impl StreamMachine {
             body,
             expects: Expects::Reply { within },
             exhaust_allowed: self.rules.exhaust,
+            // Whether a call's answer is late is judged by whole replies.
+            in_parts: !self.calls.are_timed(),
         }));
     }
 
@@ -110,7 +125,8 @@ impl StreamMachine {
         if !(Fault::LateAnswerLost.is_on() && live.flight == Flight::Late) {
             self.arrived(&cursor, reply);
         }
-        self.go_on(live.server, cursor, reply.more_to_come);
+        let follows = reply.more_to_come || live.rest == Rest::Followed;
+        self.go_on(live.server, cursor, follows);
     }
 
     pub(super) fn arrived(&mut self, cursor: &CursorReply, reply: &CommandReply) {
@@ -137,6 +153,7 @@ impl StreamMachine {
             for _ in 0..if Fault::BatchTwice.is_on() { 2 } else { 1 } {
                 self.inbox.push(Item::Batch(Arrived {
                     batch: cursor.batch.clone(),
+                    is_part: false,
                     post_batch_resume_token: token.clone(),
                     is_final: cursor.id == 0,
                     invalidated: cursor.invalidated,
@@ -146,18 +163,19 @@ impl StreamMachine {
     }
 
     /// A cursor that is exhausted has nothing to follow, whatever its last reply says.
-    pub(super) fn go_on(&mut self, server: Server, cursor: CursorReply, more_to_come: bool) {
+    pub(super) fn go_on(&mut self, server: Server, cursor: CursorReply, another_comes: bool) {
         self.state = if cursor.id == 0 {
             State::Exhausted(Some(server))
         } else {
             State::Live(Live {
                 server,
                 idle: cursor.batch.is_empty(),
-                flight: if more_to_come {
+                flight: if another_comes {
                     Flight::Awaited
                 } else {
                     Flight::Landed
                 },
+                rest: Rest::All,
                 overloads: 0,
                 cursor: Cursor {
                     id: cursor.id,
@@ -183,6 +201,7 @@ impl StreamMachine {
             body,
             expects: Expects::Reply { within },
             exhaust_allowed: false,
+            in_parts: false,
         }));
     }
 
@@ -195,6 +214,7 @@ impl StreamMachine {
             body,
             expects: Expects::Nothing,
             exhaust_allowed: false,
+            in_parts: false,
         }));
     }
 }
