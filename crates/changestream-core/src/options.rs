@@ -73,14 +73,15 @@ pub struct WatchOptions {
     /// How many batches may be asked for ahead of the one that is being consumed. Default 1. With 0 a getMore leaves
     /// only when the consumer waits for it.
     pub prefetch_batches: usize,
-    /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What one reply
-    /// brings comes on top.
+    /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What the reply brings
+    /// that is arriving then, and the one that is asked for, comes on top; adapters read neither before the consumer waits
+    /// for it.
     pub prefetch_bytes: usize,
     /// Whether the server may send one batch after another without being asked (an exhaust cursor). Default false.
     ///
     /// Replica set members since server 4.4 do so, and spare a round trip for each batch; others answer each getMore once, as
     /// always. How far the server gets ahead is then not for `prefetch_batches` and `prefetch_bytes` to say: a reply is read
-    /// when the consumer waits for it, so that no more than one is held beside the events that the consumer keeps, and the
+    /// when the consumer waits for it, so that no more than a part of one is held beside the events that the consumer keeps, and the
     /// server stops when the socket's buffers are full.
     pub exhaust: bool,
     /// What to do when resuming fails. Default: what the specification says.

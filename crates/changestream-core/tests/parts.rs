@@ -382,6 +382,34 @@ fn events_that_came_before_the_connection_broke_are_there() {
 }
 
 #[test]
+fn what_is_left_of_a_reply_is_read_at_once_when_its_request_is_forgotten() {
+    let (mut world, first) = asking(1000, false);
+    ask(&mut world, false);
+    let bytes = message(9, first, Flags::NONE, &reply(&events(&[300; 100])));
+    arrive(&mut world, &bytes[..1500], 700);
+    assert!(!world.events.is_empty());
+    world.connection.forget(first);
+    let lent = world.connection.read_buffer().len();
+    arrive(&mut world, &bytes[1500..1500 + lent], lent);
+    assert!(world.connection.read_buffer().len() > 20_000, "the whole rest");
+}
+
+#[test]
+fn a_reply_with_much_before_its_batch_comes_whole() {
+    let (mut world, request) = asking(10_000, false);
+    let mut sent = reply(&[]);
+    let cursor = sent.get_document_mut("cursor").unwrap();
+    cursor.remove("nextBatch");
+    cursor.insert("junk", "x".repeat(9000));
+    cursor.insert("nextBatch", array(&events(&[0; 2000])));
+    arrive(&mut world, &message(9, request, Flags::NONE, &sent), 5000);
+    assert!(
+        matches!(world.events[..], [Event::Reply(_)]),
+        "each part would copy it"
+    );
+}
+
+#[test]
 fn a_request_that_is_forgotten_gets_no_parts() {
     let (mut world, request) = asking(1000, false);
     let bytes = message(9, request, Flags::NONE, &reply(&events(&[300; 10])));

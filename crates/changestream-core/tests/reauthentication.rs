@@ -11,14 +11,23 @@ use changestream_core::auth::{
     AwsCredentials, Credential, CredentialAnswer, CredentialRequest, Mechanism, OidcFlow, OidcToken,
 };
 use changestream_core::client::DeadlineReason;
+use changestream_core::connection::{PART_SIZE, Request};
+use changestream_core::wire::Flags;
 use changestream_core::{Error, ErrorKind};
 
 use support::{CONNECT_TIMEOUT, Event, Sent, World, hello_reply, settings};
 
 /// A connection that has authenticated by PLAIN.
 fn ready() -> World {
+    holding(PART_SIZE)
+}
+
+/// The same, holding so much at once of a reply that comes in parts.
+fn holding(part_size: usize) -> World {
     let credential = Credential::new("ada", "hunter2", "$external", Some(Mechanism::Plain));
-    let mut world = World::new(settings(Some(credential)));
+    let mut settings = settings(Some(credential));
+    settings.part_size = part_size;
+    let mut world = World::new(settings);
     world.greet(&hello_reply());
     world.authenticate();
     let start = world.request();
@@ -318,4 +327,31 @@ fn an_answer_that_nobody_asked_for_is_passed_over() {
     );
     world.drain();
     assert!(world.failure().to_string().contains("answered with keys"));
+}
+
+#[test]
+fn a_reply_that_has_brought_events_is_no_refusal_whatever_it_says() {
+    for ballast in [10, 1000] {
+        let mut world = holding(500);
+        let request = Request {
+            in_parts: true,
+            ..Request::new(bson::rawdoc! { "getMore": 1_i64 })
+        };
+        let request = world.connection.send(world.now, request);
+        world.request();
+        let event = doc! { "_id": { "_data": "82" }, "ballast": "x".repeat(ballast) };
+        let mut reply = doc! { "cursor": { "nextBatch": [event.clone(), event], "id": 1_i64, "ns": "d.c" } };
+        reply.extend(refusal());
+        world.reply(request, Flags::NONE, &reply);
+        let is_whole = ballast == 10;
+        let events = world
+            .events
+            .iter()
+            .filter(|event| matches!(event, Event::Events(..)))
+            .count();
+        assert_eq!(events, usize::from(!is_whole));
+        let last = world.events.last().unwrap();
+        assert_eq!(matches!(last, Event::Refused(_)), is_whole, "{last:?}");
+        assert_eq!(matches!(last, Event::Reply(_)), !is_whole, "{last:?}");
+    }
 }

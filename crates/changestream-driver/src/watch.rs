@@ -186,8 +186,8 @@ impl<M: Mode> Watch<M> {
         self
     }
 
-    /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What one reply brings
-    /// comes on top.
+    /// How many bytes of batches may be held before no further one is asked for. Default 16 MiB. What is on its way comes
+    /// on top, and is read when the consumer waits for it.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.options.prefetch_bytes = bytes;
         self

@@ -168,7 +168,7 @@ impl Simulation {
                 if more_to_come {
                     self.report.meet(report::UNASKED);
                 }
-                match shadow.answered(&name, Peer { member, connection }, &reply) {
+                match shadow.answered(&name, Peer { member, connection }, &reply, more_to_come) {
                     Ok(Some(time)) if consumer.place.is_none() => {
                         consumer.place = Some(Place::new(&self.log, model::after(time)));
                         Ok(())

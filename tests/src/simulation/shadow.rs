@@ -31,6 +31,8 @@ pub(super) struct Shadow {
     /// The events that have come of a reply that is on its way, and how many of them were delivered.
     begun: Vec<RawDocumentBuf>,
     early: usize,
+    /// How many getMores are not answered.
+    awaited: u32,
     /// The last event that was delivered is an invalidate event.
     at_invalidate: bool,
     /// The consumer was told that what it watched is gone.
@@ -84,6 +86,7 @@ impl Shadow {
             replies: VecDeque::new(),
             begun: Vec::new(),
             early: 0,
+            awaited: 0,
             at_invalidate: false,
             invalidated: false,
             failure: None,
@@ -169,6 +172,7 @@ impl Shadow {
         // What was to come of that reply does not come.
         self.begun.clear();
         self.early = 0;
+        self.awaited = 0;
         match &self.failure {
             Some(failure) if failure.command == "getMore" => ensure(
                 self.is_resumable(failure) || self.is_told_as_timeout(failure),
@@ -206,7 +210,7 @@ impl Shadow {
         start
     }
 
-    fn asked_get_more(&self, command: &Document, owner: Owner) -> Result<(), String> {
+    fn asked_get_more(&mut self, command: &Document, owner: Owner) -> Result<(), String> {
         let id = command.get_i64("getMore").map_err(|error| error.to_string())?;
         ensure(self.cursor == Some((id, owner)), || {
             format!("asks {owner:?} for {id}; the cursor is {:?}", self.cursor)
@@ -223,6 +227,12 @@ impl Shadow {
         // A call may have less time left than that.
         let right = wait == wanted || (self.is_timed() && wait.is_some() && wait < wanted);
         ensure(right, || format!("maxTimeMS is {wait:?}"))?;
+        // The next may follow a reply of which events are here, so that it is known not to be an error.
+        ensure(
+            self.awaited == 0 || (self.awaited == 1 && !self.begun.is_empty()),
+            || format!("asks while {} replies are awaited", self.awaited),
+        )?;
+        self.awaited += 1;
         let batches = self.held() + usize::from(!self.begun.is_empty());
         let bytes = self.replies.iter().map(Reply::len).sum::<usize>();
         let ahead = batches <= self.options.prefetch_batches && bytes <= self.options.prefetch_bytes;
@@ -253,9 +263,13 @@ impl Shadow {
         name: &str,
         peer: Peer,
         reply: &RawDocumentBuf,
+        more_to_come: bool,
     ) -> Result<Option<Timestamp>, String> {
         if name == "killCursors" {
             return Ok(None);
+        }
+        if name == "getMore" && !more_to_come {
+            self.awaited = self.awaited.saturating_sub(1);
         }
         let broken = |error: bson::error::Error| error.to_string();
         let Some(cursor) = reply

@@ -38,7 +38,8 @@ pub(super) fn answers(received: &[u8]) -> Option<Option<i32>> {
 ///
 /// All lengths have to fit into one another, as they have to in what is left.
 pub(super) fn look(received: &[u8]) -> Arriving {
-    let Some(batch) = Batch::of(received) else {
+    // Each part costs what stands before the batch.
+    let Some(batch) = Batch::of(received).filter(|batch| batch.events <= MOST_BEFORE_BATCH) else {
         return unclear(received, MOST_BEFORE_BATCH);
     };
     let mut end = batch.events;

@@ -38,6 +38,8 @@ pub struct Connection {
     reader: FrameReader,
     /// What has to be held of the message that is being received, so that parts can be taken from it; at least.
     needed: usize,
+    /// Whether parts were.
+    is_parted: bool,
     /// What compressed messages are inflated into.
     inflated: Spare,
     pub(super) outputs: VecDeque<ConnectionOutput>,
@@ -86,6 +88,7 @@ impl Connection {
             random: Seldom::new(&random),
             reader,
             needed: 0,
+            is_parted: false,
             inflated: Spare::default(),
             outputs: VecDeque::with_capacity(1),
             exchanges: Exchanges::default(),
@@ -358,9 +361,8 @@ impl Connection {
     /// How much is held at once of the message that is being received, if parts may be taken from it; as far as is known.
     fn most_of_reply(&self) -> Option<usize> {
         let in_parts = self.exchanges.expects_parts()
-            && (self.reader.is_cut()
-                || arriving::answers(self.reader.received())
-                    .is_none_or(|answers| answers.is_some_and(|to| self.exchanges.in_parts(to).is_some())));
+            && arriving::answers(self.reader.received())
+                .is_none_or(|answers| answers.is_some_and(|to| self.exchanges.in_parts(to).is_some()));
         in_parts.then(|| self.settings.part_size.max(self.needed))
     }
 
@@ -379,6 +381,7 @@ impl Connection {
             Arriving::Events { events, head } => {
                 self.needed = 0;
                 if let Some(events) = self.reader.cut(head, events) {
+                    self.is_parted = true;
                     self.outputs
                         .push_back(ConnectionOutput::Events { request_id, events });
                 }
@@ -403,7 +406,13 @@ impl Connection {
             return self.fail_protocol(message.to_owned());
         }
         let round_trip = now.saturating_duration_since(exchange.since);
-        let Some((exchange, incoming)) = self.sift_refused(now, exchange, incoming) else {
+        // What has brought events is no refusal, whatever it says.
+        let sifted = if mem::take(&mut self.is_parted) {
+            Some((exchange, incoming))
+        } else {
+            self.sift_refused(now, exchange, incoming)
+        };
+        let Some((exchange, incoming)) = sifted else {
             return;
         };
         match exchange.purpose {

@@ -11,7 +11,8 @@ use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 /// Lends the buffer that a socket is read into, and hands complete frames out as slices of it.
 ///
 /// Small frames share a buffer, which is as large as what came last: a peer that says little costs little. A frame that
-/// does not fit gets one of exactly its own length, taken only after that length was found to be legal. Once nobody holds
+/// does not fit gets one of exactly its own length, taken only after that length was found to be legal; but if parts are to
+/// be taken out of it while it arrives, no more is held at once than they need. Once nobody holds
 /// the frames of a buffer any more, it is used again: fresh memory costs as much as the bytes that are read into it. A
 /// buffer that is much too large for the last frame is not.
 ///
@@ -133,11 +134,6 @@ impl FrameReader {
             rest: out.end..range.end,
         };
         Some(taken)
-    }
-
-    /// Whether parts of the frame that is being received were cut out.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut > 0
     }
 
     /// Says that this many bytes were written to the start of [`buffer`](Self::buffer). What exceeds the buffer is
