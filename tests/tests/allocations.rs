@@ -16,7 +16,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// The server's threads count too, but allocate nothing after their first batch.
 #[test]
-fn an_event_is_handed_over_without_allocating_and_a_batch_costs_a_few_allocations() {
+fn an_event_is_handed_over_without_allocating_and_a_part_of_a_batch_costs_a_few_allocations() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let settings = Settings {
@@ -45,7 +45,7 @@ fn an_event_is_handed_over_without_allocating_and_a_batch_costs_a_few_allocation
         bytes += change.bytes_allocated;
     }
     assert!(
-        allocating <= 3 * ROUNDS,
+        allocating <= 3 * PARTS * ROUNDS,
         "{allocating} of {} events came with allocations",
         ROUNDS * BATCH
     );
@@ -64,3 +64,5 @@ fn an_event_is_handed_over_without_allocating_and_a_batch_costs_a_few_allocation
 
 const BATCH: u32 = 200;
 const ROUNDS: u32 = 20;
+/// In how many parts a batch of 280 KB is read.
+const PARTS: u32 = 3;

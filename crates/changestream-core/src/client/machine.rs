@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::awaited::Awaited;
 use super::closing::Closing;
 use super::journal::Journal;
 use super::links::Link;
@@ -66,28 +67,6 @@ pub(super) enum Phase {
     Closing(Closing),
     /// Over.
     Closed(Result<(), Error>),
-}
-
-/// The requests of the work's that are not answered: one, and while its reply arrives the one that follows.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Awaited {
-    pub(super) first: Option<i32>,
-    next: Option<i32>,
-}
-
-impl Awaited {
-    fn ask(&mut self, request: Option<i32>) {
-        if self.first.is_none() {
-            self.first = request;
-        } else {
-            self.next = request;
-        }
-    }
-
-    /// The first one's last reply has come.
-    pub(super) fn answered(&mut self) {
-        self.first = self.next.take();
-    }
 }
 
 impl ClientMachine {

@@ -12,6 +12,7 @@
 //!
 //! In the steady state there is one connection and one request on it. Nothing happens in the background.
 
+mod awaited;
 mod closing;
 mod io;
 mod journal;

@@ -2,11 +2,63 @@
 
 use std::ops::Range;
 
+use super::{Connection, ConnectionOutput};
 use crate::walk;
 use crate::wire::{Flags, HEADER_LEN, OP_MSG};
 
+/// What is known of the message that is being received.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// How much of it has to be held, so that a part can be taken from it; at least.
+    needed: usize,
+    taken: bool,
+}
+
+impl Parts {
+    /// Whether any part was taken from it.
+    pub(super) fn were_taken(&self) -> bool {
+        self.taken
+    }
+}
+
+impl Connection {
+    /// How much is held at once of the message that is being received, if parts may be taken from it; as far as is known.
+    pub(super) fn most_of_reply(&self) -> Option<usize> {
+        let in_parts = self.exchanges.expects_parts()
+            && answers(self.reader.received())
+                .is_none_or(|answered| answered.is_some_and(|to| self.exchanges.in_parts(to).is_some()));
+        in_parts.then(|| self.settings.part_size.max(self.parts.needed))
+    }
+
+    /// Hands over the events that have arrived of a reply, if that is as much of it as is to be held.
+    pub(super) fn take_events(&mut self) {
+        if !self.exchanges.expects_parts()
+            || self.reader.pending() < self.settings.part_size.max(self.parts.needed)
+        {
+            return;
+        }
+        let received = self.reader.received();
+        let answered = answers(received).flatten();
+        let Some(request_id) = answered.and_then(|to| self.exchanges.in_parts(to)) else {
+            return;
+        };
+        match look(received) {
+            Arriving::Events { events, head } => {
+                self.parts.needed = 0;
+                if let Some(events) = self.reader.cut(head, events) {
+                    self.parts.taken = true;
+                    self.outputs
+                        .push_back(ConnectionOutput::Events { request_id, events });
+                }
+            }
+            Arriving::Longer(needed) => self.parts.needed = needed,
+            Arriving::Whole => self.parts.needed = usize::MAX,
+        }
+    }
+}
+
 /// What can be said of a reply that is being received.
-pub(super) enum Arriving {
+enum Arriving {
     /// These bytes are whole events of its batch, and another one begins behind them. Without them the reply starts with
     /// this head.
     Events { events: Range<usize>, head: Vec<u8> },
@@ -18,7 +70,7 @@ pub(super) enum Arriving {
 
 /// Which request the message answers, if it is one that parts can be taken from: not compressed, and without a checksum.
 /// None as long as that is not known.
-pub(super) fn answers(received: &[u8]) -> Option<Option<i32>> {
+fn answers(received: &[u8]) -> Option<Option<i32>> {
     let header = received.first_chunk::<BODY>()?;
     let at = |place: usize| {
         header
@@ -37,7 +89,7 @@ pub(super) fn answers(received: &[u8]) -> Option<Option<i32>> {
 /// token may be the one that stands behind the batch.
 ///
 /// All lengths have to fit into one another, as they have to in what is left.
-pub(super) fn look(received: &[u8]) -> Arriving {
+fn look(received: &[u8]) -> Arriving {
     // Each part costs what stands before the batch.
     let Some(batch) = Batch::of(received).filter(|batch| batch.events <= MOST_BEFORE_BATCH) else {
         return unclear(received, MOST_BEFORE_BATCH);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bson::RawDocument;
 use bytes::Bytes;
 
-use super::arriving::{self, Arriving};
+use super::arriving::Parts;
 use super::authenticating::AuthenticationLimit;
 use super::exchange::{Exchanges, Purpose, after};
 use super::foreign;
@@ -35,11 +35,9 @@ pub struct Connection {
     pub(super) settings: Arc<ConnectionSettings>,
     pub(super) address: ServerAddress,
     pub(super) random: Seldom,
-    reader: FrameReader,
-    /// What has to be held of the message that is being received, so that parts can be taken from it; at least.
-    needed: usize,
-    /// Whether parts were.
-    is_parted: bool,
+    pub(super) reader: FrameReader,
+    /// Of the message that is being received.
+    pub(super) parts: Parts,
     /// What compressed messages are inflated into.
     inflated: Spare,
     pub(super) outputs: VecDeque<ConnectionOutput>,
@@ -87,8 +85,7 @@ impl Connection {
             address,
             random: Seldom::new(&random),
             reader,
-            needed: 0,
-            is_parted: false,
+            parts: Parts::default(),
             inflated: Spare::default(),
             outputs: VecDeque::with_capacity(1),
             exchanges: Exchanges::default(),
@@ -202,8 +199,8 @@ impl Connection {
         while !self.has_failed() {
             match self.reader.next_frame() {
                 Ok(Some(frame)) => {
-                    self.needed = 0;
-                    self.handle_frame(now, &frame);
+                    let had_parts = mem::take(&mut self.parts).were_taken();
+                    self.handle_frame(now, &frame, had_parts);
                 }
                 Ok(None) => return self.take_events(),
                 Err(error) => self.fail_protocol(error.to_string()),
@@ -358,40 +355,7 @@ impl Connection {
         self.exchanges.forget(request_id);
     }
 
-    /// How much is held at once of the message that is being received, if parts may be taken from it; as far as is known.
-    fn most_of_reply(&self) -> Option<usize> {
-        let in_parts = self.exchanges.expects_parts()
-            && arriving::answers(self.reader.received())
-                .is_none_or(|answers| answers.is_some_and(|to| self.exchanges.in_parts(to).is_some()));
-        in_parts.then(|| self.settings.part_size.max(self.needed))
-    }
-
-    /// Hands over the events that have arrived of a reply, if that is as much of it as is to be held.
-    fn take_events(&mut self) {
-        if !self.exchanges.expects_parts() || self.reader.pending() < self.settings.part_size.max(self.needed)
-        {
-            return;
-        }
-        let received = self.reader.received();
-        let answered = arriving::answers(received).flatten();
-        let Some(request_id) = answered.and_then(|to| self.exchanges.in_parts(to)) else {
-            return;
-        };
-        match arriving::look(received) {
-            Arriving::Events { events, head } => {
-                self.needed = 0;
-                if let Some(events) = self.reader.cut(head, events) {
-                    self.is_parted = true;
-                    self.outputs
-                        .push_back(ConnectionOutput::Events { request_id, events });
-                }
-            }
-            Arriving::Longer(needed) => self.needed = needed,
-            Arriving::Whole => self.needed = usize::MAX,
-        }
-    }
-
-    fn handle_frame(&mut self, now: Instant, frame: &Bytes) {
+    fn handle_frame(&mut self, now: Instant, frame: &Bytes, had_parts: bool) {
         let incoming = match self.read(frame) {
             Ok(incoming) => incoming,
             Err(message) => return self.fail_protocol(message),
@@ -407,13 +371,13 @@ impl Connection {
         }
         let round_trip = now.saturating_duration_since(exchange.since);
         // What has brought events is no refusal, whatever it says.
-        let sifted = if mem::take(&mut self.is_parted) {
-            Some((exchange, incoming))
+        let (exchange, incoming) = if had_parts {
+            (exchange, incoming)
         } else {
-            self.sift_refused(now, exchange, incoming)
-        };
-        let Some((exchange, incoming)) = sifted else {
-            return;
+            let Some(other) = self.sift_refused(now, exchange, incoming) else {
+                return;
+            };
+            other
         };
         match exchange.purpose {
             Purpose::Handshake | Purpose::Check => self.handle_hello(incoming.body, round_trip),
