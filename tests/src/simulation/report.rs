@@ -105,9 +105,9 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// What streams meet in any few seeds, besides faults.
-pub const OFTEN_MET: [&str; 5] = [UNASKED, OUT_OF_TIME, DROPPED, OF_OTHERS, EARLY];
+pub const OFTEN_MET: [&str; 4] = [UNASKED, OUT_OF_TIME, DROPPED, OF_OTHERS];
 /// What they meet in any thousand seeds.
-pub const SELDOM_MET: [&str; 4] = [PIECES, OBSTACLES, TOO_OLD, BALANCERS];
+pub const SELDOM_MET: [&str; 5] = [EARLY, PIECES, OBSTACLES, TOO_OLD, BALANCERS];
 
 pub(super) const UNASKED: &str = "replies unasked";
 pub(super) const OUT_OF_TIME: &str = "calls out of time";
