@@ -114,7 +114,7 @@ struct Shared {
     woken: AtomicBool,
     cancelled: AtomicBool,
     next_token: AtomicUsize,
-    /// How often a wait ended because something happened.
+    /// How often a wait ended because something happened, or may have happened without one.
     reports: AtomicU64,
     /// Whether a peer has said that it will say nothing more.
     parting: AtomicBool,
@@ -158,6 +158,11 @@ impl Handle {
     /// How many waits have ended with something to tell. What a socket has told by then it does not tell again.
     pub(crate) fn reports(&self) -> u64 {
         self.0.reports.load(Ordering::Acquire)
+    }
+
+    /// A call begins: it may be long since the last wait, and what has arrived meanwhile was told to nobody.
+    pub(crate) fn look_anew(&self) {
+        self.0.reports.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether the end of what a peer has to say was reported together with what came before it.

@@ -14,6 +14,7 @@ pub(crate) fn block_on(mut running: Running<Reactor>) -> Result<Document, Error>
     let Some(reactor) = running.runtime().map(Reactor::handle) else {
         return poll_once(&mut running);
     };
+    reactor.look_anew();
     let waker = reactor.waker();
     let mut cx = Context::from_waker(&waker);
     loop {

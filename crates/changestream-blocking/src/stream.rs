@@ -158,6 +158,7 @@ impl ChangeStream {
         cancellable: bool,
     ) -> Result<T, Cut> {
         self.inner.begin();
+        self.reactor.look_anew();
         let waker = self.reactor.waker();
         let mut cx = Context::from_waker(&waker);
         loop {

@@ -83,6 +83,24 @@ fn a_wait_with_a_limit_ends_and_loses_nothing() {
 }
 
 #[test]
+fn a_look_without_any_wait_sees_what_has_come_since_the_last_one() {
+    let server = TcpServer::start(Server::new(0));
+    let mut stream = open(&server);
+    assert!(stream.next_timeout(Duration::ZERO).unwrap().is_none());
+    server.wait_for("getMore");
+    server.change(1);
+    let start = Instant::now();
+    let event = loop {
+        if let Some(event) = stream.next_timeout(Duration::ZERO).unwrap() {
+            break event;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it never looks");
+        thread::yield_now();
+    };
+    assert_eq!(number(event.resume_token()), 1);
+}
+
+#[test]
 fn another_thread_ends_a_blocked_call_and_the_stream_closes_properly() {
     let server = TcpServer::start(Server::new(1));
     let mut stream = open(&server);

@@ -87,7 +87,8 @@ pub(crate) struct Tail {
 
     /// Go on from the position in this file, if it is there, whatever else says where to start; and keep it there.
     ///
-    /// Written after each batch, when its events have been printed: after a crash, the last ones may be printed again.
+    /// Written when the stream has opened, and when all events that were at hand have been printed, ten times a second at
+    /// most: after a crash, the last ones may be printed again.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
 

@@ -256,6 +256,38 @@ fn a_checkpoint_goes_on_where_the_last_run_ended() {
 }
 
 #[test]
+fn a_start_that_the_server_refuses_is_no_checkpoint() {
+    let deployment = Deployment::start(&[]);
+    let (file, checkpoint) = path("refused.json");
+    let unknown = "8265";
+    let output = deployment
+        .tail(&["--checkpoint", &checkpoint, "--resume-after", unknown])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(!file.exists(), "it would be tried again and again");
+}
+
+#[test]
+fn a_stream_that_has_opened_has_a_checkpoint() {
+    let deployment = Deployment::start(&[]);
+    let (file, checkpoint) = path("opened.json");
+    let watched = ["tail", &deployment.uri, "--db", "d", "--coll", "c"];
+    let waiting = ["--checkpoint", &checkpoint, "--max-await-ms", "600000"];
+    let mut tail = changestream(&[&watched[..], &waiting[..]].concat());
+    let tail = Running(tail.stdout(Stdio::null()).spawn().unwrap());
+    let start = std::time::Instant::now();
+    while !file.exists() {
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(20),
+            "nothing was saved"
+        );
+        std::thread::yield_now();
+    }
+    drop(tail);
+}
+
+#[test]
 fn a_quiet_stream_moves_its_checkpoint_too() {
     let deployment = Deployment::start(&[]);
     let (file, checkpoint) = path("quiet.json");

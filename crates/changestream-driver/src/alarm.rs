@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use changestream_core::client::Deadline;
+use changestream_core::client::{Deadline, DeadlineReason};
 
 use crate::Runtime;
 
@@ -13,40 +13,60 @@ use crate::Runtime;
 /// as tokio's is when its task has used up its share.
 pub(crate) struct Alarm<R: Runtime> {
     at: Option<Instant>,
+    /// Whether something is to come until then that may be in a socket already.
+    is_awaited: bool,
     timer: Option<(Instant, R::Timer)>,
     /// Bytes read since the deadline was found to be over.
     read_since: usize,
+    /// The deadline that was found to be over with nothing to read, and when that is looked at once more.
+    second_look: Option<(Instant, Instant)>,
 }
 
 impl<R: Runtime> Alarm<R> {
     pub(crate) fn new() -> Self {
         Self {
             at: None,
+            is_awaited: false,
             timer: None,
             read_since: 0,
+            second_look: None,
         }
     }
 
+    /// When it wants to be looked at.
     pub(crate) fn at(&self) -> Option<Instant> {
-        self.at
+        match self.second_look {
+            Some((of, again)) if self.at == Some(of) => Some(again),
+            Some(_) | None => self.at,
+        }
     }
 
     pub(crate) fn set(&mut self, deadline: Option<Deadline>) {
         self.at = deadline.map(|deadline| deadline.at);
+        self.is_awaited = deadline.is_some_and(|deadline| {
+            !matches!(
+                deadline.reason,
+                DeadlineReason::Scan | DeadlineReason::ResumeBackoff | DeadlineReason::Close
+            )
+        });
     }
 
     /// Whether the deadline is over, now that so many bytes have been read; `None` when no socket had anything more.
     ///
-    /// What the sockets held when the deadline passed counts as in time, and so it has to be read first. A peer that
-    /// never stops sending shall not put the deadline off for ever: after more than a socket can have held, it is over.
+    /// What the sockets held when the deadline passed counts as in time, and so it has to be read first. A runtime may
+    /// say that a socket has nothing because it has not asked the operating system since it said so last, as tokio does
+    /// for a task that has just come back from long work. So what is over is looked at twice, and the runtime has its turn
+    /// in between. A peer that never stops sending shall not put the deadline off for ever: after more than a socket can
+    /// have held, it is over.
     pub(crate) fn is_due(&mut self, runtime: &R, read: Option<usize>) -> bool {
-        if self.at.is_none_or(|at| runtime.now() < at) {
+        let now = runtime.now();
+        let Some(at) = self.at.filter(|at| *at <= now) else {
             self.read_since = 0;
             return false;
-        }
+        };
         let Some(len) = read else {
             self.read_since = 0;
-            return true;
+            return !self.is_awaited || self.was_looked_at(at, now);
         };
         self.read_since = self.read_since.saturating_add(len.max(LEAST_READ));
         if self.read_since < MOST_HELD {
@@ -56,12 +76,22 @@ impl<R: Runtime> Alarm<R> {
         true
     }
 
+    fn was_looked_at(&mut self, at: Instant, now: Instant) -> bool {
+        let (_, again) = self
+            .second_look
+            .filter(|(of, _)| *of == at)
+            .unwrap_or((at, now + BETWEEN_LOOKS));
+        let is_second = now >= again;
+        self.second_look = (!is_second).then_some((at, again));
+        is_second
+    }
+
     /// Registers for the deadline. Ready when it should be judged again.
     ///
     /// A timer that is set for earlier stays so. The deadline moves with every reply, and moving a timer each time costs
     /// more than being woken once in vain.
     pub(crate) fn poll(&mut self, runtime: &R, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else {
+        let Some(at) = self.at() else {
             self.timer = None;
             return Poll::Pending;
         };
@@ -75,6 +105,9 @@ impl<R: Runtime> Alarm<R> {
         Poll::Ready(())
     }
 }
+
+/// As long as the shortest sleep of a runtime's timers, in which it looks at the sockets.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// More than the receive buffers of an operating system hold for one connection (Linux: `tcp_rmem`, 6 MiB by default).
 const MOST_HELD: usize = 64 << 20;

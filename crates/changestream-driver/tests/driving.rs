@@ -141,6 +141,24 @@ fn a_deadline_is_judged_after_what_the_socket_holds_was_read() {
 }
 
 #[test]
+fn a_deadline_is_judged_after_the_runtime_has_looked_at_its_sockets_again() {
+    let world = World::new(Server::new(0));
+    let mut stream = world.open();
+    assert!(world.poll_and_drop(stream.next()).is_pending());
+    // An event comes while the task does something else for an hour, and the runtime has no turn in between.
+    world.state().server.changes = 1;
+    world.pass(Duration::from_secs(3_600));
+    world.state().doze();
+    let opened = world.state().opened;
+    assert_eq!(take(&world, &mut stream, 1), [1]);
+    assert_eq!(
+        world.state().opened,
+        opened,
+        "nothing was wrong with the connection"
+    );
+}
+
+#[test]
 fn a_silent_server_is_found_by_the_deadline_and_the_stream_resumes() {
     let world = World::new(Server::new(3));
     let mut stream = world.open();

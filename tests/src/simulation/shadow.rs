@@ -10,6 +10,8 @@ use changestream_core::client::{ConnectionId, Idle};
 use changestream_core::event::OperationType;
 use changestream_core::{ChangeEvent, Error, ErrorKind, ResumePolicy, ResumeToken, WatchOptions};
 
+use changestream_sim::token::ResumeTokenData;
+
 use super::servers::Servers;
 use crate::world::document;
 
@@ -97,7 +99,7 @@ impl Shadow {
 
     /// Whether the token may be that of an invalidate event, which only `startAfter` takes.
     pub(super) fn may_be_at_invalidate(&self) -> bool {
-        self.is_exhausted() || self.at_invalidate || self.starts_after()
+        self.invalidated || self.is_exhausted() || self.at_invalidate || self.starts_after()
     }
 
     fn is_exhausted(&self) -> bool {
@@ -382,7 +384,12 @@ impl Shadow {
 
     /// The consumer was told that what it watched is gone.
     pub(super) fn invalidated(&mut self, token: &ResumeToken) -> Result<(), String> {
-        ensure(self.is_exhausted() || self.at_invalidate, || {
+        // A cursor that stands behind an invalidate event which its pipeline drops lives until the next reply, or is lost
+        // before that.
+        let of_invalidate = Document::try_from(raw(token)).ok();
+        let of_invalidate = of_invalidate.and_then(|token| ResumeTokenData::from_document(&token).ok());
+        let of_invalidate = of_invalidate.is_some_and(|token| token.from_invalidate);
+        ensure(self.is_exhausted() || self.at_invalidate || of_invalidate, || {
             "told of an invalidation while the cursor lives".to_owned()
         })?;
         ensure(!self.invalidated && self.held() == 0, || {

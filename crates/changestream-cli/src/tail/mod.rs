@@ -5,6 +5,8 @@ mod credentials;
 mod output;
 mod stats;
 
+use std::time::{Duration, Instant};
+
 use changestream_blocking::{ChangeStream, Watch};
 use changestream_core::event::OperationType;
 use changestream_core::{ReadPreference, Update};
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &Tail) -> Result<(), Failure> {
         checkpoint,
         start: saved.map_or(Start::ResumeAfter, |position| position.start),
         events_left: args.max_events,
+        committed: None,
         stop,
     };
     let result = tail.follow(&mut stream);
@@ -119,11 +122,25 @@ struct Follower {
     /// How to go on from the stream's position: `startAfter` once it is that of an invalidate event.
     start: Start,
     events_left: Option<u64>,
+    /// When the position was saved last.
+    committed: Option<Instant>,
     stop: Stop,
 }
 
+/// The least time between two savings of the position.
+const BETWEEN_SAVES: Duration = Duration::from_millis(100);
+
 impl Follower {
     fn follow(&mut self, stream: &mut ChangeStream) -> Result<(), Unprinted> {
+        if self.stop.is_set() {
+            return self.flush();
+        }
+        match stream.opened() {
+            // Where nothing was saved before, the start is a position too: what comes is not to be missed.
+            Ok(()) => self.commit(stream)?,
+            Err(_) if self.stop.is_set() => return self.flush(),
+            Err(error) => return Err(Unprinted::Failed(error.into())),
+        }
         while let Some(update) = self.next(stream)? {
             self.take(&update)?;
             if let Some(stats) = &mut self.stats {
@@ -134,7 +151,7 @@ impl Follower {
             }
             // Nothing more is at hand: before the wait, what is there goes out, and only then is it remembered.
             if !stream.has_buffered() {
-                self.commit(stream)?;
+                self.commit_now_and_then(stream)?;
             }
         }
         self.commit(stream)
@@ -181,15 +198,31 @@ impl Follower {
         self.events_left == Some(0)
     }
 
-    /// Makes what was printed be seen, and then remembers how far that was.
-    fn commit(&mut self, stream: &ChangeStream) -> Result<(), Unprinted> {
+    /// Makes what was printed be seen; how far that was is remembered if that was not just done. Saving waits for the disk,
+    /// and a reply that is still arriving is had in many pieces.
+    fn commit_now_and_then(&mut self, stream: &ChangeStream) -> Result<(), Unprinted> {
+        if self.committed.is_some_and(|then| then.elapsed() < BETWEEN_SAVES) {
+            return self.flush();
+        }
+        self.commit(stream)
+    }
+
+    fn flush(&mut self) -> Result<(), Unprinted> {
         if let Some(stats) = &self.stats {
             stats.clear();
         }
-        self.printer.flush()?;
-        let (Some(checkpoint), Some(token)) = (&mut self.checkpoint, stream.resume_token()) else {
+        self.printer.flush()
+    }
+
+    /// Makes what was printed be seen, and then remembers how far that was.
+    fn commit(&mut self, stream: &ChangeStream) -> Result<(), Unprinted> {
+        self.flush()?;
+        // As long as the server has not accepted where to start, that is no position.
+        let token = stream.resume_token().filter(|_| stream.is_open());
+        let (Some(checkpoint), Some(token)) = (&mut self.checkpoint, token) else {
             return Ok(());
         };
+        self.committed = Some(Instant::now());
         let token = token.clone();
         // The stream may know the end before it is told here.
         let start = match token.explain() {

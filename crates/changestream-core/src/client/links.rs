@@ -9,7 +9,7 @@ use crate::connection::{Connection, ConnectionOutput, Reply};
 use crate::monitoring::ClosedReason;
 use crate::random::Random;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
-use crate::topology::HelloReply;
+use crate::topology::{HelloReply, ServerType};
 use crate::{Error, ErrorKind, ServerAddress};
 use bson::oid::ObjectId;
 
@@ -213,7 +213,6 @@ impl ClientMachine {
         if hello.hello_ok {
             self.knows_hello.insert(address.clone(), ());
         }
-        ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.greeted(now, id, &hello, body, round_trip);
@@ -245,8 +244,13 @@ impl ClientMachine {
         if let Some(journal) = self.journal() {
             journal.ready(now, id);
         }
-        match self.phase {
-            Phase::Authenticating(chosen, _) if chosen == id => self.attach(id),
+        match &self.phase {
+            // Another member may have told meanwhile that this one was deposed.
+            Phase::Authenticating(chosen, selection) if *chosen == id && !self.is_known(id) => {
+                self.phase = Phase::Selecting(selection.clone());
+                self.advance_selection();
+            }
+            Phase::Authenticating(chosen, _) if *chosen == id => self.attach(id),
             Phase::Closing(_) => self.continue_closing(id),
             Phase::Authenticating(..)
             | Phase::Parked
@@ -264,6 +268,13 @@ impl ClientMachine {
         {
             self.work.handle_input(self.now, StreamInput::Events(events));
         }
+    }
+
+    /// Whether the topology knows what the server is that the connection leads to.
+    fn is_known(&self, id: ConnectionId) -> bool {
+        let address = self.links.get(&id).map(|link| &link.address);
+        let described = address.and_then(|address| self.topology.server(address));
+        described.is_some_and(|server| server.server_type != ServerType::Unknown)
     }
 
     fn on_reply(&mut self, id: ConnectionId, reply: Reply) {

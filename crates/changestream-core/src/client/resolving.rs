@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machine::Phase;
+use super::selecting::LONGEST_SELECTION;
 use super::{ClientMachine, ClientSettings, Deadline, DeadlineReason, LookupId, Output};
 use crate::dns::{self, Answer, DnsFault, Question, RecordType, SrvName, SrvRecord, TxtRecord};
 use crate::stream::Avoid;
@@ -161,7 +162,8 @@ impl ClientMachine {
         let options = &self.settings.options;
         // A selection that looks once has no time of its own: connecting has.
         let deadline = if options.server_selection_timeout.is_zero() {
-            self.now + options.connect_timeout.unwrap_or(RESOLVE_TIMEOUT)
+            let limit = options.connect_timeout.unwrap_or(RESOLVE_TIMEOUT);
+            self.now + limit.min(LONGEST_SELECTION)
         } else {
             selection_deadline
         };
@@ -350,7 +352,8 @@ impl ClientMachine {
             .and_then(srv_records)
             .and_then(|records| Ok((name.verify_some(&records)?, records)));
         let Ok((verified, records)) = verified else {
-            *rescan = Rescan::From(self.now + self.settings.topology.heartbeat_frequency);
+            let pause = self.settings.topology.heartbeat_frequency.min(LONGEST_SELECTION);
+            *rescan = Rescan::From(self.now + pause);
             return self.advance_selection();
         };
         let stale_at = self.now + dns::rescan_interval(&records);

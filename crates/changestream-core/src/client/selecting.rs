@@ -543,4 +543,4 @@ fn application_error(link: &Link, kind: ApplicationErrorKind) -> ApplicationErro
 }
 
 /// A longer `serverSelectionTimeoutMS` is cut to this, so that instants cannot overflow.
-const LONGEST_SELECTION: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const LONGEST_SELECTION: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -135,9 +135,11 @@ impl Exchanges {
         }
     }
 
-    /// Gives every later hello that much more time.
+    /// Gives every later hello that much more time, and counts it for no hello's round trip: nobody has looked.
     pub(super) fn postpone_checks(&mut self, by: Duration) {
-        for exchange in self.0.iter_mut().filter(|e| e.purpose == Purpose::Check) {
+        let of_hello = |e: &&mut Exchange| matches!(e.purpose, Purpose::Handshake | Purpose::Check);
+        for exchange in self.0.iter_mut().filter(of_hello) {
+            exchange.since = exchange.since.checked_add(by).unwrap_or(exchange.since);
             exchange.silent_until = exchange.silent_until.and_then(|at| at.checked_add(by));
         }
     }

@@ -234,6 +234,36 @@ fn a_server_that_leaves_the_set_while_it_authenticates_is_given_up_for_another()
 }
 
 #[test]
+fn a_primary_that_is_deposed_while_it_authenticates_is_given_up_for_the_new_one() {
+    let mut network = Network::new("mongodb://u:pw@a:1,b:1/?replicaSet=rs&authMechanism=PLAIN");
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let start = network.expect("a:1", "saslStart");
+    network.answer_hello("b:1", &primary("b:1", 2));
+    let payload = bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes: Vec::new(),
+    };
+    let done = doc! { "conversationId": 1, "done": true, "payload": payload, "ok": 1 };
+    network.answer(&start, &done);
+    network.expect("b:1", "saslStart");
+}
+
+/// Sessions prose test 20: what a hello says of the cluster time may be another deployment's.
+#[test]
+fn the_cluster_time_of_a_hello_is_not_gossiped() {
+    let mut network = Network::new(SET);
+    let mut hello = primary("a:1", 1);
+    let time = bson::Timestamp {
+        time: 4_000_000_000,
+        increment: 1,
+    };
+    hello.insert("$clusterTime", doc! { "clusterTime": time });
+    network.answer_hello("a:1", &hello);
+    let aggregate = network.open_at("a:1");
+    assert!(!aggregate.command.contains_key("$clusterTime"));
+}
+
+#[test]
 fn what_another_stream_has_learned_saves_the_scan() {
     let known = Network::attached();
     let snapshot = known.machine.snapshot();

@@ -112,11 +112,12 @@ pub struct IdpInfo {
 }
 
 /// `ALLOWED_HOSTS` where nothing else is given (Authentication specification).
-pub const DEFAULT_ALLOWED_HOSTS: [&str; 7] = [
+pub const DEFAULT_ALLOWED_HOSTS: [&str; 8] = [
     "*.mongodb.net",
     "*.mongodb-qa.net",
     "*.mongodb-dev.net",
     "*.mongodbgov.net",
+    "*.mongo.com",
     "localhost",
     "127.0.0.1",
     "::1",
