@@ -213,6 +213,7 @@ impl ClientMachine {
         if hello.hello_ok {
             self.knows_hello.insert(address.clone(), ());
         }
+        ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.greeted(now, id, &hello, body, round_trip);

@@ -188,6 +188,12 @@ impl ClusterTime {
         })
     }
 
+    /// The cluster time that a reply carries.
+    pub(crate) fn of_reply(reply: &[u8]) -> Option<Self> {
+        let reply = RawDocument::from_bytes(reply).ok()?;
+        Self::new(reply.get_document("$clusterTime").ok()?)
+    }
+
     /// The time itself.
     pub fn time(&self) -> Timestamp {
         self.time

@@ -180,14 +180,14 @@ fn the_cluster_time_of_one_reply_goes_out_with_the_next_command() {
 }
 
 #[test]
-fn the_cluster_time_that_another_machine_has_seen_goes_out_with_a_command() {
+fn the_cluster_time_that_a_stream_has_seen_goes_out_with_a_command() {
     let time = doc! { "clusterTime": Timestamp { time: 9, increment: 1 } };
-    let mut other = warm();
-    other.run(ping(), plain());
-    let request = other.expect("a:1", "ping");
-    other.answer(&request, &doc! { "ok": 1, "$clusterTime": time.clone() });
+    let mut stream = Network::new(SET);
+    let mut hello = primary("a:1", 1);
+    hello.insert("$clusterTime", time.clone());
+    stream.answer_hello("a:1", &hello);
     let mut network = warm();
-    network.machine.learn(other.machine.snapshot());
+    network.machine.learn(stream.machine.snapshot());
     network.run(ping(), plain());
     let request = network.expect("a:1", "ping");
     assert_eq!(request.command.get_document("$clusterTime").unwrap(), &time);

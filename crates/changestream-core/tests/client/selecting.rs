@@ -248,21 +248,6 @@ fn a_primary_that_is_deposed_while_it_authenticates_is_given_up_for_the_new_one(
     network.expect("b:1", "saslStart");
 }
 
-/// Sessions prose test 20: what a hello says of the cluster time may be another deployment's.
-#[test]
-fn the_cluster_time_of_a_hello_is_not_gossiped() {
-    let mut network = Network::new(SET);
-    let mut hello = primary("a:1", 1);
-    let time = bson::Timestamp {
-        time: 4_000_000_000,
-        increment: 1,
-    };
-    hello.insert("$clusterTime", doc! { "clusterTime": time });
-    network.answer_hello("a:1", &hello);
-    let aggregate = network.open_at("a:1");
-    assert!(!aggregate.command.contains_key("$clusterTime"));
-}
-
 #[test]
 fn what_another_stream_has_learned_saves_the_scan() {
     let known = Network::attached();
