@@ -12,9 +12,7 @@ use crate::Runtime;
 /// Judges the machine's deadline by the clock. The timer only wakes: one that is past its time may still be pending,
 /// as tokio's is when its task has used up its share.
 pub(crate) struct Alarm<R: Runtime> {
-    at: Option<Instant>,
-    /// Whether something is to come until then that may be in a socket already.
-    is_awaited: bool,
+    deadline: Option<Deadline>,
     timer: Option<(Instant, R::Timer)>,
     /// Bytes read since the deadline was found to be over.
     read_since: usize,
@@ -25,8 +23,7 @@ pub(crate) struct Alarm<R: Runtime> {
 impl<R: Runtime> Alarm<R> {
     pub(crate) fn new() -> Self {
         Self {
-            at: None,
-            is_awaited: false,
+            deadline: None,
             timer: None,
             read_since: 0,
             second_look: None,
@@ -35,20 +32,15 @@ impl<R: Runtime> Alarm<R> {
 
     /// When it wants to be looked at.
     pub(crate) fn at(&self) -> Option<Instant> {
-        match self.second_look {
-            Some((of, again)) if self.at == Some(of) => Some(again),
-            Some(_) | None => self.at,
-        }
+        let at = self.deadline?.at;
+        Some(match self.second_look {
+            Some((of, again)) if of == at => again,
+            Some(_) | None => at,
+        })
     }
 
     pub(crate) fn set(&mut self, deadline: Option<Deadline>) {
-        self.at = deadline.map(|deadline| deadline.at);
-        self.is_awaited = deadline.is_some_and(|deadline| {
-            !matches!(
-                deadline.reason,
-                DeadlineReason::Scan | DeadlineReason::ResumeBackoff | DeadlineReason::Close
-            )
-        });
+        self.deadline = deadline;
     }
 
     /// Whether the deadline is over, now that so many bytes have been read; `None` when no socket had anything more.
@@ -60,13 +52,13 @@ impl<R: Runtime> Alarm<R> {
     /// have held, it is over.
     pub(crate) fn is_due(&mut self, runtime: &R, read: Option<usize>) -> bool {
         let now = runtime.now();
-        let Some(at) = self.at.filter(|at| *at <= now) else {
+        let Some(Deadline { at, reason }) = self.deadline.filter(|deadline| deadline.at <= now) else {
             self.read_since = 0;
             return false;
         };
         let Some(len) = read else {
             self.read_since = 0;
-            return !self.is_awaited || self.was_looked_at(at, now);
+            return !may_be_in_a_socket(reason) || self.was_looked_at(at, now);
         };
         self.read_since = self.read_since.saturating_add(len.max(LEAST_READ));
         if self.read_since < MOST_HELD {
@@ -104,6 +96,14 @@ impl<R: Runtime> Alarm<R> {
         self.timer = None;
         Poll::Ready(())
     }
+}
+
+/// Whether something is to come by then that may be in a socket already.
+fn may_be_in_a_socket(awaited: DeadlineReason) -> bool {
+    !matches!(
+        awaited,
+        DeadlineReason::Scan | DeadlineReason::ResumeBackoff | DeadlineReason::Close
+    )
 }
 
 /// As long as the shortest sleep of a runtime's timers, in which it looks at the sockets.

@@ -15,8 +15,9 @@ use changestream_core::{
 
 use super::{Choices, epoch, words};
 
-/// Whatever replies and failures come, the stream has one request on its way at most, and the next behind it once events of its reply have come, tells nobody what was not asked
-/// for, hands events over in order and none twice, and does nothing after its end.
+/// Whatever replies and failures come, the stream has one request on its way at most, and the next behind it once events
+/// of its reply have come, tells nobody what was not asked for, hands events over in order and none twice, and does nothing
+/// after its end.
 ///
 /// # Panics
 /// It does not hold.

@@ -132,13 +132,10 @@ const BETWEEN_SAVES: Duration = Duration::from_millis(100);
 
 impl Follower {
     fn follow(&mut self, stream: &mut ChangeStream) -> Result<(), Unprinted> {
-        if self.stop.is_set() {
-            return self.flush();
-        }
         match stream.opened() {
             // Where nothing was saved before, the start is a position too: what comes is not to be missed.
             Ok(()) => self.commit(stream)?,
-            Err(_) if self.stop.is_set() => return self.flush(),
+            Err(_) if self.stop.is_set() => {}
             Err(error) => return Err(Unprinted::Failed(error.into())),
         }
         while let Some(update) = self.next(stream)? {

@@ -10,7 +10,8 @@
 //! 3. feed what happened with [`handle_input`](ClientMachine::handle_input): everything that the sockets hold before
 //!    an [`Input::Timeout`].
 //!
-//! In the steady state there is one connection and one request on it. Nothing happens in the background.
+//! In the steady state there is one connection and one request on it, and the next one while a reply arrives. Nothing happens
+//! in the background.
 
 mod awaited;
 mod closing;

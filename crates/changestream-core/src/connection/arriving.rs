@@ -27,14 +27,16 @@ impl Connection {
         let in_parts = self.exchanges.expects_parts()
             && answers(self.reader.received())
                 .is_none_or(|answered| answered.is_some_and(|to| self.exchanges.in_parts(to).is_some()));
-        in_parts.then(|| self.settings.part_size.max(self.parts.needed))
+        in_parts.then(|| self.most_at_once())
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.settings.part_size.max(self.parts.needed)
     }
 
     /// Hands over the events that have arrived of a reply, if that is as much of it as is to be held.
     pub(super) fn take_events(&mut self) {
-        if !self.exchanges.expects_parts()
-            || self.reader.pending() < self.settings.part_size.max(self.parts.needed)
-        {
+        if !self.exchanges.expects_parts() || self.reader.pending() < self.most_at_once() {
             return;
         }
         let received = self.reader.received();

@@ -12,9 +12,9 @@ use super::{DEFAULT_MAX_MESSAGE_SIZE, HEADER_LEN, WireError};
 ///
 /// Small frames share a buffer, which is as large as what came last: a peer that says little costs little. A frame that
 /// does not fit gets one of exactly its own length, taken only after that length was found to be legal; but if parts are to
-/// be taken out of it while it arrives, no more is held at once than they need. Once nobody holds
-/// the frames of a buffer any more, it is used again: fresh memory costs as much as the bytes that are read into it. A
-/// buffer that is much too large for the last frame is not.
+/// be taken out of it while it arrives, no more is held at once than they need. Once nobody holds the frames of a buffer
+/// any more, it is used again: fresh memory costs as much as the bytes that are read into it. A buffer that is much too
+/// large for the last frame is not.
 ///
 /// ```
 /// use changestream_core::wire::FrameReader;
