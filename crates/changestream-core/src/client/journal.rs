@@ -186,6 +186,11 @@ impl Journal {
         self.checked(now, connection, Ok((body, round_trip)));
     }
 
+    /// A server has refused a check, and that is all.
+    pub(super) fn check_refused(&mut self, now: Instant, connection: ConnectionId, error: Error) {
+        self.checked(now, connection, Err(Some(error)));
+    }
+
     fn checked(
         &mut self,
         now: Instant,

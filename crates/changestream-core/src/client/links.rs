@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::machine::Phase;
 use super::{ClientMachine, ConnectionId, Output};
-use crate::connection::{Connection, ConnectionOutput, Reply};
+use crate::connection::{Connection, ConnectionOutput, Reply, reply};
 use crate::monitoring::ClosedReason;
 use crate::random::Random;
 use crate::stream::{ClusterTime, CommandReply, StreamInput};
@@ -22,6 +22,8 @@ pub(super) struct Link {
     pub(super) generation: u64,
     /// Which service behind a load balancer answers.
     pub(super) service_id: Option<ObjectId>,
+    /// The cluster time of the handshake: whoever answers at that address may be anyone, until it has authenticated.
+    heard: Option<ClusterTime>,
     pub(super) stage: Stage,
 }
 
@@ -54,6 +56,7 @@ impl ClientMachine {
             connection,
             generation: self.topology.generation(&address, None),
             service_id: None,
+            heard: None,
             address: address.clone(),
             stage: Stage::Opening,
         };
@@ -192,9 +195,12 @@ impl ClientMachine {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        let hello = match bson::RawDocument::from_bytes(body).map(HelloReply::parse) {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(error)) => return self.on_link_failed(id, bad_hello(&error.to_string())),
+        let document = match bson::RawDocument::from_bytes(body) {
+            Ok(document) => document,
+            Err(error) => return self.on_link_failed(id, bad_hello(&error.to_string())),
+        };
+        let hello = match HelloReply::parse(document) {
+            Ok(hello) => hello,
             Err(error) => return self.on_link_failed(id, bad_hello(&error.to_string())),
         };
         if self.settings.options.load_balanced && hello.service_id.is_none() {
@@ -203,6 +209,9 @@ impl ClientMachine {
         if let Some(service) = hello.service_id.filter(|_| self.settings.options.load_balanced) {
             link.service_id = Some(service);
             link.generation = self.topology.generation(&link.address, Some(service));
+        }
+        if link.stage == Stage::Opening {
+            link.heard = ClusterTime::of_reply(body);
         }
         link.stage = if link.connection.is_ready() {
             Stage::Ready
@@ -213,10 +222,14 @@ impl ClientMachine {
         if hello.hello_ok {
             self.knows_hello.insert(address.clone(), ());
         }
-        ClusterTime::advance(&mut self.cluster_time, ClusterTime::of_reply(body));
         let now = self.now;
         if let Some(journal) = self.journal() {
-            journal.greeted(now, id, &hello, body, round_trip);
+            if hello.is_overloaded() {
+                let error = ErrorKind::from_server(reply::server_error(document));
+                journal.check_refused(now, id, Error::new(error).at(address.clone()));
+            } else {
+                journal.greeted(now, id, &hello, body, round_trip);
+            }
         }
         let changes = self
             .topology
@@ -240,7 +253,11 @@ impl ClientMachine {
             // It has authenticated anew.
             return;
         }
-        link.stage = Stage::Ready;
+        // A check that is under way ends by itself.
+        if link.stage != Stage::Checking {
+            link.stage = Stage::Ready;
+        }
+        ClusterTime::advance(&mut self.cluster_time, link.heard.take());
         let now = self.now;
         if let Some(journal) = self.journal() {
             journal.ready(now, id);
@@ -319,7 +336,7 @@ impl ClientMachine {
     fn on_refused(&mut self, id: ConnectionId, reply: &Reply) {
         let now = self.now;
         if let (Some(journal), Ok(body)) = (self.journal(), bson::RawDocument::from_bytes(&reply.body)) {
-            let error = crate::connection::reply::server_error(body);
+            let error = reply::server_error(body);
             journal.refused(now, id, reply.request_id, &error);
         }
     }

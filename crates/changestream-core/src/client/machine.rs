@@ -354,7 +354,7 @@ impl ClientMachine {
 
     /// What this machine knows of the deployment, for other streams of the same client.
     pub fn snapshot(&self) -> Snapshot {
-        let is_seeded = !matches!(self.seeds, Seeds::Unresolved(_));
+        let is_seeded = !matches!(self.seeds, Seeds::Unresolved { .. });
         Snapshot {
             topology: is_seeded.then(|| self.topology.snapshot()),
             cluster_time: self.cluster_time.clone(),

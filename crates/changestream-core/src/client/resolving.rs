@@ -21,8 +21,8 @@ use crate::{Error, ServerAddress};
 pub(super) enum Seeds {
     /// From the connection string.
     Named,
-    /// From DNS, which has not been asked.
-    Unresolved(SrvName),
+    /// From DNS, which has not answered.
+    Unresolved { name: SrvName, asked: Option<Asked> },
     /// From DNS.
     Listed {
         name: SrvName,
@@ -80,12 +80,17 @@ impl Rescan {
     }
 }
 
-/// The first look-up, while a server is needed.
+/// A server is needed, and the seeds are not known yet.
 #[derive(Debug)]
 pub(super) struct Resolving {
     pub(super) deadline: Instant,
-    name: SrvName,
     deprioritized: BTreeMap<ServerAddress, Avoid>,
+}
+
+/// The first look-up. It goes on when nobody waits any more, so that commands too short for it get there together.
+#[derive(Debug)]
+pub(super) struct Asked {
+    since: Instant,
     servers: Lookup<Vec<SrvRecord>>,
     options: Lookup<Vec<TxtRecord>>,
 }
@@ -112,7 +117,7 @@ impl Seeds {
         let name = SrvName::new(host, options.srv_service_name.as_deref())
             .allowing(options.srv_allowed_hosts_suffix.as_deref());
         match known {
-            None => Self::Unresolved(name),
+            None => Self::Unresolved { name, asked: None },
             Some(resolution) => Self::Listed {
                 name,
                 rescan: Rescan::From(resolution.stale_at),
@@ -123,7 +128,7 @@ impl Seeds {
 
     pub(super) fn resolution(&self) -> Option<&Arc<Resolution>> {
         match self {
-            Self::Named | Self::Unresolved(_) => None,
+            Self::Named | Self::Unresolved { .. } => None,
             Self::Listed { resolution, .. } => Some(resolution),
         }
     }
@@ -133,7 +138,7 @@ impl Seeds {
         &self,
         settings: Arc<ClientSettings>,
     ) -> Result<(Arc<ClientSettings>, Topology), Error> {
-        if let Self::Unresolved(_) = self {
+        if let Self::Unresolved { .. } = self {
             let topology = Topology::without_seeds(Arc::clone(&settings.topology));
             return Ok((settings, topology));
         }
@@ -155,10 +160,24 @@ impl ClientMachine {
         deprioritized: &BTreeMap<ServerAddress, Avoid>,
         selection_deadline: Instant,
     ) -> bool {
-        let Seeds::Unresolved(name) = &self.seeds else {
+        let Seeds::Unresolved { name, asked } = &self.seeds else {
             return false;
         };
-        let name = name.clone();
+        if asked
+            .as_ref()
+            .is_none_or(|asked| self.now >= asked.since + ANSWER_TIMEOUT)
+        {
+            let name = name.clone();
+            let asked = Asked {
+                since: self.now,
+                servers: Lookup::Running(self.look_up(name.servers())),
+                options: Lookup::Running(self.look_up(name.options())),
+            };
+            self.seeds = Seeds::Unresolved {
+                name,
+                asked: Some(asked),
+            };
+        }
         let options = &self.settings.options;
         // A selection that looks once has no time of its own: connecting has.
         let deadline = if options.server_selection_timeout.is_zero() {
@@ -167,14 +186,9 @@ impl ClientMachine {
         } else {
             selection_deadline
         };
-        let servers = Lookup::Running(self.look_up(name.servers()));
-        let options = Lookup::Running(self.look_up(name.options()));
         self.phase = Phase::Resolving(Resolving {
             deadline,
-            name,
             deprioritized: deprioritized.clone(),
-            servers,
-            options,
         });
         true
     }
@@ -196,104 +210,114 @@ impl ClientMachine {
         {
             return self.on_rescanned(result);
         }
-        let Phase::Resolving(resolving) = &mut self.phase else {
+        let Seeds::Unresolved {
+            name,
+            asked: Some(asked),
+        } = &mut self.seeds
+        else {
             return;
         };
-        let fault = if resolving.servers.is(id) {
+        let fault = if asked.servers.is(id) {
             match result.and_then(srv_records) {
                 Ok(records) => {
-                    resolving.servers = Lookup::Done(records);
+                    asked.servers = Lookup::Done(records);
                     None
                 }
                 Err(fault) => Some((RecordType::Srv, fault)),
             }
-        } else if resolving.options.is(id) {
+        } else if asked.options.is(id) {
             match result.and_then(txt_records) {
                 Ok(records) => {
-                    resolving.options = Lookup::Done(records);
+                    asked.options = Lookup::Done(records);
                     None
                 }
                 // The record need not be there.
                 Err(DnsFault::NoRecords | DnsFault::NoSuchName) => {
-                    resolving.options = Lookup::Done(Vec::new());
+                    asked.options = Lookup::Done(Vec::new());
                     None
                 }
                 Err(fault) => Some((RecordType::Txt, fault)),
             }
         } else {
-            None
+            return;
         };
-        match fault {
-            Some((record, fault)) => self.fail_resolving(record, fault),
-            None => self.finish_resolving(),
+        let ended = match fault {
+            Some((record, fault)) => Err(failure(name, record, fault)),
+            None => self.take_seeds(),
+        };
+        if let Err(error) = ended {
+            self.forget_look_up();
+            if let Phase::Resolving(_) = &self.phase {
+                self.fail_selection(error);
+            }
         }
     }
 
     /// Time has passed.
     pub(super) fn check_resolving(&mut self) {
-        if let Phase::Resolving(resolving) = &self.phase
+        if let (
+            Phase::Resolving(resolving),
+            Seeds::Unresolved {
+                name,
+                asked: Some(asked),
+            },
+        ) = (&self.phase, &self.seeds)
             && resolving.deadline <= self.now
         {
-            let record = match resolving.servers {
+            let record = match asked.servers {
                 Lookup::Running(_) => RecordType::Srv,
                 Lookup::Done(_) => RecordType::Txt,
             };
-            self.fail_resolving(record, DnsFault::TimedOut);
-        }
-    }
-
-    fn fail_resolving(&mut self, record: RecordType, fault: DnsFault) {
-        if let Phase::Resolving(resolving) = &self.phase {
-            let name = &resolving.name;
-            let question = match record {
-                RecordType::Srv => name.servers(),
-                RecordType::Txt => name.options(),
-            };
-            let error = Error::dns(name.host(), question, fault);
+            let error = failure(name, record, DnsFault::TimedOut);
             self.fail_selection(error);
         }
     }
 
-    /// Goes on to select a server, once all is answered.
-    fn finish_resolving(&mut self) {
-        let Phase::Resolving(resolving) = &self.phase else {
-            return;
-        };
-        let (Lookup::Done(servers), Lookup::Done(options)) = (&resolving.servers, &resolving.options) else {
-            return;
-        };
-        let max = max_hosts(&self.settings);
-        let listed = match resolving.name.verify_all(servers) {
-            Ok(verified) => self
-                .random
-                .draw(|random| dns::choose(verified, &BTreeSet::new(), max, random)),
-            Err(fault) => return self.fail_resolving(RecordType::Srv, fault),
-        };
-        let resolved =
-            dns::txt_options(options).and_then(|defaults| self.settings.resolved(listed.clone(), defaults));
-        let settings = match resolved {
-            Ok(settings) => Arc::new(settings),
-            Err(fault) => return self.fail_resolving(RecordType::Txt, fault),
-        };
-        let stale_at = self.now + dns::rescan_interval(servers);
-        let (name, deadline) = (resolving.name.clone(), resolving.deadline);
-        let deprioritized = resolving.deprioritized.clone();
-        self.seeds = Seeds::Listed {
+    /// Takes the seeds over, once all is answered, and goes on to select a server if one is needed.
+    fn take_seeds(&mut self) -> Result<(), Error> {
+        let Seeds::Unresolved {
             name,
+            asked: Some(asked),
+        } = &self.seeds
+        else {
+            return Ok(());
+        };
+        let (Lookup::Done(servers), Lookup::Done(options)) = (&asked.servers, &asked.options) else {
+            return Ok(());
+        };
+        let verified = name
+            .verify_all(servers)
+            .map_err(|fault| failure(name, RecordType::Srv, fault))?;
+        let max = max_hosts(&self.settings);
+        let listed = self
+            .random
+            .draw(|random| dns::choose(verified, &BTreeSet::new(), max, random));
+        let settings = dns::txt_options(options)
+            .and_then(|defaults| self.settings.resolved(listed.clone(), defaults))
+            .map_err(|fault| failure(name, RecordType::Txt, fault))?;
+        let stale_at = self.now + dns::rescan_interval(servers);
+        let seeds = Seeds::Listed {
+            name: name.clone(),
             rescan: Rescan::From(stale_at),
             resolution: Arc::new(Resolution {
-                settings,
+                settings: Arc::new(settings),
                 servers: listed,
                 looked_up: self.now,
                 stale_at,
             }),
         };
-        match self.seeds.start(Arc::clone(&self.settings)) {
-            Ok((settings, topology)) => {
-                (self.settings, self.topology) = (settings, topology);
-                self.select_until(deprioritized, deadline);
-            }
-            Err(error) => self.fail_selection(error),
+        (self.settings, self.topology) = seeds.start(Arc::clone(&self.settings))?;
+        self.seeds = seeds;
+        if let Phase::Resolving(resolving) = &self.phase {
+            self.select_until(resolving.deprioritized.clone(), resolving.deadline);
+        }
+        Ok(())
+    }
+
+    /// The next one who needs a server asks anew.
+    fn forget_look_up(&mut self) {
+        if let Seeds::Unresolved { asked, .. } = &mut self.seeds {
+            *asked = None;
         }
     }
 }
@@ -390,6 +414,14 @@ impl ClientMachine {
             self.take_list(&resolution.servers);
         }
     }
+}
+
+fn failure(name: &SrvName, record: RecordType, fault: DnsFault) -> Error {
+    let question = match record {
+        RecordType::Srv => name.servers(),
+        RecordType::Txt => name.options(),
+    };
+    Error::dns(name.host(), question, fault)
 }
 
 fn max_hosts(settings: &ClientSettings) -> usize {

@@ -94,8 +94,12 @@ impl ClientMachine {
                 }));
             }
         };
-        if found.is_none() {
+        let looks_once = self.looks_once();
+        if found.is_none() && !(looks_once && self.has_asked_all()) {
             self.topology.mark_stale();
+            if !looks_once {
+                self.topology.scan_anew(self.now);
+            }
         }
         if !self.rescan_first() {
             self.scan();
@@ -155,22 +159,28 @@ impl ClientMachine {
         error
     }
 
-    /// Whether each server was asked once, if that decides when the selection is over. A timeout of zero cannot mean
-    /// less; `serverSelectionTryOnce` means it (Server Selection specification, "serverSelectionTryOnce").
-    fn has_looked_once(&self) -> Option<bool> {
-        let Phase::Selecting(selection) = &self.phase else {
-            return None;
-        };
+    /// Whether each server is asked once only. A timeout of zero cannot mean less; `serverSelectionTryOnce` means it
+    /// (Server Selection specification, "serverSelectionTryOnce").
+    fn looks_once(&self) -> bool {
         let options = &self.settings.options;
-        if options.server_selection_timeout.is_zero() {
+        options.server_selection_timeout.is_zero() || options.server_selection_try_once == Some(true)
+    }
+
+    /// Whether each server was asked once, if that decides when the selection is over.
+    fn has_looked_once(&self) -> Option<bool> {
+        if self.settings.options.server_selection_timeout.is_zero() {
             return Some(!self.is_checking());
         }
-        let all_asked = || {
-            let mut servers = self.topology.description().servers.values();
-            servers.all(|server| server.last_update_time >= Some(selection.started))
+        (self.looks_once() && self.has_asked_all()).then_some(true)
+    }
+
+    /// Whether each server has answered, or could not be reached, since the selection began.
+    fn has_asked_all(&self) -> bool {
+        let Phase::Selecting(selection) = &self.phase else {
+            return false;
         };
-        (options.server_selection_try_once == Some(true) && !self.is_checking() && all_asked())
-            .then_some(true)
+        let mut servers = self.topology.description().servers.values();
+        !self.is_checking() && servers.all(|server| server.last_update_time >= Some(selection.started))
     }
 
     fn criteria(&self) -> SelectionCriteria {
@@ -348,7 +358,10 @@ impl ClientMachine {
                 reason: DeadlineReason::Scan,
             });
         let scan = self.rescan_deadline().or_else(|| {
-            self.topology.next_check_at(self.now).map(|at| Deadline {
+            let anew = self.topology.scans_anew_at();
+            let anew = anew.filter(|_| selection.suitable_since.is_none() && !self.looks_once());
+            let next = self.topology.next_check_at(self.now);
+            next.into_iter().chain(anew).min().map(|at| Deadline {
                 at,
                 reason: DeadlineReason::Scan,
             })

@@ -23,6 +23,7 @@ use crate::auth::Proved;
 use crate::client::{Deadline, DeadlineReason, Disconnected};
 use crate::error::{Error, ErrorKind};
 use crate::random::{Random, Seldom};
+use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::wire::{self, Compressor, Flags, FrameReader, Message, Spare, WireError};
 
 /// One connection to one server, from the moment that it is opened.
@@ -418,6 +419,13 @@ impl Connection {
         };
         if !reply::is_ok(hello) {
             let error = reply::server_error(hello);
+            let is_check = !matches!(self.state, State::Greeting { .. });
+            // "The driver MUST not close the connection when this label is encountered" (Server Monitoring).
+            if is_check && error.has_label(SYSTEM_OVERLOADED_ERROR) {
+                self.outputs
+                    .push_back(ConnectionOutput::Hello { body, round_trip });
+                return;
+            }
             return self.fail(Error::new(ErrorKind::from_server(error)));
         }
         if let State::Greeting {

@@ -127,7 +127,8 @@ impl Request {
 pub enum ConnectionOutput {
     /// Write these bytes.
     Transmit(Bytes),
-    /// The server has answered a hello: that of the handshake, or of [`Connection::check`].
+    /// The server has answered a hello: that of the handshake, or of [`Connection::check`]. It has refused the latter if
+    /// it is overloaded; any other refusal is the connection's end.
     Hello {
         /// The reply's document. Its first level was found to be readable.
         body: Bytes,

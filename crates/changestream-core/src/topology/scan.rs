@@ -139,6 +139,30 @@ impl Topology {
         }
     }
 
+    /// Begins the scan anew for those that have answered already, because none of them suits, while another one is
+    /// silent: a member may take until `connectTimeoutMS`, and the others elect a primary meanwhile. Without effect
+    /// before the time that [`scans_anew_at`](Self::scans_anew_at) says.
+    pub fn scan_anew(&mut self, now: Instant) {
+        let may = self.scans_anew_at().is_some_and(|at| at <= now);
+        if let Scan::Running { started, .. } = &mut self.scan
+            && may
+        {
+            *started = now;
+        }
+    }
+
+    /// From when on [`scan_anew`](Self::scan_anew) has an effect: `minHeartbeatFrequencyMS` after the scan began. None if
+    /// none is under way, or nobody has answered in it.
+    pub fn scans_anew_at(&self) -> Option<Instant> {
+        let Scan::Running { started, .. } = self.scan else {
+            return None;
+        };
+        let mut checks = self.servers.values().map(|server| server.check);
+        checks
+            .any(|check| matches!(check, Check::Ended { at, .. } if at >= started))
+            .then(|| started + MIN_HEARTBEAT_FREQUENCY)
+    }
+
     /// Whether a check of that server is under way.
     pub(super) fn is_being_checked(&self, address: &ServerAddress) -> bool {
         let server = self.servers.get(address);

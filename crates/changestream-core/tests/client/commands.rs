@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
 use changestream_core::client::{Demand, Input};
-use changestream_core::monitoring::{CommandStage, EventKind};
+use changestream_core::monitoring::{CommandStage, EventKind, HeartbeatEvent};
 use changestream_core::random::Random;
 use changestream_core::{
     CommandOptions, ErrorKind, ReadPreference, ReadPreferenceMode, RunCommand, ServerApi, ServerApiVersion,
@@ -54,6 +54,13 @@ fn ran(network: &mut Network, address: &str, hello: &Document, options: CommandO
     network.run(ping(), options);
     network.answer_hello(address, hello);
     network.expect(address, "ping")
+}
+
+/// The first request of that name that the primary gets because of a ping.
+fn ran_to(network: &mut Network, hello: &Document, name: &str) -> Request {
+    network.run(ping(), plain());
+    network.answer_hello("a:1", hello);
+    network.expect("a:1", name)
 }
 
 #[test]
@@ -191,6 +198,84 @@ fn the_cluster_time_that_a_stream_has_seen_goes_out_with_a_command() {
     network.run(ping(), plain());
     let request = network.expect("a:1", "ping");
     assert_eq!(request.command.get_document("$clusterTime").unwrap(), &time);
+}
+
+#[test]
+fn the_cluster_time_of_a_handshake_counts_once_the_server_has_let_the_client_in() {
+    let time = doc! { "clusterTime": Timestamp { time: 9, increment: 1 } };
+    let mut hello = primary("a:1", 1);
+    hello.insert("$clusterTime", time.clone());
+    let uri = "mongodb://user:pencil@a:1,b:1/?replicaSet=rs&authMechanism=PLAIN";
+    for lets_in in [false, true] {
+        let mut network = Network::for_commands(uri, |_| {});
+        let mut sasl = ran_to(&mut network, &hello, "saslStart");
+        if !lets_in {
+            network.disconnect("a:1");
+            assert!(reply(&mut network).is_err());
+            network.pass(600);
+            sasl = ran_to(&mut network, &primary("a:1", 1), "saslStart");
+        }
+        network.answer(
+            &sasl,
+            &doc! { "ok": 1, "conversationId": 1, "done": true, "payload": "" },
+        );
+        let request = network.expect("a:1", "ping");
+        let told = request.command.get_document("$clusterTime").ok();
+        assert_eq!(told, lets_in.then_some(&time));
+    }
+}
+
+/// "Drivers do not gossip $clusterTime on SDAM commands" is prose test 20 of the Driver Sessions specification.
+#[test]
+fn the_cluster_time_of_a_check_is_not_learned() {
+    let mut network = warm_with("mongodb://a:1,b:1/?replicaSet=rs&heartbeatFrequencyMS=500");
+    network.run(ping(), plain());
+    let mut hello = primary("a:1", 1);
+    hello.insert(
+        "$clusterTime",
+        doc! { "clusterTime": Timestamp { time: 9, increment: 1 } },
+    );
+    network.answer_hello("a:1", &hello);
+    assert!(!network.expect("a:1", "ping").command.contains_key("$clusterTime"));
+}
+
+#[test]
+fn a_check_that_an_overloaded_server_refuses_takes_neither_its_connection_nor_what_is_known_of_it() {
+    let mut network = warm_with("mongodb://a:1,b:1/?replicaSet=rs&heartbeatFrequencyMS=500");
+    let connection = network.link("a:1");
+    network.run(ping(), plain());
+    network.answer_hello("a:1", &failure(462, OVERLOADED));
+    let request = network.expect("a:1", "ping");
+    assert_eq!(request.connection, connection);
+    let refused = network.events.iter().filter(|event| match &event.kind {
+        EventKind::Heartbeat(HeartbeatEvent::Failed { server, failure, .. }) => {
+            server.to_string() == "a:1" && failure.as_ref().unwrap().code() == Some(462)
+        }
+        _ => false,
+    });
+    assert_eq!(refused.count(), 1);
+}
+
+#[test]
+fn a_check_that_breaks_off_after_authentication_is_over() {
+    let uri = "mongodb://user:pencil@a:1,b:1/?replicaSet=rs&authMechanism=PLAIN&heartbeatFrequencyMS=500";
+    let mut network = Network::for_commands(uri, |_| {});
+    network.run(ping(), plain().timeout(Duration::from_millis(250)));
+    network.answer_hello("b:1", &secondary("b:1"));
+    network.answer_hello("a:1", &primary("a:1", 1));
+    let sasl = network.expect("a:1", "saslStart");
+    network.pass(250);
+    assert!(reply(&mut network).unwrap_err().is_timeout());
+    network.pass(600);
+    // The connection still authenticates, and is to be checked then.
+    network.run(ping(), plain());
+    network.answer(
+        &sasl,
+        &doc! { "ok": 1, "conversationId": 1, "done": true, "payload": "" },
+    );
+    network.disconnect("a:1");
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.expect("a:1", "saslStart");
 }
 
 #[test]

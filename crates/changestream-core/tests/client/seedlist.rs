@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use changestream_core::ErrorKind;
+use bson::doc;
 use changestream_core::client::DeadlineReason;
 use changestream_core::dns::{Answer, DnsFault, SrvRecord, TxtRecord};
+use changestream_core::{CommandOptions, ErrorKind};
 
 use super::network::{Network, mongos, primary, without_prefetch};
 
@@ -99,6 +100,69 @@ fn a_stream_goes_on_from_the_seeds_to_the_members_that_they_name() {
         network.lookups.is_empty(),
         "a replica set names its members itself"
     );
+}
+
+#[test]
+fn commands_too_short_for_dns_get_there_together() {
+    let uri = "mongodb+srv://cluster.example.com/?tls=false&replicaSet=rs&timeoutMS=50";
+    let mut network = Network::for_commands(uri, |_| {});
+    let ping = || (doc! { "ping": 1 }, CommandOptions::default());
+    let (command, options) = ping();
+    network.run(command, options);
+    network.pass(40);
+    network.resolve("TXT records of cluster.example.com", NO_TXT);
+    network.pass(10);
+    assert!(network.replies.remove(0).unwrap_err().is_timeout());
+    let (command, options) = ping();
+    network.run(command, options);
+    network.pass(50);
+    assert!(network.replies.remove(0).unwrap_err().is_timeout());
+    assert_eq!(network.lookups.len(), 1, "nothing is asked twice");
+    // It may be answered when nobody waits.
+    network.resolve(
+        "SRV records of _mongodb._tcp.cluster.example.com",
+        srv(&[("a.example.com", 1)]),
+    );
+    assert!(network.links.is_empty());
+    let (command, options) = ping();
+    network.run(command, options);
+    assert!(network.lookups.is_empty());
+    assert_eq!(network.addresses(), ["a.example.com:1"]);
+}
+
+#[test]
+fn a_look_up_that_fails_between_commands_is_made_again_by_the_next() {
+    let uri = "mongodb+srv://cluster.example.com/?tls=false&replicaSet=rs&timeoutMS=50";
+    let mut network = Network::for_commands(uri, |_| {});
+    network.run(doc! { "ping": 1 }, CommandOptions::default());
+    network.pass(50);
+    assert!(network.replies.remove(0).unwrap_err().is_timeout());
+    network.resolve(
+        "SRV records of _mongodb._tcp.cluster.example.com",
+        Err(DnsFault::NoSuchName),
+    );
+    network.lookups.clear();
+    network.run(doc! { "ping": 1 }, CommandOptions::default());
+    resolve(
+        &mut network,
+        "cluster.example.com",
+        srv(&[("a.example.com", 1)]),
+        NO_TXT,
+    );
+    assert_eq!(network.addresses(), ["a.example.com:1"]);
+}
+
+#[test]
+fn a_look_up_that_is_never_answered_is_made_again_some_time() {
+    let uri = "mongodb+srv://cluster.example.com/?tls=false&replicaSet=rs&timeoutMS=50";
+    let mut network = Network::for_commands(uri, |_| {});
+    for (after, lookups) in [(0, 2), (58_000, 2), (2_000, 4)] {
+        network.pass(after);
+        network.run(doc! { "ping": 1 }, CommandOptions::default());
+        network.pass(50);
+        assert!(network.replies.remove(0).unwrap_err().is_timeout());
+        assert_eq!(network.lookups.len(), lookups);
+    }
 }
 
 #[test]

@@ -170,6 +170,34 @@ fn a_selection_timeout_of_zero_looks_once() {
 }
 
 #[test]
+fn a_primary_elected_while_another_member_is_silent_is_found_soon() {
+    let mut network = Network::new(SET);
+    network.connect("a:1");
+    network.answer_hello("b:1", &secondary("b:1"));
+    let begun = network.now;
+    for _ in 0..2 {
+        network.pass(500);
+        network.answer_hello("b:1", &secondary("b:1"));
+    }
+    network.pass(500);
+    network.answer_hello("b:1", &primary("b:1", 2));
+    network.open_at("b:1");
+    assert_eq!(network.now - begun, Duration::from_millis(1500));
+}
+
+#[test]
+fn try_once_asks_nobody_twice_while_another_member_is_silent() {
+    let mut network = Network::new("mongodb://a:1,b:1/?replicaSet=rs&serverSelectionTryOnce=true");
+    network.connect("a:1");
+    network.answer_hello("b:1", &secondary("b:1"));
+    network.pass(5000);
+    assert_eq!(network.take_request().unwrap().address, "a:1");
+    network.expect_no_request();
+    network.disconnect("a:1");
+    network.expect_error();
+}
+
+#[test]
 fn try_once_fails_after_one_scan_instead_of_after_the_timeout() {
     let mut network = Network::new("mongodb://a:1,b:1/?replicaSet=rs&serverSelectionTryOnce=true");
     network.disconnect("a:1");

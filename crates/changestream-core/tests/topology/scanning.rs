@@ -69,6 +69,29 @@ fn marking_stale_during_a_scan_does_not_ask_for_another_one() {
 }
 
 #[test]
+fn a_scan_begins_anew_for_those_that_have_answered_while_another_one_is_silent() {
+    let mut world = World::new(&["a", "b"]);
+    world.checks();
+    assert_eq!(world.topology.scans_anew_at(), None, "nobody has answered");
+    world.pass(200);
+    world.hello("b", &mongos());
+    let at = world.topology.scans_anew_at().expect("b has answered");
+    assert_eq!(at - world.now, Duration::from_millis(300));
+    world.pass(299);
+    world.topology.scan_anew(world.now);
+    assert_eq!(world.next_check_in(), None);
+    world.pass(1);
+    world.topology.scan_anew(world.now);
+    assert_eq!(world.next_check_in(), Some(200), "each has its pause");
+    world.pass(200);
+    assert_eq!(world.checks(), ["b:27017"], "a is still being checked");
+    world.hello("b", &mongos());
+    world.refuse("a");
+    assert!(!world.topology.is_scanning());
+    assert_eq!(world.topology.scans_anew_at(), None);
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_is_left_alone_for_the_cooldown() {
     let mut world = World::new(&["a", "b"]);
     world.checks();
