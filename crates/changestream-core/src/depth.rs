@@ -11,11 +11,16 @@ pub(crate) const MAX_DEPTH: usize = 250;
 /// Whether documents and arrays nest deeper than [`MAX_DEPTH`] here. What follows malformed bytes does not count: it
 /// is out of reach for every reader.
 pub(crate) fn nests_too_deep(document: &RawDocument) -> bool {
+    nests_deeper(document.as_bytes(), MAX_DEPTH)
+}
+
+/// The same, for so many levels.
+pub(crate) fn nests_deeper(document: &[u8], levels: usize) -> bool {
     // Too short to nest that deep: the usual case, decided without a look at the content.
-    if document.as_bytes().len() < MAX_DEPTH * SMALLEST_LEVEL {
+    if document.len() < levels * SMALLEST_LEVEL {
         return false;
     }
-    let mut path = vec![walk::elements(document.as_bytes())];
+    let mut path = vec![walk::elements(document)];
     while let Some(elements) = path.last_mut() {
         let Some(element) = elements.next() else {
             path.pop();
@@ -24,7 +29,7 @@ pub(crate) fn nests_too_deep(document: &RawDocument) -> bool {
         let Some(inner) = element.nested() else {
             continue;
         };
-        if path.len() == MAX_DEPTH {
+        if path.len() == levels {
             return true;
         }
         path.push(walk::elements(inner));

@@ -145,8 +145,7 @@ impl<'a> Element<'a> {
     /// The text that a string is.
     #[inline]
     pub(crate) fn text(&self) -> Option<&'a str> {
-        let (zero, text) = self.value.get(LENGTH..)?.split_last()?;
-        simdutf8::basic::from_utf8(text).ok().filter(|_| *zero == 0)
+        text(self.value)
     }
 
     /// The bytes of a document.
@@ -176,6 +175,13 @@ impl<'a> Element<'a> {
         let code = str::from_utf8(code).ok().filter(|_| *zero == 0)?;
         Some((code, self.nested()?))
     }
+}
+
+/// The text of a string: behind its length, and before the zero that ends it.
+#[inline]
+pub(crate) fn text(string: &[u8]) -> Option<&str> {
+    let (zero, text) = string.get(LENGTH..)?.split_last()?;
+    simdutf8::basic::from_utf8(text).ok().filter(|_| *zero == 0)
 }
 
 /// How many bytes a value takes.

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::ChangeEvent;
 use super::deserializer::Value;
-use crate::depth::{MAX_DEPTH, nests_too_deep};
 use crate::error::{Error, ErrorKind};
 use crate::token::ResumeToken;
 
@@ -72,22 +71,13 @@ impl ChangeEvent {
         within: Option<&str>,
         document: &'a RawDocument,
     ) -> Result<T, DecodeError> {
-        if let Ok(value) = T::deserialize(Value::document(document.as_bytes())) {
-            return Ok(value);
-        }
-        // What the short way cannot do, the library may; and if neither can, it says why.
-        if nests_too_deep(document) {
-            let message = format!("it nests deeper than {MAX_DEPTH} levels");
-            return Err(self.decode_error(within.map(str::to_owned), message));
-        }
-        bson::deserialize_from_slice(document.as_bytes()).map_err(|error| {
-            let path = failing_path::<T>(document);
-            let path = match (within, path) {
+        T::deserialize(Value::document(document.as_bytes())).map_err(|failure| {
+            let path = match (within, failure.path()) {
                 (Some(field), Some(path)) => Some(format!("{field}.{path}")),
                 (Some(field), None) => Some(field.to_owned()),
                 (None, path) => path,
             };
-            self.decode_error(path, short_message(&error))
+            self.decode_error(path, failure.into_message())
         })
     }
 
@@ -170,20 +160,4 @@ impl From<DecodeError> for Error {
         };
         Self::new(ErrorKind::Decode { message }).with_resume_token(Some(error.resume_token().clone()))
     }
-}
-
-/// Decodes once more, this time following the path, so that only failures pay for it.
-fn failing_path<'a, T: Deserialize<'a>>(document: &'a RawDocument) -> Option<String> {
-    let deserializer = bson::RawDeserializer::new(document.as_bytes()).ok()?;
-    let error = serde_path_to_error::deserialize::<_, T>(deserializer).err()?;
-    let path = error.path().to_string();
-    (path != NO_PATH).then_some(path)
-}
-
-/// How the library that follows the path writes "nowhere in particular".
-const NO_PATH: &str = ".";
-
-/// What is wrong, without the library's own frame of words where it can be had.
-fn short_message(error: &bson::error::Error) -> String {
-    error.message.clone().unwrap_or_else(|| error.to_string())
 }
