@@ -1,20 +1,13 @@
 //! How deep a document nests: asked before anything recursive is done to bytes that came from elsewhere.
 
-use bson::RawDocument;
-
 use crate::walk;
 
 /// The deepest nesting that is decoded, formatted or converted. Servers refuse to store more than 100 levels and to
 /// handle more than 200; a peer that sends more is not one of them.
 pub(crate) const MAX_DEPTH: usize = 250;
 
-/// Whether documents and arrays nest deeper than [`MAX_DEPTH`] here. What follows malformed bytes does not count: it
-/// is out of reach for every reader.
-pub(crate) fn nests_too_deep(document: &RawDocument) -> bool {
-    nests_deeper(document.as_bytes(), MAX_DEPTH)
-}
-
-/// The same, for so many levels.
+/// Whether documents and arrays nest deeper than so many levels here. What follows malformed bytes does not count: it is
+/// out of reach for every reader.
 pub(crate) fn nests_deeper(document: &[u8], levels: usize) -> bool {
     // Too short to nest that deep: the usual case, decided without a look at the content.
     if document.len() < levels * SMALLEST_LEVEL {

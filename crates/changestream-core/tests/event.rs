@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use bson::raw::cstr;
+use bson::Utf8Lossy;
+use bson::raw::{RawArrayBuf, RawBson, cstr};
+use bson::serde_helpers::HumanReadable;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc, rawdoc};
 use changestream_core::event::{
@@ -71,8 +73,14 @@ fn every_kind_of_value_decodes_as_the_library_decodes_it() {
 
     let raw = RawDocumentBuf::try_from(&document).unwrap();
     assert_eq!(event.full_document_as::<RawDocumentBuf>().unwrap().unwrap(), raw);
-    let library: serde_json::Value = bson::deserialize_from_slice(raw.as_bytes()).unwrap_or_default();
-    let ours: serde_json::Value = event.full_document_as().ok().flatten().unwrap_or_default();
+    // What JSON knows nothing of is left out.
+    let mut named = document;
+    for name in ["generic", "decimal"] {
+        named.remove(name);
+    }
+    let raw_named = RawDocumentBuf::try_from(&named).unwrap();
+    let library: serde_json::Value = bson::deserialize_from_slice(raw_named.as_bytes()).unwrap();
+    let ours: serde_json::Value = around(&raw_named).full_document_as().unwrap().unwrap();
     assert_eq!(ours, library);
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -139,6 +147,52 @@ fn a_value_whose_bytes_are_no_such_value_is_a_failure_at_its_place() {
         assert_eq!(error.path(), Some("fullDocument.x"), "{kind:#x}: {error}");
         assert!(error.message().contains("malformed"), "{kind:#x}: {error}");
     }
+}
+
+#[test]
+fn the_librarys_own_wrappers_decode_as_the_library_decodes_them() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Wrapped {
+        texts: Vec<Utf8Lossy<String>>,
+        uuids: Vec<Uuid>,
+        readable: HumanReadable<bson::oid::ObjectId>,
+        raw: RawBson,
+        list: RawArrayBuf,
+        inner: RawDocumentBuf,
+        code: Marked,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Marked {
+        #[serde(rename = "$code")]
+        code: Text,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Text(String);
+    let document = doc! {
+        "texts": ["one", "t?o"],
+        "uuids": [Uuid::from_bytes([1; 16]), Uuid::from_bytes([2; 16])],
+        "readable": bson::oid::ObjectId::from_bytes([3; 12]),
+        "raw": 1_i64, "list": [1, "x"], "inner": { "a": [{}] }, "code": Bson::JavaScriptCode("f()".into()),
+    };
+    let mut bytes = document.to_vec().unwrap();
+    let at = bytes.windows(3).position(|text| text == b"t?o").unwrap();
+    bytes[at + 1] = 0xff;
+    let document = RawDocumentBuf::from_bytes(bytes).unwrap();
+    let library: Wrapped = bson::deserialize_from_slice(document.as_bytes()).unwrap();
+    let ours: Wrapped = around(&document).full_document_as().unwrap().unwrap();
+    assert_eq!(ours, library);
+
+    let other = event(&doc! { "_id": 1, "fullDocument": {
+        "uuids": [Binary { subtype: BinarySubtype::UuidOld, bytes: vec![1; 16] }],
+    } });
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only decoding is of interest")]
+    struct Uuids {
+        uuids: Vec<Uuid>,
+    }
+    let error = other.full_document_as::<Uuids>().unwrap_err();
+    assert_eq!(error.path(), Some("fullDocument.uuids[0]"));
+    assert!(error.message().contains("subtype"), "{error}");
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -624,17 +678,33 @@ fn nesting_without_end_is_refused_where_it_would_exhaust_the_stack() {
     assert!(error.to_string().contains("nests deeper"), "{error}");
     assert!(event.to_extended_json(ExtendedJson::Relaxed).is_err());
 
+    // Where the look ahead begins stands code, whose scope nests on.
+    let scope = event.full_document().present().unwrap().to_owned();
+    let code = bson::raw::RawJavaScriptCodeWithScope {
+        code: "f()".into(),
+        scope,
+    };
+    let mut inner = RawDocumentBuf::new();
+    inner.append(cstr!("c"), code);
+    for _ in 0..40 {
+        let mut outer = RawDocumentBuf::new();
+        outer.append(cstr!("a"), inner);
+        inner = outer;
+        let error = around(&inner).decode::<Document>().unwrap_err();
+        assert!(error.to_string().contains("nests deeper"), "{error}");
+    }
+
     let reply = changestream_core::stream::CommandReply::parse(event.as_raw().as_bytes().to_vec().into());
     let error = reply.unwrap().to_document().unwrap_err();
     assert!(error.to_string().contains("nests deeper"), "{error}");
 
-    let mut list = bson::raw::RawArrayBuf::new();
+    let mut list = RawArrayBuf::new();
     for _ in 0..20_000 {
-        let mut outer = bson::raw::RawArrayBuf::new();
+        let mut outer = RawArrayBuf::new();
         outer.push(list);
         list = outer;
     }
-    let token = ResumeToken::from_raw_bson(bson::RawBson::Array(list));
+    let token = ResumeToken::from_raw_bson(RawBson::Array(list));
     assert!(format!("{token:?}").contains("nests deeper"));
     assert!(token.to_bson().is_err());
 

@@ -174,13 +174,12 @@ impl ClientMachine {
         (self.looks_once() && self.has_asked_all()).then_some(true)
     }
 
-    /// Whether each server has answered, or could not be reached, since the selection began.
+    /// Whether a check of each server has ended since the selection began.
     fn has_asked_all(&self) -> bool {
         let Phase::Selecting(selection) = &self.phase else {
             return false;
         };
-        let mut servers = self.topology.description().servers.values();
-        !self.is_checking() && servers.all(|server| server.last_update_time >= Some(selection.started))
+        !self.is_checking() && self.topology.has_checked_all_since(selection.started)
     }
 
     fn criteria(&self) -> SelectionCriteria {

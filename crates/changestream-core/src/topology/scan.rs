@@ -163,6 +163,11 @@ impl Topology {
             .then(|| started + MIN_HEARTBEAT_FREQUENCY)
     }
 
+    /// Whether a check of each server has ended since then.
+    pub(crate) fn has_checked_all_since(&self, since: Instant) -> bool {
+        self.checks().all(|(_, check)| check.ended() >= Some(since))
+    }
+
     /// Whether a check of that server is under way.
     pub(super) fn is_being_checked(&self, address: &ServerAddress) -> bool {
         let server = self.servers.get(address);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use bson::doc;
-use changestream_core::ErrorKind;
 use changestream_core::client::{DeadlineReason, Demand};
+use changestream_core::{CommandOptions, ErrorKind, ReadPreference, ReadPreferenceMode};
 
-use super::network::{Network, first_batch, mongos, ok, primary, secondary, standalone, without_prefetch};
+use super::network::{
+    Network, failure, first_batch, mongos, ok, primary, secondary, standalone, without_prefetch,
+};
 
 const SET: &str = "mongodb://a:1,b:1/?replicaSet=rs";
 
@@ -198,6 +200,38 @@ fn try_once_asks_nobody_twice_while_another_member_is_silent() {
 }
 
 #[test]
+fn try_once_asks_a_server_whose_connection_broke() {
+    let mut network = Network::new("mongodb://a:1/?directConnection=true&serverSelectionTryOnce=true");
+    network.answer_hello("a:1", &standalone());
+    network.expect("a:1", "aggregate");
+    network.pass(1000);
+    network.disconnect("a:1");
+    network.answer_hello("a:1", &standalone());
+    network.open_at("a:1");
+}
+
+#[test]
+fn try_once_asks_nobody_twice_who_is_overloaded() {
+    let uri = "mongodb://a:1,b:1/?replicaSet=rs&serverSelectionTryOnce=true&heartbeatFrequencyMS=500";
+    let mut network = Network::for_commands(uri, |_| {});
+    let ping = || doc! { "ping": 1 };
+    let elsewhere = ReadPreference::new(ReadPreferenceMode::Secondary);
+    network.run(ping(), CommandOptions::default().read_preference(elsewhere));
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.answer_hello("b:1", &secondary("b:1"));
+    let request = network.expect("b:1", "ping");
+    network.answer(&request, &ok());
+    network.replies.clear();
+    network.pass(600);
+    network.run(ping(), CommandOptions::default());
+    network.answer_hello("b:1", &failure(462, &["SystemOverloadedError"]));
+    network.disconnect("a:1");
+    network.disconnect("a:1");
+    let error = network.replies.remove(0).unwrap_err();
+    assert!(error.to_string().contains("serverSelectionTryOnce"), "{error}");
+}
+
+#[test]
 fn try_once_fails_after_one_scan_instead_of_after_the_timeout() {
     let mut network = Network::new("mongodb://a:1,b:1/?replicaSet=rs&serverSelectionTryOnce=true");
     network.disconnect("a:1");
@@ -216,7 +250,7 @@ fn a_wrong_password_fails_at_once() {
     let mut network = Network::new("mongodb://u:pw@a:1,b:1/?replicaSet=rs&authMechanism=SCRAM-SHA-256");
     network.answer_hello("a:1", &primary("a:1", 1));
     let start = network.expect("a:1", "saslStart");
-    network.answer(&start, &super::network::failure(18, &[]));
+    network.answer(&start, &failure(18, &[]));
     let error = network.expect_error();
     assert!(
         matches!(error.kind(), ErrorKind::Authentication { .. }),
@@ -232,7 +266,7 @@ fn a_server_that_shuts_down_while_it_authenticates_is_a_reason_to_try_again() {
     let mut network = Network::new("mongodb://u:pw@a:1,b:1/?replicaSet=rs&authMechanism=SCRAM-SHA-256");
     network.answer_hello("a:1", &primary("a:1", 1));
     let start = network.expect("a:1", "saslStart");
-    network.answer(&start, &super::network::failure(91, &[]));
+    network.answer(&start, &failure(91, &[]));
     network.expect_alive();
     network.pass(600);
     network.answer_hello("b:1", &primary("b:1", 2));
@@ -340,10 +374,7 @@ fn the_first_aggregate_that_fails_is_tried_again_at_another_mongos() {
         let chosen = network.addresses()[0].to_owned();
         let other = if chosen == "a:1" { "b:1" } else { "a:1" };
         let aggregate = network.expect(&chosen, "aggregate");
-        network.answer(
-            &aggregate,
-            &super::network::failure(if server == "a:1" { 6 } else { 189 }, &[]),
-        );
+        network.answer(&aggregate, &failure(if server == "a:1" { 6 } else { 189 }, &[]));
         network.answer_hello(other, &mongos());
         network.open_at(other);
     }
@@ -354,7 +385,7 @@ fn without_another_mongos_the_aggregate_is_tried_again_at_the_same() {
     let mut network = Network::new("mongodb://a:1/?directConnection=true");
     network.answer_hello("a:1", &mongos());
     let aggregate = network.expect("a:1", "aggregate");
-    network.answer(&aggregate, &super::network::failure(6, &[]));
+    network.answer(&aggregate, &failure(6, &[]));
     network.open_at("a:1");
 }
 
@@ -394,7 +425,7 @@ fn a_server_that_forgot_hello_is_greeted_the_old_way_again() {
     network.pass(600);
     network.connect("a:1");
     let hello = network.expect("a:1", "hello");
-    network.answer(&hello, &super::network::failure(59, &[]));
+    network.answer(&hello, &failure(59, &[]));
     network.pass(600);
     network.connect("a:1");
     network.expect("a:1", "isMaster");

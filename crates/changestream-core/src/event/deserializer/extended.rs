@@ -140,13 +140,21 @@ impl<'de> Deserializer<'de> for Extended<'de> {
         }
     }
 
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
     fn is_human_readable(&self) -> bool {
         false
     }
 
     forward_to_deserialize_any! {
         bool char str string bytes byte_buf unit unit_struct seq tuple tuple_struct struct map option
-        newtype_struct enum identifier ignored_any i8 i16 i32 i64 u8 u16 u32 u64 f32 f64
+        enum identifier ignored_any i8 i16 i32 i64 u8 u16 u32 u64 f32 f64
     }
 }
 

@@ -1,40 +1,50 @@
 //! What the library keeps between itself and its own types: the newtypes whose names begin with `$`.
-//!
-//! It takes whole documents only, so it is led to the value through the document that the value stands in.
 
 use std::fmt;
 
-use bson::{RawDeserializer, RawDocument};
+use bson::RawDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::Value;
 use super::failure::{Failure, Result};
-use crate::depth::nests_too_deep;
+use super::{Value, binary};
+use crate::depth::{MAX_DEPTH, nests_deeper};
+use crate::walk;
 
-/// Has the library deserialize the newtype of that name.
+/// Deserializes the newtype of that name.
 pub(super) fn newtype<'de, V: Visitor<'de>>(
     value: Value<'de>,
     name: &'static str,
     visitor: V,
 ) -> Result<V::Value> {
-    let stepped_through = value
-        .place
-        .map_or_else(|| value.element.bytes(), |(whole, _)| whole);
+    if name == UUID_NAME {
+        return uuid(value, visitor);
+    }
+    let nested = value.element.nested();
     // The library goes as deep as it has to.
-    if nests_too_deep(RawDocument::from_bytes(stepped_through)?) {
+    if nested.is_some_and(|nested| nests_deeper(nested, MAX_DEPTH - 1)) {
         return Err(Failure::too_deep());
     }
-    let deserializer = RawDeserializer::new(stepped_through)?;
-    Ok(match value.place {
-        None => deserializer.deserialize_newtype_struct(name, visitor)?,
-        Some((_, index)) => deserializer.deserialize_map(Pick {
+    Ok(match (value.element.document(), value.place) {
+        (None, Some((whole, index))) => RawDeserializer::new(whole)?.deserialize_map(Pick {
             index,
             picked: Picked { name, visitor },
         })?,
+        (_, _) => RawDeserializer::new(value.element.bytes())?.deserialize_newtype_struct(name, visitor)?,
     })
 }
 
-/// Finds one value of a document that the library steps through.
+/// The only one of them that is in every event.
+fn uuid<'de, V: Visitor<'de>>(value: Value<'de>, visitor: V) -> Result<V::Value> {
+    match (value.element.kind(), binary(value.element.bytes())) {
+        (walk::BINARY, Some((subtype, _))) if subtype != UUID => Err(de::Error::custom(format_args!(
+            "a UUID is binary of subtype {UUID}, and this is of subtype {subtype}"
+        ))),
+        (_, _) => value.deserialize_any(visitor),
+    }
+}
+
+/// Finds one value that is no document: the library takes whole documents only, so it is led through the one that the
+/// value stands in.
 struct Pick<V> {
     index: usize,
     picked: Picked<V>,
@@ -48,11 +58,11 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Pick<V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<V::Value, A::Error> {
-        for _ in 0..self.index {
-            map.next_entry::<IgnoredAny, IgnoredAny>()?;
+        // Values that nobody asks for are not looked at: they may be what this type is lenient about.
+        for _ in 0..=self.index {
+            map.next_key::<IgnoredAny>()?
+                .ok_or_else(|| de::Error::custom("it has fewer fields than a moment ago"))?;
         }
-        map.next_key::<IgnoredAny>()?
-            .ok_or_else(|| de::Error::custom("it has fewer fields than a moment ago"))?;
         map.next_value_seed(self.picked)
     }
 }
@@ -69,3 +79,8 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Picked<V> {
         deserializer.deserialize_newtype_struct(self.name, self.visitor)
     }
 }
+
+/// The library's own name; were it another one, the library would do.
+const UUID_NAME: &str = "$__bson_private_uuid";
+/// The subtype of UUIDs.
+const UUID: u8 = 0x04;

@@ -78,10 +78,11 @@ impl<'de> Value<'de> {
         }
     }
 
+    /// Its scope, which stands where it stands itself.
     fn scope(&self, bytes: &'de [u8]) -> Self {
         Self {
             element: Element::document_of(bytes),
-            depth: self.depth + 1,
+            depth: self.depth,
             place: None,
         }
     }
