@@ -171,9 +171,7 @@ impl<'a> Element<'a> {
     pub(crate) fn code_with_scope(&self) -> Option<(&'a str, &'a [u8])> {
         let code = self.value.get(LENGTH..)?;
         let end = LENGTH.checked_add(length(code, 0)?)?;
-        let (zero, code) = code.get(LENGTH..end)?.split_last()?;
-        let code = str::from_utf8(code).ok().filter(|_| *zero == 0)?;
-        Some((code, self.nested()?))
+        Some((text(code.get(..end)?)?, self.nested()?))
     }
 }
 

@@ -72,12 +72,11 @@ impl ChangeEvent {
         document: &'a RawDocument,
     ) -> Result<T, DecodeError> {
         T::deserialize(Value::document(document.as_bytes())).map_err(|failure| {
-            let path = match (within, failure.path()) {
-                (Some(field), Some(path)) => Some(format!("{field}.{path}")),
-                (Some(field), None) => Some(field.to_owned()),
-                (None, path) => path,
+            let failure = match within {
+                Some(field) => failure.in_field(field.as_bytes()),
+                None => failure,
             };
-            self.decode_error(path, failure.into_message())
+            self.decode_error(failure.path(), failure.into_message())
         })
     }
 

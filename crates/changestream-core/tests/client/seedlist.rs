@@ -102,19 +102,20 @@ fn a_stream_goes_on_from_the_seeds_to_the_members_that_they_name() {
     );
 }
 
+fn ping(network: &mut Network) {
+    network.run(doc! { "ping": 1 }, CommandOptions::default());
+}
+
 #[test]
 fn commands_too_short_for_dns_get_there_together() {
     let uri = "mongodb+srv://cluster.example.com/?tls=false&replicaSet=rs&timeoutMS=50";
     let mut network = Network::for_commands(uri, |_| {});
-    let ping = || (doc! { "ping": 1 }, CommandOptions::default());
-    let (command, options) = ping();
-    network.run(command, options);
+    ping(&mut network);
     network.pass(40);
     network.resolve("TXT records of cluster.example.com", NO_TXT);
     network.pass(10);
     assert!(network.replies.remove(0).unwrap_err().is_timeout());
-    let (command, options) = ping();
-    network.run(command, options);
+    ping(&mut network);
     network.pass(50);
     assert!(network.replies.remove(0).unwrap_err().is_timeout());
     assert_eq!(network.lookups.len(), 1, "nothing is asked twice");
@@ -124,8 +125,7 @@ fn commands_too_short_for_dns_get_there_together() {
         srv(&[("a.example.com", 1)]),
     );
     assert!(network.links.is_empty());
-    let (command, options) = ping();
-    network.run(command, options);
+    ping(&mut network);
     assert!(network.lookups.is_empty());
     assert_eq!(network.addresses(), ["a.example.com:1"]);
 }
@@ -134,7 +134,7 @@ fn commands_too_short_for_dns_get_there_together() {
 fn a_look_up_that_fails_between_commands_is_made_again_by_the_next() {
     let uri = "mongodb+srv://cluster.example.com/?tls=false&replicaSet=rs&timeoutMS=50";
     let mut network = Network::for_commands(uri, |_| {});
-    network.run(doc! { "ping": 1 }, CommandOptions::default());
+    ping(&mut network);
     network.pass(50);
     assert!(network.replies.remove(0).unwrap_err().is_timeout());
     network.resolve(
@@ -142,7 +142,7 @@ fn a_look_up_that_fails_between_commands_is_made_again_by_the_next() {
         Err(DnsFault::NoSuchName),
     );
     network.lookups.clear();
-    network.run(doc! { "ping": 1 }, CommandOptions::default());
+    ping(&mut network);
     resolve(
         &mut network,
         "cluster.example.com",
@@ -158,7 +158,7 @@ fn a_look_up_that_is_never_answered_is_made_again_some_time() {
     let mut network = Network::for_commands(uri, |_| {});
     for (after, lookups) in [(0, 2), (58_000, 2), (2_000, 4)] {
         network.pass(after);
-        network.run(doc! { "ping": 1 }, CommandOptions::default());
+        ping(&mut network);
         network.pass(50);
         assert!(network.replies.remove(0).unwrap_err().is_timeout());
         assert_eq!(network.lookups.len(), lookups);

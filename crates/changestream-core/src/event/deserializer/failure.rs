@@ -38,7 +38,7 @@ impl Failure {
 
     /// It stands in that field.
     #[cold]
-    pub(super) fn in_field(self, key: &[u8]) -> Self {
+    pub(in crate::event) fn in_field(self, key: &[u8]) -> Self {
         self.within(Step::Field(String::from_utf8_lossy(key).into_owned()))
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Value<'de> {
     element: Element<'de>,
     /// How many documents and arrays it stands in.
     depth: usize,
-    /// The document or array that it stands in, and as the how manieth; none for the whole document.
+    /// The document or array that it stands in, and as the how manieth; none for a whole document and for a scope.
     place: Option<(&'de [u8], usize)>,
 }
 
