@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
 use bson::{Timestamp, rawdoc};
+use changestream_core::event::ChangeStreamDocument;
 use changestream_core::wire::{Flags, HEADER_LEN, Message, encode_op_msg, encode_op_reply};
 use changestream_driver::{ChangeEvent, ChangeStream, Client, Endpoint, Runtime};
 use futures_io::{AsyncRead, AsyncWrite};
@@ -92,6 +93,36 @@ fn an_exhaust_cursor_gets_no_further_ahead_of_a_slow_consumer_than_a_part_of_one
         let held = held() - before;
         assert!(held <= events * (size + 200) + (512 << 10), "{held} bytes");
         drop(event);
+    }
+}
+
+#[test]
+fn a_document_is_decoded_without_growing_step_by_step() {
+    let _alone = alone();
+    for fields in [3, 4, 7, 8, 100, 500] {
+        let mut document = RawDocumentBuf::new();
+        for field in 0..fields {
+            let name = bson::raw::CString::try_from(format!("field{field}")).unwrap();
+            document.append(name, "text");
+        }
+        let event = ChangeEvent::from_raw(rawdoc! { "_id": token(1), "fullDocument": document }).unwrap();
+        let decoded = || {
+            event
+                .decode::<ChangeStreamDocument>()
+                .unwrap()
+                .full_document
+                .unwrap()
+        };
+        assert_eq!(decoded().len(), fields);
+        let before = ALLOCATOR.stats();
+        let made = decoded();
+        let change = ALLOCATOR.stats() - before;
+        // A name and a text for each; the table, the place for the fields, and what else there is in the event.
+        assert!(
+            change.allocations <= 2 * made.len() + 4,
+            "{fields} fields, {change:?}"
+        );
+        assert_eq!(change.reallocations, 0, "{fields} fields");
     }
 }
 

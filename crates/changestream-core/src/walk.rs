@@ -64,12 +64,48 @@ pub(crate) fn elements(document: &[u8]) -> Elements<'_> {
     }
 }
 
+/// How many fields there are up to the first that cannot be stepped over.
+#[inline]
+pub(crate) fn count(document: &[u8]) -> usize {
+    let mut count = 0;
+    let mut rest = document.get(LENGTH..).unwrap_or_default();
+    while let Some(behind) = behind_one(rest) {
+        (count, rest) = (count + 1, behind);
+    }
+    count
+}
+
+/// What stands behind the field that stands first.
+#[inline]
+fn behind_one(rest: &[u8]) -> Option<&[u8]> {
+    let (&kind, after) = rest.split_first()?;
+    let value = after.get(until_zero(after)? + 1..)?;
+    value.get(size(value, kind)?..)
+}
+
 /// See [`elements`].
 pub(crate) struct Elements<'a> {
     rest: &'a [u8],
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
+    /// Name and text of the next field, if it is a string and one look tells that both are UTF-8. None says nothing.
+    ///
+    /// That look takes in the length between them, which most strings have of bytes that are ASCII.
+    #[inline]
+    pub(crate) fn next_text(&mut self) -> Option<(&'a str, &'a str)> {
+        let after = self.rest.strip_prefix(&[STRING])?;
+        let name = until_zero(after)?;
+        let text = name + 1 + LENGTH;
+        let length = after.get(name + 1..text).filter(|length| length.is_ascii())?;
+        let end = text.checked_add(self::length(length, 0)?)?;
+        let (both, rest) = after.split_at_checked(end)?;
+        let both = simdutf8::basic::from_utf8(both).ok()?.strip_suffix('\0')?;
+        let found = (both.get(..name)?, both.get(text..)?);
+        self.rest = rest;
+        Some(found)
+    }
+
     /// Whether what is left is what a document ends with.
     pub(crate) fn ended_well(&self) -> bool {
         self.rest == [0]

@@ -526,6 +526,72 @@ fn a_document_is_decoded_however_deep_servers_let_it_nest() {
 }
 
 #[test]
+fn texts_of_any_length_and_documents_of_any_size_are_decoded_as_they_are() {
+    for len in (0..=300).chain([1 << 15, (1 << 15) + 200]) {
+        let stored = doc! { "ä": "x".repeat(len), "name": "é".repeat(len), "with zeros": "\0".repeat(len), "": len as i64 };
+        let event = event(&doc! { "_id": 1, "fullDocument": stored.clone() });
+        let typed: ChangeStreamDocument = event.decode().unwrap();
+        assert_eq!(typed.full_document, Some(stored), "{len}");
+    }
+    for fields in (0..=40).chain([56, 57, 447, 448, 449, 895, 896, 897, 3000]) {
+        let stored: Document = (0..fields)
+            .map(|field| (field.to_string(), Bson::Int32(field)))
+            .collect();
+        let event = event(&doc! { "_id": 1, "fullDocument": stored.clone() });
+        let typed: ChangeStreamDocument = event.decode().unwrap();
+        let made = typed.full_document.unwrap();
+        assert!(made.iter().eq(stored.iter()), "{fields} in their order");
+        assert!(
+            made.keys().all(|key| made.get(key) == stored.get(key)),
+            "{fields} found"
+        );
+    }
+}
+
+#[test]
+fn of_fields_with_one_name_the_last_counts_at_the_place_of_the_first() {
+    let mut twice = rawdoc! { "a": "1", "b": 2 };
+    twice.append(cstr!("a"), "3");
+    let event = ChangeEvent::from_raw(rawdoc! { "_id": 1, "fullDocument": twice.clone() }).unwrap();
+    let typed: ChangeStreamDocument = event.decode().unwrap();
+    let made = typed.full_document.unwrap();
+    assert_eq!(made, Document::try_from(twice).unwrap());
+    assert!(made.into_iter().eq(doc! { "a": "3", "b": 2 }));
+}
+
+#[test]
+fn a_string_that_is_none_is_told_with_its_place() {
+    let good = rawdoc! { "_id": 1, "fullDocument": { "name": "text", "next": 1 } };
+    let at = good
+        .as_bytes()
+        .windows(5)
+        .position(|window| window == b"name\0")
+        .unwrap();
+    let (length, text) = (at + 5, at + 9);
+    // A length of zero, one that takes in what follows, one that is negative, no zero at the end, no UTF-8 in text and name.
+    let changes = [
+        (length, 0),
+        (length, 6),
+        (length + 3, 0x80),
+        (text + 4, b'x'),
+        (text, 0xff),
+        (at, 0xff),
+    ];
+    for (at, byte) in changes {
+        let mut bytes = good.as_bytes().to_vec();
+        bytes[at] = byte;
+        let Ok(event) = RawDocumentBuf::from_bytes(bytes).map(ChangeEvent::from_raw) else {
+            continue;
+        };
+        let error = event.unwrap().decode::<ChangeStreamDocument>().unwrap_err();
+        assert!(
+            error.path().unwrap().starts_with("fullDocument"),
+            "{at}, {byte}: {error}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_within_a_document_is_told_with_its_place() {
     let good = doc! { "_id": 1, "fullDocument": { "list": [{ "name": "Zürich" }] } };
     let mut bytes = good.to_vec().unwrap();

@@ -4,6 +4,8 @@
 //! nests would take the stack, and memory by the square of its depth. Here a level takes little of the stack, nothing is
 //! copied but what is kept, and what is wrong is told with its place.
 
+mod room;
+
 use std::fmt;
 
 use bson::{Bson, Document, JavaScriptCodeWithScope, RawBsonRef, RawDocument};
@@ -74,16 +76,18 @@ impl fmt::Display for Broken {
 }
 
 fn document_at(bytes: &[u8], depth: usize) -> Result<Document, Broken> {
-    let mut made = Document::new();
+    let mut made = room::document_for(walk::count(bytes));
     let mut elements = walk::elements(bytes);
-    for element in &mut elements {
+    loop {
+        // Most values are texts, and a text is less to move than what can be anything.
+        if let Some((key, text)) = elements.next_text() {
+            made.insert(key, text);
+            continue;
+        }
+        let Some(element) = elements.next() else { break };
         let wrong = |broken: Broken| broken.within(element.key());
         let key = str::from_utf8(element.key()).map_err(|_| wrong(Broken::new(MALFORMED)))?;
-        // Most values are texts, and a text is less to move than what can be anything.
-        match element.kind() {
-            walk::STRING => made.insert(key, text(element).map_err(wrong)?),
-            _ => made.insert(key, value_of(element, depth).map_err(wrong)?),
-        };
+        made.insert(key, value_of(element, depth).map_err(wrong)?);
     }
     ended(elements).map(|()| made)
 }
