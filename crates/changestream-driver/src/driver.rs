@@ -43,8 +43,8 @@ pub(crate) struct Driver<R: Runtime> {
     /// Taken from the machine, and not by the consumer yet. One at most, but for a resume that a `TryNext` goes through.
     updates: VecDeque<Update>,
     pace: Pace,
-    /// What is to be written waits until the consumer comes back.
-    held_back: bool,
+    /// Whether the machine has said that it waits, and has been told nothing since.
+    is_settled: bool,
     /// The answer to a command, until it is taken.
     reply: Option<Result<CommandReply, Error>>,
     end: Option<Result<(), Error>>,
@@ -71,7 +71,7 @@ impl<R: Runtime> Driver<R> {
             demand: Demand::None,
             updates: VecDeque::with_capacity(1),
             pace: Pace::default(),
-            held_back: false,
+            is_settled: false,
             reply: None,
             end: None,
         }
@@ -127,7 +127,7 @@ impl<R: Runtime> Driver<R> {
 
     /// A call of the consumer's begins.
     pub(crate) fn begin(&mut self) {
-        self.machine.handle_input(self.runtime.now(), Input::Begin);
+        self.input(Input::Begin);
     }
 
     /// Ready when the stream is open, or has ended.
@@ -147,8 +147,7 @@ impl<R: Runtime> Driver<R> {
     pub(crate) fn run(&mut self, cx: &mut Context<'_>, command: RunCommand, known: Snapshot) {
         let _ = self.drive(cx);
         self.machine.learn(known);
-        self.machine
-            .handle_input(self.runtime.now(), Input::Command(Box::new(command)));
+        self.input(Input::Command(Box::new(command)));
     }
 
     /// The answer to the command.
@@ -167,8 +166,7 @@ impl<R: Runtime> Driver<R> {
     pub(crate) fn close(&mut self, deadline: Instant) {
         if self.end.is_none() {
             self.demand = Demand::None;
-            self.machine
-                .handle_input(self.runtime.now(), Input::Close { deadline });
+            self.input(Input::Close { deadline });
         }
     }
 
@@ -185,28 +183,24 @@ impl<R: Runtime> Driver<R> {
     fn say(&mut self, demand: Demand) {
         if self.demand != demand {
             self.demand = demand;
-            self.machine
-                .handle_input(self.runtime.now(), Input::Demand(demand));
+            self.input(Input::Demand(demand));
         }
     }
 
     /// Ready when there is an update, or the end. Does a bounded amount of work, and wakes itself if there is more.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.held_back) {
-            self.machine.sent_late(self.runtime.now());
-        }
         for _ in 0..TURNS {
             self.carry_out(cx);
-            self.held_back = self.may_be_sent_later();
-            if !self.held_back {
-                self.write(cx);
-            }
+            self.write(cx);
             if !self.updates.is_empty() || self.reply.is_some() || self.end.is_some() {
                 return Poll::Ready(());
             }
             let more = self.read(cx);
+            if more.is_some() && self.take_awaited() {
+                return Poll::Ready(());
+            }
             if self.alarm.is_due(&self.runtime, more) {
-                self.machine.handle_input(self.runtime.now(), Input::Timeout);
+                self.input(Input::Timeout);
             } else if more.is_none() && self.alarm.poll(&self.runtime, cx).is_pending() {
                 return Poll::Pending;
             }
@@ -215,17 +209,37 @@ impl<R: Runtime> Driver<R> {
         Poll::Pending
     }
 
-    /// Whether there is an event, the only one, for a consumer who will be back before the server misses anything. If he
-    /// is not, what is written then counts as sent then.
-    fn may_be_sent_later(&self) -> bool {
-        let is_awaited = matches!(self.updates.front(), Some(Update::Change(_)));
-        is_awaited && self.pace.is_prompt() && self.end.is_none() && !self.machine.has_buffered()
+    /// Whether there is an event, the only one, for a consumer who will be back before the server misses anything. What the
+    /// machine orders is carried out then.
+    fn take_awaited(&mut self) -> bool {
+        if !self.pace.is_prompt() {
+            return false;
+        }
+        let Some(event) = self.machine.take_awaited() else {
+            return false;
+        };
+        self.monitor.tell(&mut self.machine);
+        self.take(Update::Change(event));
+        true
+    }
+
+    fn take(&mut self, update: Update) {
+        log_update(&update);
+        if satisfies(self.demand, &update) {
+            self.demand = Demand::None;
+        }
+        self.updates.push_back(update);
+    }
+
+    fn input(&mut self, input: Input) {
+        self.is_settled = false;
+        self.machine.handle_input(self.runtime.now(), input);
     }
 
     /// Carries out all that the machine orders, also what it orders after an update: a getMore that fetches ahead is to
     /// leave now, and not when the consumer comes back.
     fn carry_out(&mut self, cx: &mut Context<'_>) {
-        while self.end.is_none() {
+        while self.end.is_none() && !self.is_settled {
             let output = self.machine.poll_output();
             self.monitor.tell(&mut self.machine);
             match output {
@@ -234,17 +248,11 @@ impl<R: Runtime> Driver<R> {
                 Output::Transmit { connection, bytes } => self.transmit(connection, bytes),
                 Output::Disconnect { connection } => self.disconnect(connection, cx),
                 Output::Credentials { connection, request } => self.credentials.ask(connection, request),
-                Output::Update(update) => {
-                    log_update(&update);
-                    if satisfies(self.demand, &update) {
-                        self.demand = Demand::None;
-                    }
-                    self.updates.push_back(update);
-                }
+                Output::Update(update) => self.take(update),
                 Output::Reply(result) => self.reply = Some(result),
                 Output::Wait(deadline) => {
                     self.alarm.set(deadline);
-                    return;
+                    self.is_settled = true;
                 }
                 Output::Closed(result) => self.finish(result, cx),
             }
@@ -314,19 +322,19 @@ impl<R: Runtime> Driver<R> {
                 gone.push(connection);
             }
             self.machine.handle_input(self.runtime.now(), input);
+            self.is_settled = false;
             progress = Some(progress.unwrap_or(0) + len);
         }
         for connection in gone {
             self.remove(connection);
         }
         while let Poll::Ready((lookup, result)) = self.lookups.poll(&self.runtime, cx) {
-            self.machine
-                .handle_input(self.runtime.now(), Input::Resolved { lookup, result });
+            self.input(Input::Resolved { lookup, result });
             progress = Some(progress.unwrap_or(0));
         }
         for (connection, answer) in self.credentials.poll(cx) {
             let input = Input::Credentials { connection, answer };
-            self.machine.handle_input(self.runtime.now(), input);
+            self.input(input);
             progress = progress.or(Some(0));
         }
         progress

@@ -4,14 +4,18 @@ use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use changestream_core::Update;
-use changestream_core::client::{Demand, Input};
+use changestream_core::client::{ClientMachine, Demand, Input};
 
 use super::{Heard, StreamId, World, sim};
 
 impl World {
-    /// Says what the consumer wants, without stepping the world.
+    /// Says what the consumer wants, without stepping the world. Every other stream looks first whether it can be had at once,
+    /// as drivers do.
     pub fn demand(&mut self, id: StreamId, demand: Demand) {
         self.streams[id.0].demand = demand;
+        if demand != Demand::None && self.hand_over(id.0, ClientMachine::take_ready) {
+            return;
+        }
         self.input(id, Input::Demand(demand));
     }
 

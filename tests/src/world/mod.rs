@@ -440,11 +440,27 @@ impl World {
         spoke
     }
 
+    /// Hands over an event that a short cut gives, of which every other stream's consumer makes use.
+    fn hand_over(&mut self, index: usize, short_cut: fn(&mut ClientMachine) -> Option<ChangeEvent>) -> bool {
+        let stream = &mut self.streams[index];
+        if index.is_multiple_of(2) || self.network.is_asleep(index) {
+            return false;
+        }
+        let Some(event) = short_cut(&mut stream.machine) else {
+            return false;
+        };
+        let update = Update::Change(event);
+        self.tap.told(index, &update);
+        stream.take(update);
+        true
+    }
+
     fn poll_outputs(&mut self, index: usize) -> bool {
         let mut spoke = false;
         if self.network.is_asleep(index) {
             return false;
         }
+        self.hand_over(index, ClientMachine::take_awaited);
         loop {
             let stream = &mut self.streams[index];
             let output = stream.machine.poll_output();

@@ -26,7 +26,7 @@ use crate::stream::{
 use crate::token::ResumeToken;
 use crate::topology::{ServerDescription, ServerType, Topology, TopologyDescription, TopologyType};
 use crate::uri::ClientOptions;
-use crate::{Error, ServerAddress};
+use crate::{Error, ServerAddress, walk};
 
 /// One change stream with everything that it needs: topology, connections, stream. Or commands instead of the stream.
 #[derive(Debug)]
@@ -293,20 +293,23 @@ impl ClientMachine {
         self.work.take_ready()
     }
 
+    /// The event that a [`Demand`](super::Demand) waits for, if it has arrived and is the only one. What else there is to do
+    /// since it arrived, as to ask for the next batch, is left to [`poll_output`](Self::poll_output), and takes its time from
+    /// when that is called.
+    ///
+    /// For drivers with a consumer who is back at once, and who shall not wait until a getMore is made that nothing is fetched
+    /// ahead by. Where it gives none, poll for outputs.
+    pub fn take_awaited(&mut self) -> Option<ChangeEvent> {
+        if !self.outputs.is_empty() {
+            return None;
+        }
+        self.work.take_awaited()
+    }
+
     /// The token to resume from: that of the last event handed over, or of the last empty batch. May be asked for at
     /// any time.
     pub fn resume_token(&self) -> Option<&ResumeToken> {
         self.work.resume_token()
-    }
-
-    /// What was to be written was held back, and is only written now: the time that its replies have begins anew.
-    ///
-    /// For drivers that let a consumer have his event before they write: he may come back late, and then it is not the
-    /// server that was silent.
-    pub fn sent_late(&mut self, now: Instant) {
-        for link in self.links.values_mut() {
-            link.connection.sent_late(now);
-        }
     }
 
     /// Whether the first aggregate has succeeded; true for a machine that runs commands.
@@ -460,7 +463,7 @@ impl ClientMachine {
     /// Sends a command, with the cluster time.
     pub(super) fn send_on(&mut self, id: ConnectionId, mut request: Request) -> Option<i32> {
         let body = &mut request.body;
-        if matches!(body.get("$clusterTime"), Ok(None)) {
+        if walk::find(body.as_bytes(), "$clusterTime").is_none() {
             self.gossip(body);
         }
         if let Some(api) = &self.settings.options.server_api {

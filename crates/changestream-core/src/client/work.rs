@@ -68,6 +68,13 @@ impl Work {
         }
     }
 
+    pub(super) fn take_awaited(&mut self) -> Option<ChangeEvent> {
+        match self {
+            Self::Stream(stream) => stream.take_awaited(),
+            Self::Commands(_) => None,
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<(Instant, DeadlineReason)> {
         match self {
             Self::Stream(stream) => stream.deadline(),

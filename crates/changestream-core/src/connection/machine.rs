@@ -18,13 +18,13 @@ use super::incoming::Incoming;
 use super::server::{Server, readable};
 use super::state::{Awaits, State};
 use super::{ConnectionOutput, ConnectionSettings, Reply, Request, reply};
-use crate::ServerAddress;
 use crate::auth::Proved;
 use crate::client::{Deadline, DeadlineReason, Disconnected};
 use crate::error::{Error, ErrorKind};
 use crate::random::{Random, Seldom};
 use crate::topology::SYSTEM_OVERLOADED_ERROR;
 use crate::wire::{self, Compressor, Flags, FrameReader, Message, Spare, WireError};
+use crate::{ServerAddress, walk};
 
 /// One connection to one server, from the moment that it is opened.
 ///
@@ -288,11 +288,6 @@ impl Connection {
         self.exchanges.postpone_checks(by);
     }
 
-    /// What was to be written is only written now: the time that replies have begins anew.
-    pub fn sent_late(&mut self, now: Instant) {
-        self.exchanges.heard(now);
-    }
-
     /// Sends another hello, without the handshake's arguments. [`ConnectionOutput::Hello`] follows; that of the
     /// handshake, if it is still under way.
     pub fn check(&mut self, now: Instant) {
@@ -527,7 +522,8 @@ impl fmt::Debug for Connection {
 }
 
 fn command_name(command: &RawDocument) -> Option<&str> {
-    Some(command.iter_elements().next()?.ok()?.key().as_str())
+    let first = walk::elements(command.as_bytes()).next()?;
+    str::from_utf8(first.key()).ok()
 }
 
 pub(super) fn connect_timeout(settings: &ConnectionSettings) -> Option<Duration> {

@@ -118,6 +118,20 @@ impl Inbox {
         self.items.pop_front()
     }
 
+    /// The batch that is all there is, if it is down to one event.
+    pub(crate) fn pop_lone(&mut self) -> Option<Arrived> {
+        if self.items.len() != 1 || self.current()?.batch.peek_but_last().is_some() {
+            return None;
+        }
+        match self.items.pop_front() {
+            Some(Item::Batch(arrived)) => Some(arrived),
+            other => {
+                self.items.extend(other);
+                None
+            }
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.items.clear();
     }

@@ -1,10 +1,12 @@
 //! Events that have arrived, taken one by one without a demand.
 
-use bson::{Document, RawDocumentBuf, doc};
-use changestream_core::client::Demand;
-use changestream_core::{ResumeToken, Update, WatchOptions};
+use std::time::Duration;
 
-use super::network::{Network, next_batch, primary};
+use bson::{Document, RawDocumentBuf, doc};
+use changestream_core::client::{Demand, Input};
+use changestream_core::{ErrorKind, ResumeToken, Update, WatchOptions};
+
+use super::network::{Network, failure, next_batch, primary};
 
 fn token(name: &str) -> ResumeToken {
     doc! { "_data": name }.try_into().unwrap()
@@ -110,8 +112,9 @@ fn after_an_event_was_taken_a_stream_that_began_with_start_after_resumes_with_re
 #[test]
 fn an_event_that_was_demanded_is_not_taken_as_well() {
     let mut network = holding(&["e1", "e2", "e3"]);
-    let demand = changestream_core::client::Input::Demand(Demand::Next);
-    network.machine.handle_input(network.now, demand);
+    network
+        .machine
+        .handle_input(network.now, Input::Demand(Demand::Next));
     assert_eq!(take(&mut network), None);
     network.demand(Demand::Next);
     assert!(matches!(
@@ -139,4 +142,105 @@ fn nothing_is_taken_before_the_get_more_that_is_due_has_left() {
     network.settle();
     network.expect("a:1", "getMore");
     assert_eq!(take(&mut network), Some(token("e1")));
+}
+
+fn take_awaited(network: &mut Network) -> Option<ResumeToken> {
+    let event = network.machine.take_awaited()?;
+    Some(event.resume_token().clone())
+}
+
+/// A stream that waits for an event, fetching ahead, and what its getMore is answered with and nobody has looked at yet.
+fn arrived(reply: &Document) -> Network {
+    let mut network = Network::with("mongodb://a:1,b:1/?replicaSet=rs", None, WatchOptions::default());
+    network.answer_hello("a:1", &primary("a:1", 1));
+    network.open_at("a:1");
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.answer_unpolled(&get_more, reply);
+    network
+}
+
+#[test]
+fn a_lone_event_is_had_before_the_next_get_more_is_made() {
+    let mut network = arrived(&batch(&["e1"]));
+    assert_eq!(take_awaited(&mut network), Some(token("e1")));
+    assert_eq!(network.machine.resume_token(), Some(&token("end")));
+    assert_eq!(network.machine.stats().events, 1);
+    assert_eq!(take_awaited(&mut network), None);
+    // However late the consumer is back: the reply has its time from then on.
+    network.now += Duration::from_secs(3600);
+    network.demand(Demand::Next);
+    let get_more = network.expect("a:1", "getMore");
+    network.pass(10_500);
+    network.answer(&get_more, &batch(&["e2"]));
+    assert!(
+        matches!(network.updates[..], [Update::Change(_)]),
+        "{:?}",
+        network.updates
+    );
+    network.expect_alive();
+}
+
+#[test]
+fn an_event_with_others_behind_it_is_had_after_the_get_more_that_fetches_ahead() {
+    let mut network = arrived(&batch(&["e1", "e2"]));
+    assert_eq!(take_awaited(&mut network), None);
+    network.settle();
+    network.expect("a:1", "getMore");
+    assert!(matches!(network.updates[..], [Update::Change(_)]));
+    assert_eq!(take_awaited(&mut network), None, "nobody waits for the other one");
+}
+
+#[test]
+fn what_is_no_lone_event_is_not_had_ahead_of_everything_else() {
+    for reply in [
+        batch(&[]),
+        failure(43, &["ResumableChangeStreamError"]),
+        doc! { "ok": 1, "cursor": 3 },
+    ] {
+        let mut network = arrived(&reply);
+        assert_eq!(take_awaited(&mut network), None, "{reply}");
+        network.settle();
+        assert!(
+            network
+                .updates
+                .iter()
+                .all(|update| !matches!(update, Update::Change(_)))
+        );
+    }
+    let mut network = arrived(&batch(&["e1"]));
+    network
+        .machine
+        .handle_input(network.now, Input::Demand(Demand::None));
+    assert_eq!(take_awaited(&mut network), None, "the demand was taken back");
+    network.demand(Demand::TryNext);
+    assert!(matches!(network.updates[..], [Update::Change(_)]));
+}
+
+#[test]
+fn an_event_without_a_token_ends_the_stream_whichever_way_it_is_asked_for() {
+    let mut reply = batch(&["e1"]);
+    let events = reply
+        .get_document_mut("cursor")
+        .unwrap()
+        .get_array_mut("nextBatch")
+        .unwrap();
+    events[0].as_document_mut().unwrap().remove("_id");
+    let mut network = arrived(&reply);
+    assert_eq!(take_awaited(&mut network), None);
+    network.settle();
+    assert!(matches!(
+        network.expect_error().kind(),
+        ErrorKind::MissingResumeToken
+    ));
+}
+
+#[test]
+fn the_last_event_of_a_cursor_is_followed_by_its_end() {
+    let mut reply = batch(&["e1"]);
+    reply.get_document_mut("cursor").unwrap().insert("id", 0_i64);
+    let mut network = arrived(&reply);
+    assert_eq!(take_awaited(&mut network), Some(token("e1")));
+    network.demand(Demand::Next);
+    assert!(!network.machine.is_alive());
 }

@@ -74,6 +74,17 @@ impl StreamMachine {
         Some(event)
     }
 
+    /// The event that is demanded, if it is the only thing that has arrived, before anything is asked for in its place.
+    pub(crate) fn take_awaited(&mut self) -> Option<ChangeEvent> {
+        if self.demand == Demand::None || !self.outbox.is_empty() {
+            return None;
+        }
+        match self.inbox.pop_lone().map(|arrived| self.deliver_event(arrived))? {
+            Delivery::Update(Update::Change(event)) => Some(event),
+            Delivery::Update(_) | Delivery::Again | Delivery::Nothing => None,
+        }
+    }
+
     /// What was watched is gone although this reply has no event of that: it ended the batch before, or a pipeline drops it.
     /// The token is past it all the same.
     fn deliver_end(&mut self, ended: Ended) -> Delivery {
