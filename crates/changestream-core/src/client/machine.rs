@@ -303,7 +303,7 @@ impl ClientMachine {
         if !self.outputs.is_empty() {
             return None;
         }
-        self.work.take_awaited()
+        self.work.take_awaited(self.now)
     }
 
     /// The token to resume from: that of the last event handed over, or of the last empty batch. May be asked for at

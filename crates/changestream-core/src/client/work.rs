@@ -68,9 +68,9 @@ impl Work {
         }
     }
 
-    pub(super) fn take_awaited(&mut self) -> Option<ChangeEvent> {
+    pub(super) fn take_awaited(&mut self, now: Instant) -> Option<ChangeEvent> {
         match self {
-            Self::Stream(stream) => stream.take_awaited(),
+            Self::Stream(stream) => stream.take_awaited(now),
             Self::Commands(_) => None,
         }
     }

@@ -118,17 +118,12 @@ impl Inbox {
         self.items.pop_front()
     }
 
-    /// The batch that is all there is, if it is down to one event.
-    pub(crate) fn pop_lone(&mut self) -> Option<Arrived> {
-        if self.items.len() != 1 || self.current()?.batch.peek_but_last().is_some() {
-            return None;
-        }
-        match self.items.pop_front() {
-            Some(Item::Batch(arrived)) => Some(arrived),
-            other => {
-                self.items.extend(other);
-                None
-            }
+    /// Whether all there is is a batch that is down to one event.
+    pub(crate) fn is_down_to_one(&self) -> bool {
+        let mut items = self.items.iter();
+        match (items.next(), items.next()) {
+            (Some(Item::Batch(arrived)), None) => arrived.batch.peek_but_last().is_none(),
+            _ => false,
         }
     }
 

@@ -75,11 +75,11 @@ impl StreamMachine {
     }
 
     /// The event that is demanded, if it is the only thing that has arrived, before anything is asked for in its place.
-    pub(crate) fn take_awaited(&mut self) -> Option<ChangeEvent> {
-        if self.demand == Demand::None || !self.outbox.is_empty() {
+    pub(crate) fn take_awaited(&mut self, now: Instant) -> Option<ChangeEvent> {
+        if self.demand == Demand::None || !self.outbox.is_empty() || !self.inbox.is_down_to_one() {
             return None;
         }
-        match self.inbox.pop_lone().map(|arrived| self.deliver_event(arrived))? {
+        match self.deliver(now) {
             Delivery::Update(Update::Change(event)) => Some(event),
             Delivery::Update(_) | Delivery::Again | Delivery::Nothing => None,
         }
