@@ -15,13 +15,15 @@ pub(crate) struct Element<'a> {
 }
 
 /// The field of that name; none if it is not there, or if something before it cannot be stepped over.
-#[inline]
+///
+/// Always inline: of a name that is known there, the comparison is one instruction instead of a call.
+#[inline(always)]
 pub(crate) fn find<'a>(document: &'a [u8], name: &str) -> Option<Element<'a>> {
-    find_from(document, LENGTH, name)
+    find_from(document, FIRST, name)
 }
 
 /// The same, but for the fields before that place, where one has to start.
-#[inline]
+#[inline(always)]
 pub(crate) fn find_from<'a>(document: &'a [u8], start: usize, name: &str) -> Option<Element<'a>> {
     let name = name.as_bytes();
     let mut rest = document.get(start..)?;
@@ -140,7 +142,7 @@ impl<'a> Element<'a> {
             DOCUMENT => RawBsonRef::Document(RawDocument::from_bytes(self.value).ok()?),
             STRING => RawBsonRef::String(self.text()?),
             OBJECT_ID => RawBsonRef::ObjectId(ObjectId::from_bytes(*self.value.first_chunk()?)),
-            0x09 => RawBsonRef::DateTime(DateTime::from_millis(long()?)),
+            DATE => RawBsonRef::DateTime(DateTime::from_millis(long()?)),
             NULL => RawBsonRef::Null,
             0x10 => RawBsonRef::Int32(i32::from_le_bytes(*self.value.first_chunk()?)),
             0x11 => RawBsonRef::Timestamp(Timestamp {
@@ -203,19 +205,25 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The code and the scope that a value of that kind is.
-    pub(crate) fn code_with_scope(&self) -> Option<(&'a str, &'a [u8])> {
+    /// The code, a string, and the scope that a value of that kind is.
+    pub(crate) fn code_with_scope(&self) -> Option<(&'a [u8], &'a [u8])> {
         let code = self.value.get(LENGTH..)?;
         let end = LENGTH.checked_add(length(code, 0)?)?;
-        Some((text(code.get(..end)?)?, self.nested()?))
+        Some((code.get(..end)?, self.nested()?))
     }
 }
 
-/// The text of a string: behind its length, and before the zero that ends it.
+/// The text of a string, if it is UTF-8.
 #[inline]
 pub(crate) fn text(string: &[u8]) -> Option<&str> {
+    simdutf8::basic::from_utf8(text_bytes(string)?).ok()
+}
+
+/// What should be the text of a string: behind its length, and before the zero that ends it.
+#[inline]
+pub(crate) fn text_bytes(string: &[u8]) -> Option<&[u8]> {
     let (zero, text) = string.get(LENGTH..)?.split_last()?;
-    simdutf8::basic::from_utf8(text).ok().filter(|_| *zero == 0)
+    (*zero == 0).then_some(text)
 }
 
 /// How many bytes a value takes.
@@ -286,8 +294,11 @@ pub(crate) const DOCUMENT: u8 = 0x03;
 pub(crate) const ARRAY: u8 = 0x04;
 pub(crate) const BINARY: u8 = 0x05;
 pub(crate) const OBJECT_ID: u8 = 0x07;
+pub(crate) const DATE: u8 = 0x09;
 pub(crate) const NULL: u8 = 0x0a;
 pub(crate) const CODE_WITH_SCOPE: u8 = 0x0f;
+/// Where the first field stands.
+pub(crate) const FIRST: usize = LENGTH;
 /// Where the value of an `_id` stands that is the first field, and a document.
 pub(crate) const LEADING_ID: usize = LENGTH + ID_FIELD.len();
 const ID_FIELD: &[u8; 5] = b"\x03_id\0";

@@ -118,8 +118,7 @@ impl DecodeError {
         self.0.event.resume_token()
     }
 
-    /// Where in the event the type does not fit, such as `fullDocument.items[2].price`; none if it is the whole event. What
-    /// stands in one of `bson`'s own wrappers, such as `Utf8Lossy`, is not told apart.
+    /// Where in the event the type does not fit, such as `fullDocument.items[2].price`; none if it is the whole event.
     pub fn path(&self) -> Option<&str> {
         self.0.path.as_deref()
     }

@@ -217,12 +217,13 @@ impl ChangeEvent {
     }
 
     /// Where a field is that is not `_id`. Servers have that first, and it need not be stepped over again.
-    #[inline]
+    #[inline(always)]
     fn find(&self, name: &str) -> Option<walk::Element<'_>> {
-        match self.token.place() {
-            Some(id) if id.start == walk::LEADING_ID => walk::find_from(self.token.whole(), id.end, name),
-            Some(_) | None => walk::find(self.token.whole(), name),
-        }
+        let start = match self.token.place() {
+            Some(id) if id.start == walk::LEADING_ID => id.end,
+            Some(_) | None => walk::FIRST,
+        };
+        walk::find_from(self.token.whole(), start, name)
     }
 }
 

@@ -109,10 +109,13 @@ fn value_of(element: Element<'_>, depth: usize) -> Result<Bson, Broken> {
         walk::DOCUMENT => document_at(element.bytes(), depth + 1).map(Bson::Document),
         walk::ARRAY => array(element.bytes(), depth + 1),
         walk::STRING => text(element).map(|text| Bson::String(text.to_owned())),
-        walk::CODE_WITH_SCOPE => match element.code_with_scope() {
-            Some((code, scope)) => with_scope(code, scope, depth),
-            None => Err(Broken::new(MALFORMED)),
-        },
+        walk::CODE_WITH_SCOPE => {
+            let (code, scope) = element
+                .code_with_scope()
+                .and_then(|(code, scope)| Some((walk::text(code)?, scope)))
+                .ok_or_else(|| Broken::new(MALFORMED))?;
+            with_scope(code, scope, depth)
+        }
         _ => match element.value() {
             Some(value) => Bson::try_from(value).map_err(|_| Broken::new(MALFORMED)),
             None => by_library(element).ok_or_else(|| Broken::new(MALFORMED)),

@@ -5,18 +5,17 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
+use serde::de::value::{BorrowedBytesDeserializer, MapAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::Value;
 use super::failure::{Failure, Result};
+use super::{Manner, Value};
 use crate::walk::{self, Element};
 
 /// A document of one field.
 pub(super) struct Once<'de>(pub(super) Option<Extended<'de>>);
 
-#[derive(Clone, Copy)]
 pub(super) enum Extended<'de> {
     ObjectId([u8; 12]),
     /// Increment, then seconds.
@@ -29,32 +28,38 @@ pub(super) enum Extended<'de> {
     Binary(u8, &'de [u8]),
     Decimal([u8; 16]),
     /// Pattern and options.
-    Regex(&'de str, &'de str),
-    Code(&'de str),
-    Symbol(&'de str),
+    Regex(Cow<'de, str>, Cow<'de, str>),
+    Code(Cow<'de, str>),
+    Symbol(Cow<'de, str>),
     /// Namespace and ObjectId.
-    Pointer(&'de str, [u8; 12]),
+    Pointer(Cow<'de, str>, [u8; 12]),
     Undefined,
     MinKey,
     MaxKey,
+    /// What it is to types that keep values raw: milliseconds as they are.
+    RawDate(i64),
+    /// The same: subtype and bytes as they are.
+    RawBinary(u8, &'de [u8]),
+    /// The same: the bytes of an array, by the library's own name for that.
+    RawArray(&'static str, &'de [u8]),
 }
 
 impl<'de> Extended<'de> {
     /// A value of a kind that is seldom; none if it is malformed, or of none.
-    pub(super) fn rare(element: &Element<'de>) -> Option<Self> {
+    pub(super) fn rare(element: &Element<'de>, manner: Manner) -> Option<Self> {
         let bytes = element.bytes();
         Some(match element.kind() {
             0x06 => Self::Undefined,
             0x0b => {
-                let (pattern, rest) = text_to_zero(bytes)?;
-                Self::Regex(pattern, text_to_zero(rest)?.0)
+                let (pattern, rest) = to_zero(bytes)?;
+                Self::Regex(manner.read(pattern)?, manner.read(to_zero(rest)?.0)?)
             }
             0x0c => {
                 let (text, id) = bytes.split_last_chunk()?;
-                Self::Pointer(walk::text(text)?, *id)
+                Self::Pointer(manner.text(text)?, *id)
             }
-            0x0d => Self::Code(element.text()?),
-            0x0e => Self::Symbol(element.text()?),
+            0x0d => Self::Code(manner.text(bytes)?),
+            0x0e => Self::Symbol(manner.text(bytes)?),
             0x13 => Self::Decimal(*bytes.first_chunk()?),
             0xff => Self::MinKey,
             0x7f => Self::MaxKey,
@@ -62,13 +67,13 @@ impl<'de> Extended<'de> {
         })
     }
 
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::ObjectId(_) => "$oid",
             Self::Timestamp(_) => "$timestamp",
-            Self::Date(_) => "$date",
+            Self::Date(_) | Self::RawDate(_) => "$date",
             Self::Long(_) => "$numberLong",
-            Self::Binary(..) => "$binary",
+            Self::Binary(..) | Self::RawBinary(..) => "$binary",
             // The library's own name for the bytes themselves: its types need no text on the way.
             Self::Decimal(_) => "$numberDecimalBytes",
             Self::Regex(..) => "$regularExpression",
@@ -78,6 +83,7 @@ impl<'de> Extended<'de> {
             Self::Undefined => "$undefined",
             Self::MinKey => "$minKey",
             Self::MaxKey => "$maxKey",
+            Self::RawArray(name, _) => name,
         }
     }
 }
@@ -86,11 +92,10 @@ impl<'de> MapAccess<'de> for Once<'de> {
     type Error = Failure;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        let Some(value) = self.0 else {
+        let Some(value) = &self.0 else {
             return Ok(None);
         };
-        seed.deserialize(BorrowedStrDeserializer::new(value.name()))
-            .map(Some)
+        seed.deserialize(Text(Cow::Borrowed(value.name()))).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
@@ -127,16 +132,22 @@ impl<'de> Deserializer<'de> for Extended<'de> {
             ])),
             Self::Decimal(bytes) => visitor.visit_bytes(&bytes),
             Self::Regex(pattern, options) => visitor.visit_map(Parts::new([
-                ("pattern", Part::Text(pattern.into())),
-                ("options", Part::Text(options.into())),
+                ("pattern", Part::Text(pattern)),
+                ("options", Part::Text(options)),
             ])),
-            Self::Code(text) | Self::Symbol(text) => visitor.visit_borrowed_str(text),
+            Self::Code(text) | Self::Symbol(text) => Text(text).deserialize_any(visitor),
             Self::Pointer(namespace, id) => visitor.visit_map(Parts::new([
-                ("$ref", Part::Text(namespace.into())),
+                ("$ref", Part::Text(namespace)),
                 ("$id", Part::ObjectId(id)),
             ])),
             Self::Undefined => visitor.visit_bool(true),
             Self::MinKey | Self::MaxKey => visitor.visit_i32(1),
+            Self::RawDate(milliseconds) => visitor.visit_i64(milliseconds),
+            Self::RawBinary(subtype, data) => visitor.visit_map(Parts::new([
+                ("subType", Part::Number(subtype.into())),
+                ("bytes", Part::Bytes(data)),
+            ])),
+            Self::RawArray(_, bytes) => visitor.visit_borrowed_bytes(bytes),
         }
     }
 
@@ -176,6 +187,7 @@ pub(super) struct Parts<'de> {
 enum Part<'de> {
     Number(u32),
     Text(Cow<'de, str>),
+    Bytes(&'de [u8]),
     ObjectId([u8; 12]),
     Document(Value<'de>),
 }
@@ -188,11 +200,8 @@ impl<'de> Parts<'de> {
         }
     }
 
-    pub(super) fn code_with_scope(code: &'de str, scope: Value<'de>) -> Self {
-        Self::new([
-            ("$code", Part::Text(code.into())),
-            ("$scope", Part::Document(scope)),
-        ])
+    pub(super) fn code_with_scope(code: Cow<'de, str>, scope: Value<'de>) -> Self {
+        Self::new([("$code", Part::Text(code)), ("$scope", Part::Document(scope))])
     }
 }
 
@@ -204,14 +213,14 @@ impl<'de> MapAccess<'de> for Parts<'de> {
             return Ok(None);
         };
         self.value = Some(value);
-        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+        seed.deserialize(Text(Cow::Borrowed(name))).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         match self.value.take() {
             Some(Part::Number(number)) => seed.deserialize(number.into_deserializer()),
-            Some(Part::Text(Cow::Borrowed(text))) => seed.deserialize(BorrowedStrDeserializer::new(text)),
-            Some(Part::Text(Cow::Owned(text))) => seed.deserialize(text.into_deserializer()),
+            Some(Part::Text(text)) => seed.deserialize(Text(text)),
+            Some(Part::Bytes(bytes)) => seed.deserialize(BorrowedBytesDeserializer::new(bytes)),
             Some(Part::ObjectId(id)) => {
                 let document = Once(Some(Extended::ObjectId(id)));
                 seed.deserialize(MapAccessDeserializer::new(document))
@@ -222,11 +231,41 @@ impl<'de> MapAccess<'de> for Parts<'de> {
     }
 }
 
-/// The text up to the first zero, and what is behind that.
-fn text_to_zero(bytes: &[u8]) -> Option<(&str, &[u8])> {
+/// A string, or a type that wraps one.
+struct Text<'de>(Cow<'de, str>);
+
+impl<'de> Deserializer<'de> for Text<'de> {
+    type Error = Failure;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.0 {
+            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+            Cow::Owned(text) => visitor.visit_string(text),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    forward_to_deserialize_any! {
+        bool char str string bytes byte_buf unit unit_struct seq tuple tuple_struct struct map option
+        enum identifier ignored_any i8 i16 i32 i64 u8 u16 u32 u64 f32 f64
+    }
+}
+
+/// What stands before the first zero, and what is behind that.
+fn to_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = walk::until_zero(bytes)?;
-    let text = str::from_utf8(bytes.get(..end)?).ok()?;
-    Some((text, bytes.get(end + 1..)?))
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
 fn hex(byte: u8) -> [u8; 2] {

@@ -6,7 +6,7 @@ use bson::RawDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::failure::{Failure, Result};
-use super::{Value, binary};
+use super::{Manner, Value, binary, raw};
 use crate::depth::{MAX_DEPTH, nests_deeper};
 use crate::walk;
 
@@ -16,8 +16,27 @@ pub(super) fn newtype<'de, V: Visitor<'de>>(
     name: &'static str,
     visitor: V,
 ) -> Result<V::Value> {
-    if name == UUID_NAME {
-        return uuid(value, visitor);
+    let manner = value.manner;
+    match name {
+        UUID => return uuid(value, visitor),
+        UTF8_LOSSY => {
+            return visitor.visit_newtype_struct(value.read(Manner {
+                lossy: true,
+                ..manner
+            }));
+        }
+        HUMAN_READABLE => {
+            let manner = Manner {
+                human_readable: true,
+                ..manner
+            };
+            return visitor.visit_newtype_struct(value.read(manner));
+        }
+        // Documents it takes itself, and as they are.
+        RAW_VALUE | RAW_ARRAY if value.element.document().is_none() && raw::is_understood() => {
+            return raw::value(value, name, visitor);
+        }
+        _ => {}
     }
     let nested = value.element.nested();
     // The library goes as deep as it has to.
@@ -36,9 +55,9 @@ pub(super) fn newtype<'de, V: Visitor<'de>>(
 /// The only one of them that is in every event.
 fn uuid<'de, V: Visitor<'de>>(value: Value<'de>, visitor: V) -> Result<V::Value> {
     match (value.element.kind(), binary(value.element.bytes())) {
-        (walk::BINARY, Some((subtype, _))) if subtype != UUID => Err(de::Error::custom(format_args!(
-            "a UUID is binary of subtype {UUID}, and this is of subtype {subtype}"
-        ))),
+        (walk::BINARY, Some((subtype, _))) if subtype != UUID_SUBTYPE => Err(de::Error::custom(
+            format_args!("a UUID is binary of subtype {UUID_SUBTYPE}, and this is of subtype {subtype}"),
+        )),
         (_, _) => value.deserialize_any(visitor),
     }
 }
@@ -80,7 +99,11 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Picked<V> {
     }
 }
 
-/// The library's own name; were it another one, the library would do.
-const UUID_NAME: &str = "$__bson_private_uuid";
+/// The library's own names. Were they others, the library would do, by a way that is long in long arrays.
+const UUID: &str = "$__bson_private_uuid";
+const UTF8_LOSSY: &str = "$__bson_private_utf8_lossy";
+const HUMAN_READABLE: &str = "$__bson_private_human_readable";
+const RAW_VALUE: &str = "$__private__bson_RawBson";
+pub(super) const RAW_ARRAY: &str = "$__private__bson_RawArray";
 /// The subtype of UUIDs.
-const UUID: u8 = 0x04;
+const UUID_SUBTYPE: u8 = 0x04;

@@ -6,6 +6,9 @@
 mod extended;
 mod failure;
 mod library;
+mod raw;
+
+use std::borrow::Cow;
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{
@@ -29,6 +32,16 @@ pub(super) struct Value<'de> {
     depth: usize,
     /// The document or array that it stands in, and as the how manieth; none for a whole document and for a scope.
     place: Option<(&'de [u8], usize)>,
+    manner: Manner,
+}
+
+/// How values are to be read, what is in them included. Wrappers of the library ask for it.
+#[derive(Clone, Copy, Default)]
+struct Manner {
+    /// What is no UTF-8 is replaced (`Utf8Lossy`).
+    lossy: bool,
+    /// Types are told that people read it (`HumanReadable`).
+    human_readable: bool,
 }
 
 impl<'de> Value<'de> {
@@ -38,13 +51,13 @@ impl<'de> Value<'de> {
             element: Element::document_of(bytes),
             depth: 0,
             place: None,
+            manner: Manner::default(),
         }
     }
 
-    #[inline]
-    fn text(&self) -> Result<&'de str> {
-        self.element
-            .text()
+    fn text(&self) -> Result<Cow<'de, str>> {
+        self.manner
+            .text(self.element.bytes())
             .ok_or_else(|| Failure::malformed("a string, which has to be UTF-8,"))
     }
 
@@ -58,6 +71,7 @@ impl<'de> Value<'de> {
             whole: bytes,
             elements: walk::elements(bytes),
             depth: self.depth + 1,
+            manner: self.manner,
             value: None,
             next: 0,
         })
@@ -67,23 +81,53 @@ impl<'de> Value<'de> {
     #[cold]
     fn deserialize_rare<V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value> {
         match self.element.kind() {
-            walk::CODE_WITH_SCOPE => match self.element.code_with_scope() {
-                Some((code, scope)) => visitor.visit_map(Parts::code_with_scope(code, self.scope(scope))),
+            walk::STRING => match self.text()? {
+                Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+                Cow::Owned(text) => visitor.visit_string(text),
+            },
+            walk::CODE_WITH_SCOPE => match self.code_with_scope() {
+                Some((code, scope)) => visitor.visit_map(Parts::code_with_scope(code, scope)),
                 None => Err(Failure::malformed("code with a scope")),
             },
-            _ => match Extended::rare(&self.element) {
+            _ => match Extended::rare(&self.element, self.manner) {
                 Some(value) => visitor.visit_map(Once(Some(value))),
                 None => Err(Failure::malformed("a value")),
             },
         }
     }
 
-    /// Its scope, which stands where it stands itself.
-    fn scope(&self, bytes: &'de [u8]) -> Self {
-        Self {
-            element: Element::document_of(bytes),
-            depth: self.depth,
+    /// The same value, to be read in that manner.
+    fn read(self, manner: Manner) -> Self {
+        Self { manner, ..self }
+    }
+
+    /// The code, and its scope, which stands where the code stands itself.
+    fn code_with_scope(&self) -> Option<(Cow<'de, str>, Self)> {
+        let (code, scope) = self.element.code_with_scope()?;
+        let scope = Self {
+            element: Element::document_of(scope),
             place: None,
+            ..*self
+        };
+        Some((self.manner.text(code)?, scope))
+    }
+}
+
+impl Manner {
+    fn is_plain(self) -> bool {
+        !self.lossy && !self.human_readable
+    }
+
+    /// The text of a string.
+    fn text(self, string: &[u8]) -> Option<Cow<'_, str>> {
+        self.read(walk::text_bytes(string)?)
+    }
+
+    /// What these bytes say; none if they are no UTF-8 and may not be replaced.
+    fn read(self, text: &[u8]) -> Option<Cow<'_, str>> {
+        match simdutf8::basic::from_utf8(text) {
+            Ok(text) => Some(Cow::Borrowed(text)),
+            Err(_) => self.lossy.then(|| String::from_utf8_lossy(text)),
         }
     }
 }
@@ -95,7 +139,10 @@ impl<'de> Deserializer<'de> for Value<'de> {
         let bytes = self.element.bytes();
         match self.element.kind() {
             0x01 => visitor.visit_f64(f64::from_le_bytes(array(bytes)?)),
-            walk::STRING => visitor.visit_borrowed_str(self.text()?),
+            walk::STRING => match self.element.text() {
+                Some(text) => visitor.visit_borrowed_str(text),
+                None => self.deserialize_rare(visitor),
+            },
             walk::DOCUMENT => visitor.visit_map(self.fields()?),
             walk::ARRAY => visitor.visit_seq(self.fields()?),
             0x08 if matches!(bytes, [0 | 1]) => visitor.visit_bool(bytes == [1]),
@@ -104,7 +151,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
             0x12 => visitor.visit_i64(i64::from_le_bytes(array(bytes)?)),
             walk::OBJECT_ID => visitor.visit_map(Once(Some(Extended::ObjectId(array(bytes)?)))),
             0x11 => visitor.visit_map(Once(Some(Extended::Timestamp(array(bytes)?)))),
-            0x09 => visitor.visit_map(Once(Some(Extended::Date(i64::from_le_bytes(array(bytes)?))))),
+            walk::DATE => visitor.visit_map(Once(Some(Extended::Date(i64::from_le_bytes(array(bytes)?))))),
             walk::BINARY => match binary(bytes) {
                 Some((GENERIC, data)) => visitor.visit_borrowed_bytes(data),
                 Some((subtype, data)) => visitor.visit_map(Once(Some(Extended::Binary(subtype, data)))),
@@ -146,8 +193,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value> {
         if name == BY_BYTES {
             return match self.element.document() {
-                Some(document) => visitor.visit_borrowed_bytes(document),
-                None => visitor.visit_newtype_struct(self),
+                Some(document) if self.manner.is_plain() => visitor.visit_borrowed_bytes(document),
+                _ => visitor.visit_newtype_struct(self),
             };
         }
         // The names by which the library's own types ask it for more than serde can say.
@@ -162,7 +209,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn is_human_readable(&self) -> bool {
-        false
+        self.manner.human_readable
     }
 
     forward_to_deserialize_any! {
@@ -177,6 +224,7 @@ struct Fields<'de> {
     elements: walk::Elements<'de>,
     /// Of its values.
     depth: usize,
+    manner: Manner,
     value: Option<Element<'de>>,
     next: usize,
 }
@@ -196,6 +244,7 @@ impl<'de> Fields<'de> {
             element,
             depth: self.depth,
             place: Some((self.whole, self.next - 1)),
+            manner: self.manner,
         }
     }
 
