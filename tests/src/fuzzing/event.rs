@@ -1,6 +1,10 @@
 //! Change events of any bytes.
 
-use bson::{Document, RawDocumentBuf};
+use std::collections::BTreeMap;
+
+use bson::raw::RawBson;
+use bson::serde_helpers::HumanReadable;
+use bson::{Document, RawDocumentBuf, Utf8Lossy};
 use changestream_core::ChangeEvent;
 use changestream_core::event::{ChangeStreamDocument, ExtendedJson, UpdateDescription};
 
@@ -79,7 +83,31 @@ fn decode(event: &ChangeEvent) {
     if let Ok(library) = bson::deserialize_from_slice::<Document>(event.as_raw().as_bytes()) {
         let ours = ours.unwrap_or_else(|error| panic!("{error}, and the library has {library:?}"));
         assert_eq!(ours.to_vec().ok(), library.to_vec().ok());
+        // Nothing is lost in this text, and there is nothing to replace.
+        match event.decode::<Utf8Lossy<HumanReadable<Document>>>() {
+            Ok(wrapped) => assert_eq!(wrapped.0.0.to_vec().ok(), library.to_vec().ok()),
+            Err(error) => panic!("{error}, and without the wrappers it is {library:?}"),
+        }
     }
+    let _ = event.decode::<Utf8Lossy<Document>>();
     let _ = event.full_document_as::<Document>();
     let _ = event.full_document_before_change_as::<Document>();
+    decode_raw(event);
+}
+
+/// Raw values are what the library makes of them.
+fn decode_raw(event: &ChangeEvent) {
+    type Fields = BTreeMap<String, RawBson>;
+    let ours = event.decode::<Fields>();
+    let Ok(library) = bson::deserialize_from_slice::<Fields>(event.as_raw().as_bytes()) else {
+        return;
+    };
+    match ours {
+        // By what is shown: a value that is NaN is not equal to itself.
+        Ok(ours) => assert_eq!(format!("{ours:?}"), format!("{library:?}")),
+        Err(error) => assert!(
+            error.message().contains("deeper"),
+            "{error}, and the library has {library:?}"
+        ),
+    }
 }
