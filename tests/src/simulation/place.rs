@@ -237,18 +237,11 @@ impl Place {
 
     /// The stream has ended with that error of the server's: the first event that it may be about.
     pub(super) fn obstacle(&self, log: &Log, view: &View, code: i32) -> Option<Obstacle> {
-        // To go on behind an event or a piece of it, a server that may split it makes it once more, image and all.
-        let made_again = self
-            .came_last
-            .filter(|_| view.splits)
-            .map(|(shard, number)| &log.shards[shard].changes[number]);
-        if let Some(change) = made_again
-            && code == NO_IMAGE
-            && view.requires_image(change.kind)
-            && log.images_of(change) != Is::There
+        if code == NO_IMAGE
+            && let Some(time) = self.image_missing_again(log, view)
         {
             return Some(Obstacle {
-                time: change.time,
+                time,
                 is_behind_others: false,
             });
         }
@@ -267,6 +260,22 @@ impl Place {
             }
         }
         None
+    }
+
+    /// To go on behind an event or a piece of it, a server that may split it makes it once more, images and all, and so all
+    /// that the same transaction changed before it.
+    fn image_missing_again(&self, log: &Log, view: &View) -> Option<Timestamp> {
+        let (shard, number) = self.came_last.filter(|_| view.splits)?;
+        let up_to_it = &log.shards[shard].changes[..=number];
+        let time = up_to_it.last()?.time;
+        let mut of_the_moment = up_to_it.iter().rev().take_while(|change| change.time == time);
+        of_the_moment
+            .any(|change| {
+                view.contains(change)
+                    && view.requires_image(change.kind)
+                    && log.images_of(change) != Is::There
+            })
+            .then_some(time)
     }
 
     fn coming<'a>(&self, log: &'a Log, view: &View, shard: usize) -> Coming<'a> {
