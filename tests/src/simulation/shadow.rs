@@ -99,7 +99,9 @@ impl Shadow {
 
     /// Whether the token may be that of an invalidate event, which only `startAfter` takes.
     pub(super) fn may_be_at_invalidate(&self) -> bool {
-        self.invalidated || self.is_exhausted() || self.at_invalidate || self.starts_after()
+        // A stream whose pipeline drops the event may be left before it is told.
+        let stands_there = self.token.as_deref().is_some_and(is_of_invalidate);
+        self.invalidated || self.is_exhausted() || self.at_invalidate || self.starts_after() || stands_there
     }
 
     fn is_exhausted(&self) -> bool {
@@ -386,12 +388,10 @@ impl Shadow {
     pub(super) fn invalidated(&mut self, token: &ResumeToken) -> Result<(), String> {
         // A cursor that stands behind an invalidate event which its pipeline drops lives until the next reply, or is lost
         // before that.
-        let of_invalidate = Document::try_from(raw(token)).ok();
-        let of_invalidate = of_invalidate.and_then(|token| ResumeTokenData::from_document(&token).ok());
-        let of_invalidate = of_invalidate.is_some_and(|token| token.from_invalidate);
-        ensure(self.is_exhausted() || self.at_invalidate || of_invalidate, || {
-            "told of an invalidation while the cursor lives".to_owned()
-        })?;
+        ensure(
+            self.is_exhausted() || self.at_invalidate || is_of_invalidate(raw(token)),
+            || "told of an invalidation while the cursor lives".to_owned(),
+        )?;
         ensure(!self.invalidated && self.held() == 0, || {
             "told of an invalidation twice, or before the last event".to_owned()
         })?;
@@ -532,6 +532,12 @@ fn take_start(aggregate: &mut Document) -> Result<Document, String> {
         }
     }
     Ok(start)
+}
+
+fn is_of_invalidate(token: &RawDocument) -> bool {
+    let token = Document::try_from(token).ok();
+    let token = token.and_then(|token| ResumeTokenData::from_document(&token).ok());
+    token.is_some_and(|token| token.from_invalidate)
 }
 
 /// A token as it came.

@@ -126,6 +126,8 @@ struct Goal {
     start: Start,
     /// How often it was tried again, as retryable reads are.
     retries: u32,
+    /// How often a server let it wait until it counted as gone.
+    silences: u32,
     /// Whether an overloaded server refused it: it may then be tried again more often.
     overloaded: bool,
     /// Servers to avoid where there are others.
@@ -143,6 +145,7 @@ impl Goal {
         Self {
             start,
             retries: 0,
+            silences: 0,
             overloaded: false,
             avoided: BTreeMap::new(),
             since,
@@ -361,8 +364,8 @@ impl StreamMachine {
         }
         if self.calls.are_timed() {
             // `timeoutMS=0` lets a server take any time, but nobody waits for a peer that is gone: it is asked again, and
-            // each time has twice as long.
-            return self.rules.patience.scan.saturating_mul(1 << goal.retries.min(6));
+            // after each silence has twice as long.
+            return self.rules.patience.scan.saturating_mul(1 << goal.silences.min(6));
         }
         if self.position.starts_in_the_past(goal.start) {
             self.rules.patience.scan
@@ -453,11 +456,13 @@ impl StreamMachine {
     fn on_failed(&mut self, now: Instant, error: Error) {
         let error = self.told_of_opening(now, error);
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Selecting(goal) | State::Opening(goal, _) => self.open_failed(now, goal, error, None),
+            State::Selecting(goal) => self.open_failed(now, goal, error, None),
+            State::Opening(mut goal, _) => {
+                goal.silences = goal.silences.saturating_add(u32::from(is_silence(&error)));
+                self.open_failed(now, goal, error, None);
+            }
             State::Live(live) | State::Postponed(live, _) => {
-                if matches!(error.kind(), ErrorKind::Network { timed_out: true, .. }) {
-                    self.overdue = self.overdue.saturating_add(1);
-                }
+                self.overdue = self.overdue.saturating_add(u32::from(is_silence(&error)));
                 self.left_behind = Some((live.server.address.clone(), live.cursor));
                 self.faulted(&live.server, error);
             }
@@ -498,6 +503,11 @@ impl StreamMachine {
         }
         self.demand = demand;
     }
+}
+
+/// Whether a server let a command wait until it counted as gone.
+fn is_silence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Network { timed_out: true, .. })
 }
 
 /// How long a server waits for a change where maxAwaitTimeMS says nothing.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bson::doc;
+use bson::oid::ObjectId;
 use changestream_core::client::{DeadlineReason, Demand, Input};
 use changestream_core::{Error, Update};
 
-use super::network::{Network, Request, failure, first_batch, next_batch, ok, primary};
+use super::network::{Network, Request, failure, first_batch, mongos, next_batch, ok, primary};
 
 const SET: &str = "mongodb://a:1,b:1/?replicaSet=rs&timeoutMS=1000";
 
@@ -248,6 +249,31 @@ fn a_limit_of_zero_is_no_limit() {
     network.demand(Demand::Next);
     assert_eq!(left(&network), None);
     assert_eq!(network.machine.close_limit(), Duration::from_secs(5));
+}
+
+#[test]
+fn without_a_limit_each_silence_of_a_server_doubles_how_long_the_next_may_last_and_no_other_failure_does() {
+    let mut network = Network::new("mongodb://a:1/?loadBalanced=true&timeoutMS=0");
+    let mut hello = mongos();
+    hello.insert("serviceId", ObjectId::new());
+    for _ in 0..3 {
+        network.answer_hello("a:1", &hello);
+        network.expect("a:1", "aggregate");
+        network.disconnect("a:1");
+        network.pass(5_000);
+    }
+    for minutes in [5, 10, 20] {
+        network.answer_hello("a:1", &hello);
+        network.expect("a:1", "aggregate");
+        let left = network
+            .deadline
+            .unwrap()
+            .at
+            .saturating_duration_since(network.now);
+        assert_eq!(left, Duration::from_secs(minutes * 60));
+        network.wake();
+        network.pass(5_000);
+    }
 }
 
 #[test]
