@@ -299,6 +299,8 @@ impl Simulation {
         let place = consumer.place.as_ref();
         let found = place.and_then(|place| place.obstacle(&self.log, &consumer.view, code));
         let named = match code {
+            // What comes when the call's time is over is the cause of its timeout.
+            _ if error.is_timeout() => true,
             NO_IMAGE => matches!(error.kind(), ErrorKind::PreImageMissing(_)),
             _ => matches!(error.kind(), ErrorKind::EventTooLarge(_)),
         };
