@@ -255,7 +255,7 @@ fn a_limit_of_zero_is_no_limit() {
 fn without_a_limit_each_silence_of_a_server_doubles_how_long_the_next_may_last_and_no_other_failure_does() {
     let mut network = Network::new("mongodb://a:1/?loadBalanced=true&timeoutMS=0");
     let mut hello = mongos();
-    hello.insert("serviceId", ObjectId::new());
+    hello.insert("serviceId", ObjectId::from_bytes([1; 12]));
     for _ in 0..3 {
         network.answer_hello("a:1", &hello);
         network.expect("a:1", "aggregate");
